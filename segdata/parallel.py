@@ -1,0 +1,41 @@
+"""Work on all cores, in bounded memory, in a fixed order."""
+
+import collections
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def ordered_map(
+    function: Callable[[T], R], items: Iterable[T], *, threads: int | None = None
+) -> Iterator[R]:
+    """Maps on threads and yields in the order of the items.
+
+    Made for work that releases the interpreter's lock (Pillow, zlib, file reads). At most two
+    results a thread wait to be taken, however many items there are. Stopping early cancels what
+    has not begun.
+
+    Args:
+        function: What to do with an item; called from several threads at once.
+        items: Taken one by one as there is room.
+        threads: How many; by default one for each core this process may use.
+
+    Yields:
+        `function(item)`, in order. An exception of the function's is raised in its item's turn.
+    """
+    threads = threads or len(os.sched_getaffinity(0))
+    pending: collections.deque[futures.Future[R]] = collections.deque()
+    pool = futures.ThreadPoolExecutor(threads, thread_name_prefix="segdata")
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > 2 * threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
