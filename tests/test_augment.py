@@ -1,0 +1,254 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from segdata import augment
+from segdata.augment import Augment
+
+EVERYTHING = Augment(
+    horizontal_flip=0.5,
+    vertical_flip=0.5,
+    quarter_turns=True,
+    rotation_range=(-30, 30),
+    scale_range=(0.8, 1.25),
+    shift_range=(-0.1, 0.1),
+    brightness_range=(-0.2, 0.2),
+    contrast_range=(0.5, 1.5),
+    saturation_range=(0.5, 1.5),
+    noise_range=(0, 0.1),
+)
+EACH = [Augment(**{f.name: getattr(EVERYTHING, f.name)}) for f in dataclasses.fields(Augment)]
+
+
+def pixels(batch=16, height=32, width=32, seed=0):
+    """Random colours; the class of a pixel is told by its red, so that parting them shows."""
+    drawn = np.random.default_rng(seed).integers(0, 256, (batch, height, width, 4), np.uint8)
+    drawn[..., 3] = drawn[..., 0] // 64
+    return drawn
+
+
+def apply(settings, batch, *, seed=1, epoch=0, first=0):
+    count = len(batch)
+    return augment.apply(
+        settings,
+        tf.constant(batch),
+        seed=seed,
+        epoch=tf.fill([count], tf.constant(epoch, tf.int64)),
+        example=tf.range(first, first + count, dtype=tf.int64),
+    ).numpy()
+
+
+def smooth(batch, side):
+    """Colours without edges, classes in halves."""
+    y, x = np.mgrid[:side, :side] / (side - 1)
+    one = np.stack([200 * x + 20, 200 * y + 20, 100 * (x + y) + 20, 3 * (x > 0.5)], axis=-1)
+    return np.repeat(np.rint(one)[None].astype(np.uint8), batch, axis=0)
+
+
+def test_nothing_is_the_default():
+    batch = pixels()
+    np.testing.assert_array_equal(apply(Augment(), batch), batch)
+
+
+@pytest.mark.parametrize("settings", [*EACH, EVERYTHING])
+def test_eager_and_tf_data_agree(settings):
+    batch = pixels()
+    data = tf.data.Dataset.range(1).map(
+        lambda epoch: augment.apply(
+            settings,
+            tf.constant(batch),
+            seed=1,
+            epoch=tf.fill([16], epoch),
+            example=tf.range(16, dtype=tf.int64),
+        )
+    )
+    np.testing.assert_array_equal(next(iter(data)).numpy(), apply(settings, batch))
+
+
+@pytest.mark.parametrize("settings", EACH)
+def test_each_transform_does_something_and_repeats(settings):
+    batch = pixels()
+    once = apply(settings, batch)
+    assert not np.array_equal(once, batch)
+    np.testing.assert_array_equal(apply(settings, batch), once)
+    assert not np.array_equal(apply(settings, batch, epoch=1), once)
+    assert not np.array_equal(apply(settings, batch, seed=2), once)
+
+
+def test_an_example_does_not_depend_on_its_batch():
+    batch = pixels()
+    whole = apply(EVERYTHING, batch)
+    np.testing.assert_array_equal(apply(EVERYTHING, batch[5:9], first=5), whole[5:9])
+
+
+def test_switching_one_transform_on_leaves_the_draws_of_others():
+    batch = pixels()
+    flipped = apply(Augment(horizontal_flip=0.5), batch)
+    both = apply(Augment(horizontal_flip=0.5, brightness_range=(-0.2, 0.2)), batch)
+    np.testing.assert_array_equal(flipped[..., 3], both[..., 3])
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (12, 20), (7, 5)])
+def test_flips_move_image_and_mask_together(height, width):
+    batch = pixels(32, height, width)
+    out = apply(Augment(horizontal_flip=0.5, vertical_flip=0.5), batch)
+    seen = set()
+    for before, after in zip(batch, out, strict=True):
+        options = [before, before[:, ::-1], before[::-1], before[::-1, ::-1]]
+        seen.add(next(i for i, o in enumerate(options) if np.array_equal(o, after)))
+    assert seen == {0, 1, 2, 3}
+
+
+def test_quarter_turns_are_the_four_turns_equally_often():
+    batch = pixels(200, 8, 8)
+    out = apply(Augment(quarter_turns=True), batch)
+    turns = [
+        next(k for k in range(4) if np.array_equal(np.rot90(before, k), after))
+        for before, after in zip(batch, out, strict=True)
+    ]
+    assert np.bincount(turns, minlength=4).min() > 30
+
+
+def test_flips_and_turns_within_a_warp_are_exact():
+    # A warp that is drawn as nearly nothing samples the same pixels as flips and turns alone.
+    settings = Augment(horizontal_flip=0.5, vertical_flip=0.5, quarter_turns=True)
+    batch = pixels(64, 16, 16)
+    warped = dataclasses.replace(settings, shift_range=(0, 1e-9))
+    np.testing.assert_array_equal(apply(warped, batch), apply(settings, batch))
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_rotation_by_quarters_is_rot90_counter_clockwise(turns):
+    batch = pixels(3, 16, 16)
+    out = apply(Augment(rotation_range=(90 * turns, 90 * turns + 1e-9)), batch)
+    np.testing.assert_array_equal(out, np.rot90(batch, turns, axes=(1, 2)))
+
+
+def test_shift_by_whole_pixels_moves_and_mirrors():
+    batch = pixels(2, 16, 16)
+    out = apply(Augment(shift_range=(0.25, 0.25 + 1e-12)), batch)
+    np.testing.assert_array_equal(out[:, 4:, 4:], batch[:, :-4, :-4])
+    np.testing.assert_array_equal(out[:, 3::-1, 4:], batch[:, :4, :-4])
+
+
+def test_scale_magnifies_about_the_centre():
+    batch = smooth(1, 33)
+    out = apply(Augment(scale_range=(2, 2 + 1e-12)), batch)[0].astype(int)
+    np.testing.assert_array_equal(out[16, 16], batch[0, 16, 16])
+    np.testing.assert_allclose(
+        out[..., 0], batch[0, 16, 16, 0] + (batch[0, ..., 0] - 120.0) / 2, atol=1
+    )
+
+
+def test_bilinear_is_within_a_grey_level_of_scipy_and_masks_stay_classes():
+    import scipy.ndimage
+
+    side, degrees = 48, 17.0
+    rng = np.random.default_rng(3)
+    batch = scipy.ndimage.gaussian_filter(rng.random((1, side, side, 4)) * 255, (0, 3, 3, 0))
+    batch = ((batch - batch.min()) / np.ptp(batch) * 255).astype(np.uint8)
+    batch[..., 3] = np.where(batch[..., 3] > 128, 255, 1)
+    out = apply(Augment(rotation_range=(degrees, degrees + 1e-9)), batch)[0]
+    turned = scipy.ndimage.rotate(
+        batch[0].astype(float), degrees, reshape=False, order=1, mode="reflect"
+    )
+    # Another wrapping of far corners is another convention; the disc is the same everywhere.
+    y, x = np.mgrid[:side, :side] - (side - 1) / 2
+    disc = np.hypot(x, y) < side / 2 - 1
+    assert np.abs(out[..., :3] - turned[..., :3])[disc].max() <= 1.5
+    assert set(np.unique(out[..., 3])) == {1, 255}
+    nearest = scipy.ndimage.rotate(batch[0, ..., 3], degrees, reshape=False, order=0)
+    assert (out[..., 3] != nearest)[disc].mean() < 0.01
+
+
+def test_image_and_mask_stay_together_under_every_geometry():
+    # The mask is a coarse copy of the red channel; where red is flat they must agree.
+    side = 64
+    red = np.kron(np.random.default_rng(0).integers(0, 4, (40, 4, 4)), np.ones((16, 16), int))
+    batch = np.zeros((40, side, side, 4), np.uint8)
+    batch[..., 0], batch[..., 3] = red * 80, red
+    colourless = dataclasses.replace(
+        EVERYTHING,
+        brightness_range=(0, 0),
+        contrast_range=(1, 1),
+        saturation_range=(1, 1),
+        noise_range=(0, 0),
+    )
+    out = apply(colourless, batch)
+    distance = np.abs(out[..., 0].astype(int) - 80 * out[..., 3].astype(int))
+    assert (distance == 0).mean() > 0.75
+    # Between two classes a pixel is nearer to its own, but for corners where four meet.
+    assert (distance > 121).mean() < 0.005
+
+
+@pytest.mark.parametrize("settings", EACH[6:])
+def test_colour_leaves_the_mask(settings):
+    batch = pixels()
+    np.testing.assert_array_equal(apply(settings, batch)[..., 3], batch[..., 3])
+
+
+def test_brightness_adds_a_fraction_of_255():
+    batch = np.full((4, 8, 8, 4), 100, np.uint8)
+    out = apply(Augment(brightness_range=(0.2, 0.2)), batch)
+    assert set(np.unique(out[..., :3])) == {151}
+
+
+def test_colour_matches_the_formula_in_floats():
+    batch = pixels(4, 31, 17)
+    settings = Augment(
+        brightness_range=(0.1, 0.1), contrast_range=(1.3, 1.3), saturation_range=(0.6, 0.6)
+    )
+    colour = batch[..., :3].astype(float)
+    grey = colour @ np.array([[0.299], [0.587], [0.114]])
+    saturated = grey + 0.6 * (colour - grey)
+    mean = saturated.mean(axis=(1, 2), keepdims=True)
+    expected = np.clip(mean + 1.3 * (saturated - mean) + 25.5, 0, 255)
+    out = apply(settings, batch)[..., :3]
+    np.testing.assert_allclose(out, expected, atol=0.51)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (521, 3), (300, 257), (256, 256)])
+def test_means_are_exact_for_every_height(height, width):
+    batch = np.full((2, height, width, 4), 255, np.uint8)
+    batch[1] = pixels(1, height, width)[0]
+    means = augment._means(tf.bitcast(tf.constant(batch), tf.uint32))
+    expected = batch[..., :3].astype(np.int64).sum(axis=(1, 2)) / (height * width)
+    np.testing.assert_array_equal(np.stack(means, axis=1), expected)
+
+
+def test_noise_has_its_deviation_and_no_pattern():
+    batch = np.full((4, 64, 64, 4), 128, np.uint8)
+    out = apply(Augment(noise_range=(0.05, 0.05)), batch)[..., :3].astype(float) - 128
+    assert abs(out.mean()) < 0.3
+    assert out.std() == pytest.approx(0.05 * 255, rel=0.02)
+    one, other = out[0, ..., 0].ravel(), out[1, ..., 0].ravel()
+    for pair in ((one, other), (one, out[0, ..., 1].ravel()), (one[1:], one[:-1])):
+        assert abs(np.corrcoef(pair)[0, 1]) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("horizontal_flip", 1.5),
+        ("vertical_flip", -0.1),
+        ("scale_range", (0, 1)),
+        ("scale_range", (2, 1)),
+        ("contrast_range", (1,)),
+        ("noise_range", (0, float("nan"))),
+    ],
+)
+def test_a_bad_field_is_named_with_its_value(field, value):
+    with pytest.raises(ValueError, match=f"^{field}="):
+        Augment(**{field: value})
+
+
+def test_quarter_turns_need_squares():
+    with pytest.raises(ValueError, match="square"):
+        apply(Augment(quarter_turns=True), pixels(1, 8, 16))
+
+
+def test_warps_refuse_sides_their_numbers_cannot_hold():
+    with pytest.raises(ValueError, match="4,096"):
+        apply(Augment(rotation_range=(0, 1)), np.zeros((1, 1, 5000, 4), np.uint8))

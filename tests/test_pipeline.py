@@ -1,0 +1,171 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from segdata import pipeline, records
+from segdata.augment import Augment
+
+AUGMENT = Augment(horizontal_flip=0.5, brightness_range=(-0.2, 0.2), noise_range=(0, 0.05))
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    """23 records of 8×12; the first two bytes of each are its number, the class its last digit."""
+    rows = np.random.default_rng(0).integers(0, 256, (23, 8, 12, 4), np.uint8)
+    rows[:, 0, 0, 0] = np.arange(23)
+    rows[..., 3] = (np.arange(23) % 10)[:, None, None]
+    path = tmp_path_factory.mktemp("packed") / "numbers.tfrecord"
+    records.write(path, rows, size=(8, 12), source={})
+    return records.Records(path=path, count=23, size=(8, 12))
+
+
+def take(packed, steps, **kwargs):
+    kwargs = {"batch": 5, "augment": None, "seed": 0, **kwargs}
+    data = pipeline.stream(packed, **kwargs).take(steps)
+    images, masks = zip(*data.as_numpy_iterator(), strict=True)
+    return np.stack(images), np.stack(masks)
+
+
+def order(packed, steps, **kwargs):
+    return take(packed, steps, **kwargs)[0][:, :, 0, 0, 0].ravel()
+
+
+def test_batches_are_uint8_of_static_shape(packed):
+    spec = pipeline.stream(packed, batch=5, augment=AUGMENT, seed=0).element_spec
+    assert spec == (
+        tf.TensorSpec((5, 8, 12, 3), tf.uint8),
+        tf.TensorSpec((5, 8, 12, 1), tf.uint8),
+    )
+
+
+@pytest.mark.parametrize("batch", [1, 5, 23, 40])
+def test_every_epoch_is_a_permutation_and_epochs_differ(packed, batch):
+    drawn = order(packed, -(-4 * 23 // batch), batch=batch)
+    epochs = [drawn[i * 23 : (i + 1) * 23] for i in range(4)]
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(23))
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+
+
+def test_order_does_not_depend_on_batch_size_but_on_seed(packed):
+    np.testing.assert_array_equal(order(packed, 20, batch=5), order(packed, 10, batch=10))
+    assert not np.array_equal(order(packed, 20), order(packed, 20, seed=1))
+    assert not np.array_equal(order(packed, 20), order(packed, 20, seed=1 << 32))
+
+
+def test_shuffling_is_fair(packed):
+    """Each example comes first in an epoch about as often as any other."""
+    count, epochs = 8, 2000
+    index = np.tile(np.arange(count), epochs)
+    epoch = np.repeat(np.arange(epochs), count)
+    places = pipeline._shuffled(tf.constant(index), tf.constant(epoch), count, seed=0).numpy()
+    table = np.stack([np.bincount(places[index == i], minlength=count) for i in range(count)])
+    expected = epochs / count
+    assert ((table - expected) ** 2 / expected).sum() < 49 + 5 * np.sqrt(2 * 49)
+
+
+@pytest.mark.parametrize("start", [1, 4, 5, 17])
+def test_starting_at_step_k_is_skipping_k_batches_bit_for_bit(packed, start):
+    images, masks = take(packed, 20, augment=AUGMENT)
+    later_images, later_masks = take(packed, 20 - start, augment=AUGMENT, start_step=start)
+    np.testing.assert_array_equal(later_images, images[start:])
+    np.testing.assert_array_equal(later_masks, masks[start:])
+
+
+def test_nothing_changes_with_parallelism(packed):
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = 1
+    options.autotune.enabled = False
+    data = pipeline.stream(packed, batch=5, augment=AUGMENT, seed=0)
+    one = [image for image, _ in data.with_options(options).take(10).as_numpy_iterator()]
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = 8
+    eight = [image for image, _ in data.with_options(options).take(10).as_numpy_iterator()]
+    np.testing.assert_array_equal(one, eight)
+
+
+def test_an_iterator_restored_from_a_checkpoint_goes_on_exactly(packed, tmp_path):
+    images, _ = take(packed, 8, augment=AUGMENT)
+    iterator = iter(pipeline.stream(packed, batch=5, augment=AUGMENT, seed=0))
+    for _ in range(3):
+        next(iterator)
+    saved = tf.train.Checkpoint(iterator=iterator).save(str(tmp_path / "at"))
+    fresh = iter(pipeline.stream(packed, batch=5, augment=AUGMENT, seed=0))
+    tf.train.Checkpoint(iterator=fresh).restore(saved)
+    np.testing.assert_array_equal([next(fresh)[0].numpy() for _ in range(5)], images[3:])
+
+
+@pytest.mark.parametrize("augment", [None, Augment(horizontal_flip=0.5), AUGMENT])
+def test_image_and_mask_never_part(packed, augment):
+    """A flip moves a whole row, so the class must still be that of the number in the corner."""
+    images, masks = take(packed, 30, augment=augment)
+    raw = packed.array()
+    for image, mask in zip(images.reshape(-1, 8, 12, 3), masks.reshape(-1, 8, 12, 1), strict=True):
+        digit = mask[0, 0, 0]
+        assert (mask == digit).all()
+        candidates = raw[raw[:, 0, 0, 3] == digit][..., :3].astype(int)
+        both = np.concatenate([candidates, candidates[:, :, ::-1]])
+        limit = 0 if augment is None else 0.2 * 255 + 0.05 * 255 * 4
+        assert np.abs(both - image).max(axis=(1, 2, 3)).min() <= limit
+
+
+def test_without_augmentation_pixels_are_as_they_are(packed):
+    images, masks = take(packed, 23)
+    numbers = images[:, :, 0, 0, 0]
+    np.testing.assert_array_equal(images, packed.array()[numbers][..., :3])
+    np.testing.assert_array_equal(masks, packed.array()[numbers][..., 3:])
+
+
+@pytest.mark.parametrize("batch", [1, 7, 23, 64])
+def test_eval_batches_hold_every_example_once_in_order(built_dsb2018, batch):
+    data = pipeline.eval_batches(
+        "dsb2018", "train", size=(16, 16), batch=batch, data_dir=built_dsb2018
+    )
+    images, masks = zip(*data.as_numpy_iterator(), strict=True)
+    rows = records.pack("dsb2018", "train", size=(16, 16), data_dir=built_dsb2018).array()
+    np.testing.assert_array_equal(np.concatenate(images), rows[..., :3])
+    np.testing.assert_array_equal(np.concatenate(masks), rows[..., 3:])
+    assert {len(image) for image in images[:-1]} <= {batch}
+
+
+def test_train_batches_of_a_built_dataset(built_dsb2018):
+    data = pipeline.train_batches(
+        "dsb2018", "train", size=(32, 48), batch=4, augment=AUGMENT, seed=3, data_dir=built_dsb2018
+    )
+    image, mask = next(data.as_numpy_iterator())
+    assert image.shape == (4, 32, 48, 3)
+    assert set(np.unique(mask)) <= {0, 1}
+    assert 0 < mask.mean() < 0.9
+
+
+def test_steps_per_epoch_rounds_up(built_dsb2018):
+    count = records.pack("dsb2018", "train", size=(8, 8), data_dir=built_dsb2018).count
+    steps = pipeline.steps_per_epoch("dsb2018", "train", batch=count - 1, data_dir=built_dsb2018)
+    assert steps == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch": 0}, "batch=0"),
+        ({"start_step": -1}, "start_step=-1"),
+        ({"size": (0, 8)}, "size="),
+        ({"split": "holdout"}, "no split 'holdout'; it has"),
+        ({"name": "dsb2019"}, "'dsb2019' is not a dataset"),
+        ({"data_dir": "nowhere"}, "is not built in.*segdata build dsb2018"),
+    ],
+)
+def test_a_mistake_is_named(built_dsb2018, change, message):
+    arguments = {
+        "name": "dsb2018",
+        "split": "train",
+        "size": (8, 8),
+        "batch": 2,
+        "augment": None,
+        "seed": 0,
+        "data_dir": built_dsb2018,
+        **change,
+    }
+    name, split = arguments.pop("name"), arguments.pop("split")
+    with pytest.raises(ValueError, match=message):
+        pipeline.train_batches(name, split, **arguments)
