@@ -152,7 +152,7 @@ def built(name: str, *, data_dir: str | os.PathLike[str] | None = None):
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except (tfds.core.DatasetNotFoundError, KeyError) as error:
-        known = ", ".join(segdata.datasets.NAMES)
+        known = ", ".join(segdata.datasets.__all__)
         raise ValueError(f"{name!r} is not a dataset known here; there are {known}.") from error
     if not builder.is_prepared():
         raise ValueError(

@@ -1,0 +1,86 @@
+"""The command `segdata`: draws sources and builds datasets."""
+
+import dataclasses
+import logging
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import simple_parsing
+
+from segdata import console
+
+_DATASETS = ("dsb2018",)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Draw:
+    """Draws a small synthetic source, in the very layout that Kaggle ships."""
+
+    source: str = simple_parsing.field(positional=True, metavar="SOURCE")
+    """Which: dsb2018."""
+    to: pathlib.Path
+    """The folder to draw into; made if missing."""
+    examples: int = 64
+    """How many labelled examples."""
+    unlabelled: int = 0
+    """How many examples without masks."""
+    seed: int = 0
+    """The same seed draws the same files."""
+
+    def __post_init__(self) -> None:
+        if self.source not in _DATASETS:
+            raise ValueError(f"there is no source {self.source!r}; draw {', '.join(_DATASETS)}.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    return console.run(
+        "segdata",
+        "Raw archives to segmentation datasets.",
+        {"draw": _draw, "build": _build},
+        sys.argv[1:] if argv is None else argv,
+    )
+
+
+def _draw(argv: Sequence[str]) -> None:
+    """Draw a small synthetic source; needs no account and no download."""
+    settings = console.parse(Draw, argv, prog="segdata draw")
+    from segdata.sources import dsb2018
+
+    dsb2018.draw_zips(
+        settings.to,
+        examples=settings.examples,
+        seed=settings.seed,
+        unlabelled=settings.unlabelled,
+    )
+    print(
+        f"{settings.examples} examples drawn: `segdata build {settings.source} "
+        f"--manual_dir {settings.to}` makes a dataset of them."
+    )
+
+
+def _build(argv: Sequence[str]) -> None:
+    """Build a dataset with TFDS; takes the flags of `tfds build`."""
+    with console.quiet_start():
+        import tensorflow  # noqa: F401 - TFDS imports it late, and loudly
+        from tensorflow_datasets.core import registered
+        from tensorflow_datasets.scripts.cli import build
+
+    settings = console.parse(build.Args, argv, prog="segdata build")
+    names = settings.positional_datasets + settings.datasets
+    if not names:
+        raise ValueError(f"name a dataset to build: {', '.join(_DATASETS)}.")
+    imports = ",".join(filter(None, ["segdata.datasets", settings.generation.imports]))
+    generation = dataclasses.replace(settings.generation, imports=imports)
+    logging.disable(logging.WARNING)  # such as "apitools not found": nothing a user can act on
+    try:
+        dataclasses.replace(settings, generation=generation).execute()
+    except registered.DatasetNotFoundError as error:  # its own message lists a thousand names
+        raise ValueError(
+            f"there is no dataset {' or '.join(names)}; segdata has {', '.join(_DATASETS)}."
+        ) from error
+    except (RuntimeError, AssertionError) as error:  # TFDS raises these for a user's mistakes too
+        raise ValueError(str(error)) from error
+    finally:
+        logging.disable(logging.NOTSET)

@@ -1,0 +1,1 @@
+"""Nuclei of the Data Science Bowl 2018."""

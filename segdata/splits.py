@@ -1,0 +1,148 @@
+"""Splits that keep together what belongs together, and look alike.
+
+Groups of near duplicates are found by a perceptual hash, strata by what an image looks like at a
+glance; whole groups of each stratum are dealt to the splits by the hash of their names. Of an image
+nothing but two small values is kept. No file, no format and no data set is known here.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+Split = Literal["train", "validation"]
+
+# Of 261 real images of nuclei, two different ones are 14 bits apart or more (a difference hash puts
+# sparse, nearly black ones within 3). Brightness, gamma, JPEG, half the size or two pixels' shift
+# move an image by 6 bits or less in 99 % of all cases.
+NEAR = 6
+
+_SIDE, _TERMS, _BITS = 32, 8, 63
+_BASIS = np.cos(np.pi / _SIDE * np.outer(np.arange(_TERMS), np.arange(_SIDE) + 0.5))
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """What is kept of an image.
+
+    Attributes:
+        hash: 63 bits; near duplicates differ in few.
+        stratum: "grey" or "colour", "dark" or "bright" ground, such as "grey dark".
+    """
+
+    hash: int
+    stratum: str
+
+
+def look(image: Image.Image) -> Look:
+    """Looks at an image once.
+
+    The hash says which of the lowest 63 frequencies of a 32×32 thumbnail lie above their median.
+    Half of them always do, so that near-black images do not collapse into one hash; the square
+    root lifts what is dim.
+
+    Args:
+        image: 8-bit RGB, of any size.
+
+    Source: Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010.
+    """
+    thumbnail = image.resize((_SIDE, _SIDE), Image.Resampling.BOX)
+    grey = np.asarray(thumbnail.convert("L"), np.float64)
+    colour = np.ptp(np.asarray(thumbnail, np.int16), axis=-1).mean() > 8
+    bright = np.median(grey) > 96
+    terms = (_BASIS @ np.sqrt(grey) @ _BASIS.T).ravel()[1:].round(6)  # without the mean
+    bits = terms > np.median(terms)
+    return Look(
+        hash=int.from_bytes(np.packbits(bits).tobytes()) >> (64 - _BITS),
+        stratum=f"{'colour' if colour else 'grey'} {'bright' if bright else 'dark'}",
+    )
+
+
+def near_duplicates(hashes: Mapping[str, int], *, distance: int = NEAR) -> dict[str, str]:
+    """Groups examples whose hashes are near, and what is near to those.
+
+    Two hashes that differ in at most d bits agree in one of d + 1 bands of bits, so only examples
+    that share a band are compared: for the default, each with 1.4 % of all.
+
+    Args:
+        hashes: Example id to hash.
+        distance: Bits by which near duplicates may differ at most.
+
+    Returns:
+        Example id to group, in the order given; a group is called by the first of its ids in the
+        alphabet.
+    """
+    parents = {key: key for key in sorted(hashes)}
+
+    def root(key: str) -> str:
+        while parents[key] != key:
+            parents[key] = key = parents[parents[key]]
+        return key
+
+    width = math.ceil(_BITS / (distance + 1))
+    for band in range(distance + 1):
+        buckets = collections.defaultdict[int, list[str]](list)
+        for key in parents:
+            buckets[hashes[key] >> band * width & ((1 << width) - 1)].append(key)
+        for a, b in _near_pairs(buckets.values(), hashes, distance):
+            first, second = sorted((root(a), root(b)))
+            parents[second] = first
+    return {key: root(key) for key in hashes}
+
+
+def assign(
+    groups: Mapping[str, str], *, strata: Mapping[str, str], share: float = 0.1
+) -> dict[str, Split]:
+    """Deals whole groups to training and validation, alike in every stratum.
+
+    Within a stratum the groups come in the order of the SHA-256 of their names, and go to
+    validation as long as the share has room for them. A stratum of two groups or more is in both
+    splits, one of a single group in training alone.
+
+    Args:
+        groups: Example id to group.
+        strata: Example id to stratum; a group is of the stratum of its first id in the alphabet.
+        share: Of each stratum's examples that go to validation, between 0 and 1.
+
+    Returns:
+        Example id to split, in the order given. It depends on no order and no chance.
+
+    Raises:
+        ValueError: If the share is not between 0 and 1.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"share={share}: it must lie between 0 and 1, such as 0.1.")
+    sizes = collections.Counter(groups.values())
+    stratum_of = {groups[key]: strata[key] for key in sorted(groups, reverse=True)}
+    by_stratum = collections.defaultdict[str, list[str]](list)
+    for group in sorted(sizes, key=lambda name: hashlib.sha256(name.encode()).digest()):
+        by_stratum[stratum_of[group]].append(group)
+    chosen = set[str]()
+    for members in by_stratum.values():
+        chosen |= _fitting(members, sizes, room=round(share * sum(sizes[g] for g in members)))
+    return {key: "validation" if group in chosen else "train" for key, group in groups.items()}
+
+
+def _near_pairs(
+    buckets: Iterable[Sequence[str]], hashes: Mapping[str, int], distance: int
+) -> Iterable[tuple[str, str]]:
+    for keys in buckets:
+        for a, b in itertools.combinations(keys, 2):
+            if (hashes[a] ^ hashes[b]).bit_count() <= distance:
+                yield a, b
+
+
+def _fitting(groups: Sequence[str], sizes: Mapping[str, int], *, room: int) -> set[str]:
+    """The groups for validation: those that fit, or else the smallest; the last always trains."""
+    chosen = set[str]()
+    for group in groups[:-1]:
+        if sizes[group] <= room:
+            chosen.add(group)
+            room -= sizes[group]
+    return chosen or set(sorted(groups[:-1], key=sizes.__getitem__)[:1])

@@ -1,0 +1,47 @@
+"""What several test modules share: a small drawn source, and a dataset built from it."""
+
+import pathlib
+
+import pytest
+
+from segdata.sources import dsb2018
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # TFDS 4.9.10 asks protobuf 6 for a field's label whenever it opens a dataset.
+    config.addinivalue_line("filterwarnings", r"ignore:label\(\) is deprecated:DeprecationWarning")
+
+
+@pytest.fixture(scope="session")
+def real_dsb2018() -> pathlib.Path:
+    """The manual dir that holds part of the real stage1_train.zip."""
+    folder = pathlib.Path(__file__).parents[2] / "shared" / "data" / "dsb2018"
+    if not (folder / "stage1_train.zip").exists():
+        pytest.skip(f"the real images are not here: {folder / 'stage1_train.zip'}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def drawn_dsb2018(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A manual dir with 24 drawn examples in stage1_train.zip and two in stage1_test.zip."""
+    folder = tmp_path_factory.mktemp("drawn") / "manual"
+    dsb2018.draw_zips(folder, examples=24, seed=1, unlabelled=2)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def built_dsb2018(
+    drawn_dsb2018: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
+) -> pathlib.Path:
+    """A TFDS data dir with both configurations of dsb2018, built from the drawn examples."""
+    data_dir = tmp_path_factory.mktemp("built")
+    import tensorflow_datasets as tfds
+
+    import segdata.datasets  # noqa: F401 - registers the builder
+
+    for config in ("default", "instances"):
+        builder = tfds.builder(f"dsb2018/{config}", data_dir=data_dir)
+        builder.download_and_prepare(
+            download_config=tfds.download.DownloadConfig(manual_dir=drawn_dsb2018)
+        )
+    return data_dir

@@ -1,0 +1,248 @@
+import io
+import pathlib
+import pickle
+import random
+import struct
+import warnings
+import zipfile
+
+import pytest
+
+from segdata import archives
+from segdata.parallel import ordered_map
+
+RANDOM = random.Random(0)
+FILES = {"a/1.bin": RANDOM.randbytes(3000), "a/b/2.txt": b"two" * 999, "top": b"", "z.bin": b"z"}
+
+
+def packed(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # duplicate names are meant
+        for name, data in files.items():
+            archive.writestr(zipfile.ZipInfo(name), data, method)
+    return buffer.getvalue()
+
+
+def written(folder: pathlib.Path, data: bytes) -> pathlib.Path:
+    path = folder / "some.zip"
+    path.write_bytes(data)
+    return path
+
+
+def patched(data: bytes, *, directory: dict[int, bytes]) -> bytes:
+    """Overwrites fields of the first entry of a zip's central directory, by their offset in it."""
+    at = data.index(b"PK\1\2")
+    for offset, value in directory.items():
+        data = data[: at + offset] + value + data[at + offset + len(value) :]
+    return data
+
+
+@pytest.fixture(params=["folder", "deflated", "stored", "stored in stored", "deflated in stored",
+                        "stored in deflated"])  # fmt: skip
+def tree(request, tmp_path, monkeypatch) -> archives.Tree:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    methods = {"stored": zipfile.ZIP_STORED, "deflated": zipfile.ZIP_DEFLATED}
+    if request.param == "folder":
+        for name, data in FILES.items():
+            path = tmp_path / "folder" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        return archives.open(tmp_path / "folder")
+    inner, _, outer = request.param.partition(" in ")
+    data = packed(FILES, methods[inner])
+    if not outer:
+        return archives.open(written(tmp_path, data))
+    path = written(tmp_path, packed({"before": b"x" * 77, "in/side.zip": data}, methods[outer]))
+    return archives.open(path).sub("in/side.zip")
+
+
+def test_a_tree_reads_the_same_from_folders_zips_and_zips_in_zips(tree):
+    assert tree.names == tuple(sorted(FILES))
+    assert {name: tree.read(name) for name in tree.names} == FILES
+
+
+def test_threads_and_copies_read_the_same_tree(tree):
+    copy = pickle.loads(pickle.dumps(tree))
+    names = 200 * list(FILES)
+    assert list(ordered_map(copy.read, names, threads=8)) == [FILES[name] for name in names]
+
+
+def test_a_folder_of_a_tree_is_a_tree(tree):
+    assert tree.sub("a").names == ("1.bin", "b/2.txt")
+    assert tree.sub("a").sub("b").read("2.txt") == FILES["a/b/2.txt"]
+    assert "a" in tree
+    assert "a/b/2.txt" in tree
+    assert "a/" not in tree
+    assert "b" not in tree
+
+
+def test_what_is_missing_is_named(tree):
+    with pytest.raises(archives.ArchiveError, match=r"there is no file 'a/3\.bin'"):
+        tree.read("a/3.bin")
+    with pytest.raises(archives.ArchiveError, match="there is no folder or zip 'b'"):
+        tree.sub("b")
+
+
+def test_nothing_at_the_path_is_said(tmp_path):
+    with pytest.raises(archives.ArchiveError, match=r"none\.zip: there is no such"):
+        archives.open(tmp_path / "none.zip")
+
+
+def test_a_deflated_zip_in_a_zip_is_inflated_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = written(tmp_path, packed({"inner.zip": packed(FILES)}))
+    outer = archives.open(path)
+    assert not (tmp_path / "cache").exists()
+    outer.sub("inner.zip")
+    (copy,) = (tmp_path / "cache" / "segdata").iterdir()
+    before = copy.stat().st_mtime_ns
+    assert archives.open(path).sub("inner.zip").read("z.bin") == b"z"
+    assert copy.stat().st_mtime_ns == before
+
+
+def test_a_stored_zip_in_a_zip_is_not_copied(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = written(tmp_path, packed({"inner.zip": packed(FILES)}, zipfile.ZIP_STORED))
+    assert archives.open(path).sub("inner.zip").read("z.bin") == b"z"
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_damaged_inner_zip_leaves_nothing_in_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    data = patched(packed({"inner.zip": packed(FILES)}), directory={16: b"\0\0\0\0"})
+    with pytest.raises(archives.ArchiveError, match="checksum"):
+        archives.open(written(tmp_path, data)).sub("inner.zip")
+    assert list((tmp_path / "cache" / "segdata").iterdir()) == []
+
+
+def test_an_inner_zip_larger_than_the_disk_is_refused_in_time(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    huge = struct.pack("<I", 0xFFFFFFF0)
+    data = patched(packed({"inner.zip": packed(FILES)}), directory={24: huge})
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    with pytest.raises(archives.ArchiveError, match="1,000 are free"):
+        archives.open(written(tmp_path, data)).sub("inner.zip")
+
+
+def test_litter_and_folders_are_passed_over(tmp_path):
+    litter = {"__MACOSX/a/._1.bin": b"", "a/._1.bin": b"", ".DS_Store": b"", "a/": b"", "b/": b""}
+    assert archives.open(written(tmp_path, packed(litter | FILES))).names == tuple(sorted(FILES))
+    for name in litter | FILES:
+        path = tmp_path / "folder" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not name.endswith("/"):
+            path.write_bytes(b"")
+    assert archives.open(tmp_path / "folder").names == tuple(sorted(FILES))
+
+
+def test_backslashes_and_dots_in_names_are_made_plain(tmp_path):
+    data = packed({"./a\\1.bin": b"1", "b//2.bin": b"2"})
+    assert archives.open(written(tmp_path, data)).names == ("a/1.bin", "b/2.bin")
+
+
+@pytest.mark.parametrize("name", ["/etc/x", "../x", "a/../../x", "..\\x", "\\x", "C:\\x", "a/.."])
+def test_names_that_leave_the_archive_are_refused(tmp_path, name):
+    with pytest.raises(archives.ArchiveError, match="leads out of the archive"):
+        archives.open(written(tmp_path, packed({"ok": b"", name: b""})))
+
+
+def test_a_name_that_occurs_twice_is_refused(tmp_path):
+    data = packed({"a/x": b"1", "a\\x": b"2"})
+    with pytest.raises(archives.ArchiveError, match="'a/x' is in it twice"):
+        archives.open(written(tmp_path, data))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"<!DOCTYPE html><html>Sign in</html>", "a web page"),
+        (b"GIF89a", "it is not a zip: it begins with b'GIF89a'"),
+        (b"", "it is not a zip"),
+        (packed(FILES)[:-30], "begins like a zip and has no readable end"),
+        (packed(FILES)[:2000], "begins like a zip and has no readable end"),
+    ],
+)
+def test_what_is_not_a_whole_zip_is_told_apart(tmp_path, data, message):
+    with pytest.raises(archives.ArchiveError, match=message):
+        archives.open(written(tmp_path, data))
+
+
+@pytest.mark.parametrize(
+    ("directory", "message"),
+    [
+        ({8: b"\1\0"}, "is encrypted"),
+        ({10: b"\x0c\0"}, "packed with method 12"),
+        ({16: b"\0\0\0\0"}, "is damaged: its checksum is [0-9a-f]{8}, not 00000000"),
+        ({24: struct.pack("<I", 2999)}, "is longer than the 2,999 bytes it claims"),
+        ({24: struct.pack("<I", 3001)}, "is cut: 3,000 of 3,001 bytes"),
+        ({20: struct.pack("<I", 1 << 20)}, "its last [0-9,]+ bytes are missing|is longer than"),
+        ({20: struct.pack("<I", 1000)}, "is cut: [0-9,]+ of 3,000 bytes"),
+        ({42: struct.pack("<I", 5)}, "is not at byte 5"),
+    ],
+)
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_member_that_is_not_what_it_claims_is_refused(tmp_path, method, directory, message):
+    data = patched(packed({"a/1.bin": FILES["a/1.bin"], "b": b"b"}, method), directory=directory)
+    tree = archives.open(written(tmp_path, data))
+    with pytest.raises(archives.ArchiveError, match=message) as caught:
+        tree.read("a/1.bin")
+    assert "some.zip: a/1.bin" in str(caught.value)
+    assert tree.read("b") == b"b"
+
+
+def test_a_damaged_stream_is_refused(tmp_path):
+    data = bytearray(packed({"a": b"text " * 1000}))
+    data[40:50] = bytes(10)
+    with pytest.raises(archives.ArchiveError, match=r"some\.zip: a is (damaged|cut)"):
+        archives.open(written(tmp_path, bytes(data))).read("a")
+
+
+@pytest.mark.parametrize("data", [bytes(5_000_001), RANDOM.randbytes(3_000_001)])
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_files_of_many_chunks_are_read_whole(tmp_path, method, data):
+    assert archives.open(written(tmp_path, packed({"a": data}, method))).read("a") == data
+
+
+def test_a_folder_that_cannot_be_listed_is_said(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(archives.ArchiveError, match="cannot be listed: Permission denied"):
+        archives.open(tmp_path)
+
+
+def test_a_bomb_is_stopped_at_the_size_it_claims(tmp_path):
+    bomb = packed({"a": bytes(200_000_000)})
+    data = patched(bomb, directory={24: struct.pack("<I", 10)})
+    with pytest.raises(archives.ArchiveError, match="longer than the 10 bytes"):
+        archives.open(written(tmp_path, data)).read("a")
+
+
+LAYOUTS = {
+    "folder": {"part/x": b"x"},
+    "zip": {"part.zip": packed({"x": b"x"})},
+    "doubled folder": {"part/part/x": b"x"},
+    "zip of its folder": {"part.zip": packed({"part/x": b"x"})},
+    "zip in a folder of its name": {"part/part.zip": packed({"x": b"x"})},
+    "folder in an outer folder": {"outer/part/x": b"x"},
+    "zip in an outer folder": {"outer/part.zip": packed({"x": b"x"})},
+    "folder in an outer zip": {"outer.zip": packed({"part/x": b"x"})},
+    "zip in an outer zip": {"outer.zip": packed({"part.zip": packed({"x": b"x"})}, 0)},
+    "zip in a doubled outer zip": {"outer.zip": packed({"outer/part.zip": packed({"x": b"x"})}, 0)},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_source_is_found_wherever_unpacking_left_it(tmp_path, layout):
+    for name, data in LAYOUTS[layout].items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    found = archives.find(tmp_path, "part", within=["other", "outer"])
+    assert found is not None
+    assert found.read("x") == b"x"
+    assert archives.find(tmp_path, "absent", within=["other", "outer"]) is None

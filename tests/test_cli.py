@@ -1,0 +1,101 @@
+import subprocess
+import sys
+import time
+
+import pytest
+
+from segdata import cli
+from segdata.sources import dsb2018
+
+COMMAND = [sys.executable, "-c", "import sys; from segdata import cli; sys.exit(cli.main())"]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["draw", "--help"]])
+def test_help_answers_at_once(arguments):
+    taken = []
+    for _ in range(3):
+        start = time.perf_counter()
+        result = subprocess.run([*COMMAND, *arguments], check=True, capture_output=True, text=True)
+        taken.append(time.perf_counter() - start)
+        assert "usage: segdata" in result.stdout
+    assert min(taken) < 1  # 0.15 s on an idle machine; importing TensorFlow alone takes 2.5
+
+
+def test_the_help_of_the_program_names_its_commands(capsys):
+    assert cli.main(["--help"]) == 0
+    assert {"draw", "build"} <= set(capsys.readouterr().out.split())
+
+
+def test_draw_draws_what_its_function_draws(tmp_path, capsys):
+    drawn = tmp_path / "new" / "drawn"
+    arguments = ["--to", str(drawn), "--examples", "2", "--seed", "7", "--unlabelled", "1"]
+    assert cli.main(["draw", "dsb2018", *arguments]) == 0
+    assert "2 examples drawn" in capsys.readouterr().out
+    dsb2018.draw_zips(tmp_path / "same", examples=2, seed=7, unlabelled=1)
+    for name in ("stage1_train.zip", "stage1_test.zip"):
+        assert (drawn / name).read_bytes() == (tmp_path / "same" / name).read_bytes()
+
+
+def test_build_builds_from_a_drawing_with_the_flags_of_tfds(tmp_path, drawn_dsb2018, capsys):
+    paths = ["--manual_dir", str(drawn_dsb2018), "--data_dir", str(tmp_path)]
+    flags = ["--config", "instances", "--num_shards", "2"]
+    assert cli.main(["build", "dsb2018", *paths, *flags]) == 0
+    names = sorted(path.name for path in (tmp_path / "dsb2018" / "instances" / "1.0.0").iterdir())
+    assert "dsb2018-train.tfrecord-00001-of-00002" in names
+    assert "Shuffling" not in capsys.readouterr().out
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """The last line on stderr; TFDS's progress bars may come before it."""
+    errors = capsys.readouterr().err
+    assert "Traceback" not in errors
+    return errors.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["paint"], "'paint' is not a command; the commands are draw, build"),
+        (["draw", "cats", "--to", "x"], "there is no source 'cats'; draw dsb2018"),
+        (["build", "cats"], "there is no dataset cats; segdata has dsb2018"),
+        (["build"], "name a dataset to build: dsb2018"),
+    ],
+)
+def test_a_mistake_is_one_line(capsys, arguments, message):
+    assert cli.main(arguments) == 2
+    line = one_line(capsys)
+    assert line.startswith("segdata")
+    assert message in line
+
+
+def test_a_flag_that_is_none_is_named(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["draw", "dsb2018", "--to", "x", "--exampels", "3"])
+    assert "--exampels" in one_line(capsys)
+
+
+def test_drawing_over_a_source_is_refused(tmp_path, capsys, drawn_dsb2018):
+    assert cli.main(["draw", "dsb2018", "--to", str(drawn_dsb2018)]) == 2
+    assert "stage1_train.zip exists" in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("archive", "message"),
+    [
+        (None, "Accept the rules at https://www.kaggle.com/c/data-science-bowl-2018/rules"),
+        (b"PK\3\4 and then nothing", "begins like a zip and has no readable end"),
+        (b"<!doctype html><title>Sign in</title>", "it is a web page, not a zip"),
+    ],
+)
+def test_a_missing_or_broken_archive_is_one_line(tmp_path, capsys, archive, message):
+    if archive:
+        (tmp_path / "stage1_train.zip").write_bytes(archive)
+    paths = ["--manual_dir", str(tmp_path), "--data_dir", str(tmp_path / "data")]
+    assert cli.main(["build", "dsb2018", *paths]) == 2
+    assert message in one_line(capsys)
+
+
+def test_a_dataset_that_must_not_exist_and_does_is_one_line(capsys, drawn_dsb2018, built_dsb2018):
+    paths = ["--manual_dir", str(drawn_dsb2018), "--data_dir", str(built_dsb2018)]
+    assert cli.main(["build", "dsb2018", *paths, "--fail_if_exists"]) == 2
+    assert "already exists" in one_line(capsys)

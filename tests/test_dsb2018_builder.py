@@ -1,0 +1,206 @@
+import io
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import zipfile
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+import segdata.datasets  # noqa: F401 - registers the builder
+from segdata import archives
+from segdata.datasets.dsb2018 import dsb2018_dataset_builder
+from segdata.sources import dsb2018
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def examples(data_dir: pathlib.Path, split: str, config: str = "default") -> dict[str, dict]:
+    data = tfds.load(
+        f"dsb2018/{config}",
+        split=split,
+        data_dir=data_dir,
+        download=False,
+        read_config=tfds.ReadConfig(try_autocache=False),
+    )
+    return {example["id"].decode(): example for example in tfds.as_numpy(data)}
+
+
+def build(manual_dir: pathlib.Path, data_dir: pathlib.Path, config: str = "default") -> None:
+    tfds.builder(f"dsb2018/{config}", data_dir=data_dir).download_and_prepare(
+        download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
+    )
+
+
+class Dsb2018Test(tfds.testing.DatasetBuilderTestCase):
+    """TFDS's own checks, on a drawn source."""
+
+    DATASET_CLASS = dsb2018_dataset_builder.Builder
+    SPLITS = {"train": 10, "validation": 2, "test": 1}  # noqa: RUF012
+
+    @classmethod
+    def setUpClass(cls):
+        drawn = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(drawn.cleanup)
+        dsb2018.draw(drawn.name, examples=12, seed=3, unlabelled=1)
+        cls.EXAMPLE_DIR = drawn.name
+        super().setUpClass()
+
+
+def test_what_was_drawn_is_what_is_loaded(built_dsb2018, drawn_dsb2018):
+    loaded = examples(built_dsb2018, "train+validation", "instances")
+    source = list(dsb2018.read(archives.open(drawn_dsb2018 / "stage1_train.zip")))
+    assert sorted(loaded) == [drawn.id for drawn in source]
+    for drawn in source:
+        found = loaded[drawn.id]
+        image = np.asarray(Image.open(io.BytesIO(drawn.image)))
+        np.testing.assert_array_equal(found["image"], image)
+        np.testing.assert_array_equal(found["mask"][..., 0], drawn.mask)
+        assert found["instances"].dtype == np.uint16
+        np.testing.assert_array_equal(found["instances"][..., 0], drawn.instances)
+
+
+def test_the_default_has_the_same_images_and_masks_without_instances(built_dsb2018):
+    plain = examples(built_dsb2018, "validation")
+    full = examples(built_dsb2018, "validation", "instances")
+    assert list(plain) == list(full)
+    for key, example in plain.items():
+        assert set(example) == {"image", "mask", "id", "group"}
+        np.testing.assert_array_equal(example["mask"], full[key]["mask"])
+
+
+def test_splits_share_no_group_and_validation_has_every_look(built_dsb2018):
+    train, validation = (examples(built_dsb2018, split) for split in ("train", "validation"))
+    groups = [{example["group"] for example in part.values()} for part in (train, validation)]
+    assert not groups[0] & groups[1]
+    assert len(train) > 4 * len(validation) > 0
+    assert {example["image"].mean() > 100 for example in validation.values()} == {True, False}
+
+
+def test_the_test_split_is_unknown_everywhere(built_dsb2018):
+    test = examples(built_dsb2018, "test", "instances")
+    assert len(test) == 2
+    for example in test.values():
+        assert (example["mask"] == 255).all()
+        assert not example["instances"].any()
+
+
+def test_near_duplicates_share_a_group_and_a_split(tmp_path):
+    dsb2018.draw(tmp_path / "manual", examples=6, seed=2)
+    train = tmp_path / "manual" / "stage1_train"
+    original = sorted(path.name for path in train.iterdir())[0]
+    copy = original[::-1]
+    for path in sorted(train.glob(f"{original}/*/*.png")):
+        target = train / copy / path.parent.name / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    build(tmp_path / "manual", tmp_path / "data")
+    parts = [examples(tmp_path / "data", split) for split in ("train", "validation")]
+    (part,) = [part for part in parts if original in part]
+    assert part[original]["group"] == part[copy]["group"]
+    assert len({example["group"] for example in (parts[0] | parts[1]).values()}) == 6
+
+
+def test_overlap_is_counted_in_the_metadata(tmp_path):
+    dsb2018.draw(tmp_path / "manual", examples=3, seed=2)
+    mask = sorted((tmp_path / "manual").glob("stage1_train/*/masks/*.png"))[0]
+    (mask.parent / "again.png").write_bytes(mask.read_bytes())
+    build(tmp_path / "manual", tmp_path / "data")
+    metadata = tfds.builder("dsb2018", data_dir=tmp_path / "data").info.metadata
+    pixels = np.count_nonzero(np.asarray(Image.open(mask)))
+    assert metadata == {"overlap": {mask.parents[1].name: pixels}}
+
+
+def test_one_example_makes_a_dataset_without_validation(tmp_path):
+    dsb2018.draw(tmp_path / "manual", examples=1, seed=2)
+    build(tmp_path / "manual", tmp_path / "data")
+    assert list(tfds.builder("dsb2018", data_dir=tmp_path / "data").info.splits) == ["train"]
+
+
+@pytest.mark.parametrize("place", [".", "dsb2018"])
+def test_the_whole_competition_in_one_zip_builds_the_same(
+    tmp_path, place, drawn_dsb2018, built_dsb2018
+):
+    (tmp_path / "manual" / place).mkdir(parents=True)
+    whole = tmp_path / "manual" / place / "data-science-bowl-2018.zip"
+    with zipfile.ZipFile(whole, "w") as archive:
+        for name in ("stage1_train.zip", "stage1_test.zip"):
+            archive.write(drawn_dsb2018 / name, name)
+    build(tmp_path / "manual", tmp_path / "data")
+    assert _files(tmp_path / "data" / "dsb2018" / "default") == _files(
+        built_dsb2018 / "dsb2018" / "default"
+    )
+
+
+def test_a_source_that_is_missing_is_explained(tmp_path):
+    for content in ([], ["readme.txt"]):
+        for name in content:
+            (tmp_path / "manual").mkdir()
+            (tmp_path / "manual" / name).write_text("nothing of use")
+        with pytest.raises(FileNotFoundError, match=r"stage1_train\.zip(.|\n)*Accept the rules"):
+            build(tmp_path / "manual", tmp_path / "data")
+    assert not list((tmp_path / "data").glob("dsb2018/default/1.0.0"))
+
+
+def test_a_fault_in_an_example_names_it_and_leaves_no_dataset(tmp_path):
+    dsb2018.draw(tmp_path / "manual", examples=3, seed=2)
+    mask = sorted((tmp_path / "manual").glob("stage1_train/*/masks/*.png"))[0]
+    mask.write_bytes(b"no png")
+    with pytest.raises(archives.ArchiveError, match=f"{mask.name} is no readable PNG"):
+        build(tmp_path / "manual", tmp_path / "data")
+    assert not list((tmp_path / "data").glob("dsb2018/default/1.0.0"))
+
+
+def test_python_readers_see_what_tensorflow_sees(tmp_path, drawn_dsb2018, built_dsb2018):
+    config = tfds.download.DownloadConfig(manual_dir=drawn_dsb2018)
+    source: Any = tfds.data_source(
+        "dsb2018/instances",
+        split="validation",
+        data_dir=tmp_path,
+        builder_kwargs={"file_format": "array_record"},
+        download_and_prepare_kwargs={"download_config": config},
+    )
+    found = {example["id"].decode(): example for example in source}
+    expected = examples(built_dsb2018, "validation", "instances")
+    assert sorted(found) == sorted(expected)
+    for key, example in found.items():
+        for feature in ("image", "mask", "instances"):
+            np.testing.assert_array_equal(example[feature], expected[key][feature])
+
+
+@pytest.mark.heavy
+def test_every_way_to_build_makes_the_same_files_in_any_process(tmp_path, drawn_dsb2018):
+    tfds_command = [sys.executable, "-m", "tensorflow_datasets.scripts.cli.main", "build"]
+    commands = {
+        "folder": [*tfds_command, str(ROOT / "segdata" / "datasets" / "dsb2018")],
+        "imports": [*tfds_command, "dsb2018", "--imports", "segdata.datasets"],
+        "segdata": [sys.executable, "-c", "import segdata.cli as c; c.main()", "build", "dsb2018"],
+    }
+    for name, command in commands.items():
+        paths = ["--manual_dir", str(drawn_dsb2018), "--data_dir", str(tmp_path / name)]
+        subprocess.run([*command, *paths], check=True, capture_output=True, cwd=ROOT)
+    first, *others = (_files(tmp_path / name) for name in commands)
+    assert any(name.endswith("00000-of-00001") for name in first)
+    for other in others:
+        assert other == first
+
+
+def _files(folder: pathlib.Path) -> dict[str, bytes]:
+    """Every file's bytes by name, without the name that the builder's module was loaded under."""
+    found = {}
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = pathlib.Path(parent, name)
+            data = path.read_bytes()
+            if name == "dataset_info.json":
+                info = json.loads(data)
+                assert info.pop("moduleName").endswith("dsb2018_dataset_builder")
+                data = json.dumps(info).encode()
+            found[path.relative_to(folder).as_posix()] = data
+    return found
