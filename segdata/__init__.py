@@ -1,0 +1,41 @@
+"""Segmentation data from raw archives to training batches at the speed of memory.
+
+The public names are loaded when first used, so that importing this is instant.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from segdata.archives import ArchiveError
+    from segdata.augment import Augment
+    from segdata.pipeline import eval_batches, steps_per_epoch, train_batches
+    from segdata.records import Records, pack
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ArchiveError",
+    "Augment",
+    "Records",
+    "eval_batches",
+    "pack",
+    "steps_per_epoch",
+    "train_batches",
+]
+
+_HOME = {
+    "ArchiveError": "archives",
+    "Augment": "augment",
+    "Records": "records",
+    "eval_batches": "pipeline",
+    "pack": "records",
+    "steps_per_epoch": "pipeline",
+    "train_batches": "pipeline",
+}
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module 'segdata' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"segdata.{_HOME[name]}"), name)

@@ -77,7 +77,7 @@ def stream(
         return tf.ensure_shape(pixels, [batch, *records.size, 4]), example, epoch
 
     def augmented(pixels: tf.Tensor, example: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
-        if augment is None:
+        if augment in (None, augment_.Augment()):
             return pixels
         return augment_.apply(augment, pixels, seed=seed, epoch=epoch, example=example)
 

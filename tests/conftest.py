@@ -7,11 +7,6 @@ import pytest
 from segdata.sources import dsb2018
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    # TFDS 4.9.10 asks protobuf 6 for a field's label whenever it opens a dataset.
-    config.addinivalue_line("filterwarnings", r"ignore:label\(\) is deprecated:DeprecationWarning")
-
-
 @pytest.fixture(scope="session")
 def real_dsb2018() -> pathlib.Path:
     """The manual dir that holds part of the real stage1_train.zip."""

@@ -92,7 +92,7 @@ def test_damage_is_noticed_and_mended(built, damage):
 
 def test_a_dataset_built_again_is_packed_again(built):
     before = seal(pack(built))
-    shard = next(pathlib.Path(built).glob("dsb2018/*/dsb2018-train*"))
+    shard = next(pathlib.Path(built).glob("dsb2018/default/*/dsb2018-train*"))
     os.utime(shard, (1, 1))
     assert seal(pack(built)) != before
 

@@ -1,0 +1,133 @@
+import os
+import subprocess
+
+import keras
+import pytest
+
+from unet import hardware
+from unet.hardware import Choice, Hardware
+
+PLAIN = Hardware(name="plain CPU", kind="cpu", flags=frozenset({"avx2", "fma"}))
+AMX = Hardware(name="AMX CPU", kind="cpu", flags=frozenset({"avx512f", "amx_bf16"}))
+ZEN4 = Hardware(name="Zen 4", kind="cpu", flags=frozenset({"avx512_bf16"}))
+PASCAL, VOLTA, TURING, AMPERE, HOPPER = (
+    Hardware(name=f"GPU {capability}", kind="gpu", capability=capability)
+    for capability in (6.1, 7.0, 7.5, 8.0, 9.0)
+)
+OLD = Hardware(name="Maxwell", kind="gpu", capability=5.2)
+UNKNOWN = Hardware(name="GPU", kind="gpu")
+TPU = Hardware(name="TPU", kind="tpu")
+
+
+@pytest.mark.parametrize(
+    ("machine", "precision", "compiled"),
+    [
+        (PLAIN, "float32", False),
+        (AMX, "mixed_bfloat16", False),
+        (ZEN4, "mixed_bfloat16", False),
+        (OLD, "float32", True),
+        (UNKNOWN, "float32", True),
+        (PASCAL, "mixed_float16", True),
+        (VOLTA, "mixed_float16", True),
+        (TURING, "mixed_float16", True),
+        (AMPERE, "mixed_bfloat16", True),
+        (HOPPER, "mixed_bfloat16", True),
+        (TPU, "mixed_bfloat16", True),
+    ],
+)
+def test_the_hardware_decides(machine, precision, compiled):
+    choice = hardware.choose(hardware=machine, backend="tensorflow")
+    assert choice == Choice(hardware=machine.name, precision=precision, compile=compiled)
+    assert machine.name in str(choice)
+
+
+@pytest.mark.parametrize(
+    ("machine", "precision"),
+    [(PLAIN, "float16"), (AMX, "float16"), (VOLTA, "bfloat16"), (OLD, "float16"), (TPU, "float16")],
+)
+def test_what_cannot_be_had_is_refused(machine, precision):
+    with pytest.raises(ValueError, match=rf"{precision}.*{machine.name}.*'float32'"):
+        hardware.choose(precision, hardware=machine, backend="tensorflow")
+
+
+def test_what_can_be_had_is_given():
+    def choice(machine, *wishes):
+        return hardware.choose(*wishes, hardware=machine, backend="tensorflow")
+
+    assert choice(AMPERE, "float16").precision == "mixed_float16"
+    assert choice(PLAIN, "bfloat16").precision == "mixed_bfloat16"
+    assert choice(AMX, "float32").precision == "float32"
+    assert choice(PLAIN, "auto", "on").compile
+    assert not choice(AMPERE, "auto", "off").compile
+
+
+def test_jax_always_compiles():
+    assert hardware.choose(hardware=PLAIN, backend="jax").compile
+    with pytest.raises(ValueError, match="JAX always compiles"):
+        hardware.choose("auto", "off", hardware=PLAIN, backend="jax")
+
+
+def test_deterministic_runs_are_not_compiled(monkeypatch):
+    monkeypatch.setenv("TF_DETERMINISTIC_OPS", "1")
+    assert not hardware.choose(hardware=AMPERE, backend="tensorflow").compile
+    with pytest.raises(ValueError, match="deterministic"):
+        hardware.choose("auto", "on", hardware=AMPERE, backend="tensorflow")
+
+
+def test_this_machine_is_found_and_named():
+    machine = hardware.look()
+    assert machine.name
+    assert hardware.choose(hardware=machine).hardware == machine.name
+
+
+def test_the_least_capable_gpu_counts(monkeypatch):
+    def answer(*_args, **_options):
+        return subprocess.CompletedProcess([], 0, "9.0, NVIDIA H100\n7.5, Tesla T4\n", "")
+
+    monkeypatch.setattr(subprocess, "run", answer)
+    monkeypatch.setattr(
+        keras.distribution, "list_devices", lambda kind: ["gpu:0", "gpu:1"] * (kind == "gpu")
+    )
+    machine = hardware.look()
+    assert machine == Hardware(name="2 × NVIDIA H100", kind="gpu", capability=7.5)
+
+
+def test_a_gpu_without_nvidias_tool_is_still_a_gpu(monkeypatch):
+    def missing(*_args, **_options):
+        raise FileNotFoundError("nvidia-smi")
+
+    monkeypatch.setattr(subprocess, "run", missing)
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda kind: ["0"] * (kind == "gpu"))
+    assert hardware.look() == UNKNOWN
+
+
+def test_a_backend_that_knows_no_accelerators_runs_on_the_cpu(monkeypatch):
+    def unknown(kind):
+        raise RuntimeError(f"Unknown backend {kind}")
+
+    monkeypatch.setattr(keras.distribution, "list_devices", unknown)
+    assert hardware.look().kind == "cpu"
+
+
+def test_a_choice_is_applied_to_the_models_built_next():
+    try:
+        hardware.apply(Choice(hardware="", precision="mixed_bfloat16", compile=False))
+        assert keras.config.dtype_policy().name == "mixed_bfloat16"
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def test_the_environment_is_set_once_and_never_against_the_user(monkeypatch):
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    monkeypatch.delenv("TF_DETERMINISTIC_OPS", raising=False)
+    hardware.prepare_environment()
+    assert os.environ["TF_ENABLE_ONEDNN_OPTS"] == "0"
+    assert "TF_DETERMINISTIC_OPS" not in os.environ
+
+
+def test_determinism_asked_for_too_late_is_refused(monkeypatch):
+    monkeypatch.delenv("TF_DETERMINISTIC_OPS", raising=False)
+    with pytest.raises(ValueError, match="before TensorFlow is loaded"):
+        hardware.prepare_environment(deterministic=True)
+    monkeypatch.setenv("TF_DETERMINISTIC_OPS", "1")
+    hardware.prepare_environment(deterministic=True)

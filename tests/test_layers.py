@@ -1,0 +1,104 @@
+"""The order of imports, as CONTRIBUTING.md draws it: each room knows only those before it."""
+
+import ast
+import pathlib
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+LAYERS = [
+    ["segdata"],  # the public names, loaded when used
+    ["segdata.console", "segdata.parallel", "segdata.archives", "segdata.masks"],
+    ["segdata.sources", "segdata.splits", "segdata.hashing"],
+    ["segdata.sources.dsb2018"],
+    ["segdata.datasets", "segdata.datasets.dsb2018"],
+    ["segdata.datasets.dsb2018.dsb2018_dataset_builder"],
+    ["segdata.augment", "segdata.records"],
+    ["segdata.pipeline"],
+    ["segdata.cli"],
+]
+UNET_LAYERS = [
+    ["unet"],
+    ["unet.hardware", "unet.losses", "unet.preprocess", "unet.charts"],
+    ["unet.metrics", "unet.model"],
+    ["unet.recipes"],
+    ["unet.runs"],
+    ["unet.evaluate", "unet.predict"],
+    ["unet.train", "unet.report"],
+    ["unet.cli"],
+]
+# A package registers its own builder; a builder is written against its own package's folder.
+WITHIN = {("segdata.datasets", "segdata.datasets.dsb2018.dsb2018_dataset_builder")}
+
+
+def name_of(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+FILES = {name_of(p): p for package in ("segdata", "unet") for p in (ROOT / package).rglob("*.py")}
+
+
+def imports(path):
+    """Every module that a file imports, also inside functions, but for type checkers alone."""
+    found = set()
+    nodes = [ast.parse(path.read_text())]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in FILES else node.module)
+        nodes += ast.iter_child_nodes(node)
+    return found
+
+
+def level(name, layers):
+    return next(i for i, layer in enumerate(layers) if name in layer)
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_each_module_imports_only_what_lies_before_it(name):
+    layers = LAYERS if name.startswith("segdata") else UNET_LAYERS
+    for imported in imports(FILES[name]) & set(FILES):
+        if (name, imported) in WITHIN or imported == name.split(".")[0]:
+            continue
+        if name == "unet.cli" and imported.startswith("segdata"):
+            continue
+        assert imported.split(".")[0] == name.split(".")[0], f"{name} must not know {imported}"
+        assert level(imported, layers) < level(name, layers), f"{name} imports {imported}"
+
+
+def test_unet_trains_without_tensorflow():
+    for name, path in FILES.items():
+        if name.startswith("unet"):
+            assert not {i.split(".")[0] for i in imports(path)} & {"tensorflow", "jax"}, name
+
+
+def test_what_reads_archives_does_so_without_tensorflow():
+    for name in ("archives", "masks", "parallel", "splits", "console", "sources.dsb2018"):
+        heavy = {"tensorflow", "tensorflow_datasets", "keras"}
+        assert name == "console" or not imports(FILES[f"segdata.{name}"]) & heavy
+
+
+def test_only_declared_packages_are_imported():
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {
+        requirement.split(">")[0].split("=")[0].replace("-", "_").lower()
+        for requirement in project["dependencies"]
+    }
+    called = {"PIL": "pillow"}
+    for path in FILES.values():
+        for imported in imports(path):
+            top = imported.split(".")[0]
+            if top in sys.stdlib_module_names or top in ("segdata", "unet"):
+                continue
+            assert called.get(top, top).lower() in declared, f"{path} imports {top}"

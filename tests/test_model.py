@@ -1,0 +1,131 @@
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from unet import model
+from unet.model import UNet
+from unet.recipes import RECIPES
+
+TINY = UNet(filters=(2, 3, 4))
+
+
+@pytest.fixture
+def policy():
+    yield keras.config.set_dtype_policy
+    keras.config.set_dtype_policy("float32")
+
+
+def images(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("settings", "parameters"),
+    [
+        (RECIPES["dsb2018-generator"].model, 1_962_625),
+        (RECIPES["dsb2018-dropout"].model, 1_941_105),
+        (
+            UNet(filters=(64, 128, 256, 512, 1024), batch_norm=True, upsampling="transposed"),
+            31_055_297,
+        ),
+    ],
+)
+def test_published_parameter_counts_are_met_exactly(settings, parameters):
+    assert model.build(settings).count_params() == parameters
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        TINY,
+        UNet(filters=(2, 3, 4), upsampling="transposed", transposed_kernel=3, batch_norm=True),
+        UNet(filters=(2, 3), dropout=(0.1, 0.5), activation="leaky_relu", convolutions=3),
+        UNet(filters=(2, 3), skips=False),
+        UNet(filters=(2, 3), stem_stride=2, standardise=True),
+        UNet(filters=(2, 3), stem_stride=2, upsampling="transposed"),
+        UNet(filters=(2,), output_channels=3, output_activation="softmax"),
+    ],
+)
+def test_every_image_that_the_stride_divides_gives_as_many_pixels(settings):
+    network = model.build(settings)
+    for height, width in ((8, 12), (16, 8)):
+        output = np.asarray(network(images(2, height, width)))
+        assert output.shape == (2, height, width, settings.output_channels)
+        assert output.dtype == np.float32
+        assert output.min() >= 0
+        assert output.max() <= 1
+
+
+def test_one_rate_of_dropout_is_for_all_levels():
+    one = UNet(filters=(2, 3), dropout=(0.25,))
+    rates = [x.rate for x in model.build(one).layers if isinstance(x, keras.layers.Dropout)]
+    assert rates == [0.25] * 3
+    assert not any("dropout" in x.name for x in model.build(TINY).layers)
+
+
+def test_an_image_that_the_stride_does_not_divide_is_refused_by_size_and_stride():
+    network = model.build(UNet(filters=(2, 3, 4), stem_stride=2))
+    with pytest.raises(ValueError, match=r"12×16 pixels.*stride, 8"):
+        network(images(1, 12, 16))
+    with pytest.raises(ValueError, match=r"16×20 pixels.*stride, 8"):
+        network.predict_on_batch(images(1, 16, 20))
+
+
+@pytest.mark.parametrize("name", ["mixed_bfloat16", "mixed_float16"])
+def test_the_output_is_float32_whatever_the_policy(policy, name):
+    policy(name)
+    network = model.build(UNet(filters=(2, 3), batch_norm=True, standardise=True))
+    assert np.asarray(network(images(1, 8, 8))).dtype == np.float32
+    assert network.weights[0].dtype == "float32"
+
+
+def test_a_standardised_image_looks_the_same_brighter_and_steeper():
+    network = model.build(UNet(filters=(4, 4), standardise=True, initializer="he_normal"))
+    dim = images(1, 16, 16) // 4
+    bright = 3 * dim + 40
+    assert np.allclose(network(dim), network(bright), atol=0.02)
+    assert not np.allclose(network(dim), 0.5, atol=0.02)
+
+
+def test_a_flat_image_is_standardised_to_zero():
+    network = model.build(UNet(filters=(4, 4), standardise=True))
+    assert np.allclose(network(np.full((1, 8, 8, 3), 77, np.uint8)), 0.5)
+
+
+def test_a_saved_model_computes_the_same(tmp_path):
+    network = model.build(UNet(filters=(2, 3), stem_stride=2, standardise=True, batch_norm=True))
+    network.save(tmp_path / "model.keras")
+    again: Any = keras.models.load_model(tmp_path / "model.keras")
+    assert np.array_equal(network(images(2, 8, 8)), again(images(2, 8, 8)))
+
+
+def test_patches_keep_every_pixel():
+    from unet.preprocess import Preprocess
+
+    image = images(1, 4, 6)
+    folded = np.asarray(Preprocess(stride=2, patch=2)(image))
+    assert folded.shape == (1, 2, 3, 12)
+    whole = folded.reshape(2, 3, 2, 2, 3).transpose(0, 2, 1, 3, 4).reshape(4, 6, 3)
+    assert np.allclose(whole * 255, image[0])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("filters", ()),
+        ("filters", (4, 0)),
+        ("convolutions", 0),
+        ("dropout", (0.1, 0.2)),
+        ("dropout", (0, 0, 0, 0, 1.0)),
+        ("upsampling", "cubic"),
+        ("transposed_kernel", 4),
+        ("stem_stride", 3),
+        ("output_channels", 0),
+        ("output_activation", "tanh"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_named(field, value):
+    with pytest.raises(ValueError, match=field):
+        UNet(**{field: value})

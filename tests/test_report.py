@@ -1,0 +1,159 @@
+import html
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from unet import charts, report, runs
+from unet.hardware import Choice
+from unet.recipes import Recipe
+from unet.runs import Settings, State
+
+VOID = {"meta", "img"}
+
+
+LOOK = """addEventListener("load", () => {
+  const images = [...document.images], charts = [...document.querySelectorAll("svg")];
+  document.title = JSON.stringify({
+    images: images.length,
+    broken: images.filter(image => !image.naturalWidth).length,
+    charts: charts.length,
+    flat: charts.filter(chart => chart.getBoundingClientRect().height < 100).length,
+    fetched: performance.getEntriesByType("resource").map(entry => entry.name)
+      .filter(name => !name.startsWith("data:")),
+  });
+})"""
+
+
+class Fixed:
+    def predict_on_batch(self, images) -> np.ndarray:
+        return np.asarray(images)[..., :1].astype(np.float32) / 255
+
+
+class Tags(html.parser.HTMLParser):
+    """Holds that every tag is closed in its turn; collects what is referred to."""
+
+    def __init__(self):
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.count: dict[str, int] = {}
+
+    def handle_starttag(self, tag, attrs):
+        self.count[tag] = self.count.get(tag, 0) + 1
+        self.links += [value for name, value in attrs if name in ("src", "href", "xlink:href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.count[tag] = self.count.get(tag, 0) + 1
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def row(epoch: int) -> dict:
+    names = ("loss", "dice", "dataset_iou", "val_loss", "val_dice", "val_dataset_iou")
+    values = {name: 1 / (epoch + i) for i, name in enumerate(names)}
+    return {"epoch": epoch, "step": epoch, "learning_rate": 1e-3, "seconds": 2.0, **values}
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "my <run>"
+    choice = Choice(hardware="test", precision="float32", compile=False)
+    runs.create(folder, Settings(recipe=Recipe(source="<&>"), choice=choice, name="dsb2018"))
+    runs.write_state(folder, State(step=9, history=tuple(row(e) for e in range(1, 10))))
+    return folder
+
+
+def batches(images: int = 9):
+    rng = np.random.default_rng(0)
+    mask = rng.choice(np.array([0, 1, 255], np.uint8), (images, 16, 16, 1), p=[0.6, 0.3, 0.1])
+    yield rng.integers(0, 256, (images, 16, 16, 3), np.uint8), mask
+
+
+def read(page) -> tuple[str, Tags]:
+    text = page.read_text(encoding="utf-8")
+    tags = Tags()
+    tags.feed(text)
+    assert tags.open == []
+    return text, tags
+
+
+def test_the_page_is_whole_and_fetches_nothing(run):
+    text, tags = read(report.write(run, batches(), network=Fixed()))
+    assert text.startswith("<!DOCTYPE html>")
+    assert tags.links
+    assert all(link.startswith("data:image/png;base64,") for link in tags.links)
+    assert not re.search(r"https?://|@import|url\(", text)
+    assert "script" not in tags.count
+
+
+def test_the_page_shows_curves_scores_settings_and_images(run):
+    text, tags = read(report.write(run, batches(), network=Fixed()))
+    assert tags.count["svg"] == 4
+    assert tags.count["img"] == 2 * 6 * 4
+    for shown in ("validation", "Dataset IoU", "learning_rate", "filters", "9 validation images"):
+        assert shown in text
+    assert "my &lt;run&gt;" in text
+    assert "<&>" not in text
+
+
+def test_best_and_worst_are_in_order_and_few_images_are_enough(run):
+    text, tags = read(report.write(run, batches(4), network=Fixed()))
+    assert tags.count["img"] == 2 * 4 * 4
+    dice = [float(n) for n in re.findall(r"<tr><th>(\d\.\d{3})</th>", text)]
+    worst, best = dice[:4], dice[4:]
+    assert worst == sorted(worst)
+    assert best == sorted(best, reverse=True)
+    assert set(worst) == set(best)
+
+
+def test_a_run_of_one_epoch_has_a_report(run):
+    runs.write_state(run, State(step=1, history=(row(1),)))
+    _, tags = read(report.write(run, batches(1), network=Fixed()))
+    assert tags.count["svg"] == 4
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 1), (0.013, 0.87), (-3, 1e4), (5, 5), (0, 0), (1e-7, 3e-7), (-2, -1)]
+)
+def test_ticks_are_few_and_hold_all_values(low, high):
+    ticks = charts.nice_ticks(low, high)
+    assert 3 <= len(ticks) <= 7
+    assert ticks[0] <= low <= high <= ticks[-1]
+    assert np.allclose(np.diff(ticks), ticks[1] - ticks[0])
+
+
+@pytest.mark.heavy
+def test_a_browser_draws_the_page_and_asks_for_nothing(run, tmp_path):
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no chromium and no google-chrome to draw the page with")
+    page = report.write(run, batches(), network=Fixed())
+    text = page.read_text(encoding="utf-8")
+    page.write_text(text.replace("</body>", f"<script>{LOOK}</script></body>"), encoding="utf-8")
+    drawn = subprocess.run(
+        [
+            browser,
+            *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
+            *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--dump-dom",
+            page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout
+    title = re.search("<title>({.*?})</title>", drawn)
+    assert title, drawn[:500]
+    seen = json.loads(html.unescape(title[1]))
+    assert seen == {"images": 48, "broken": 0, "charts": 4, "flat": 0, "fetched": []}

@@ -1,0 +1,321 @@
+import dataclasses
+import itertools
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from unet import evaluate, losses, runs, train
+from unet.hardware import Choice
+from unet.model import UNet
+from unet.recipes import Recipe
+from unet.runs import Settings, State
+
+STEPS = 3
+RECIPE = Recipe(
+    size=(8, 8),
+    batch=2,
+    epochs=2,
+    model=UNet(filters=(2, 3), dropout=(0.3,), batch_norm=True),
+    loss="cross_entropy_dice",
+    learning_rate=0.01,
+    schedule="cosine",
+    warmup=0.5,
+)
+CHOICE = Choice(hardware="test", precision="float32", compile=False)
+SETTINGS = Settings(recipe=RECIPE, choice=CHOICE, checkpoint_minutes=0)
+
+
+@pytest.fixture(autouse=True)
+def _float32():
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+def batch(step: int, images: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng((1, step))
+    mask = rng.integers(0, 2, (images, 2, 2, 1), np.uint8).repeat(4, 1).repeat(4, 2)
+    image = mask * 120 + rng.integers(0, 130, (images, 8, 8, 3), np.uint8)
+    mask[:, 0] = 255
+    return image.astype(np.uint8), mask
+
+
+def batches(start_step: int):
+    return map(batch, itertools.count(start_step))
+
+
+VALIDATION = [batch(10_000), batch(10_001, images=3)]
+
+
+def fit(out: pathlib.Path, settings: Settings = SETTINGS) -> State:
+    return train.run(
+        settings, batches=batches, validation=VALIDATION, steps_per_epoch=STEPS, out=out
+    )
+
+
+def go_on(out: pathlib.Path) -> State:
+    return train.resume(out, batches=batches, validation=VALIDATION, steps_per_epoch=STEPS)
+
+
+def with_recipe(**changes) -> Settings:
+    return dataclasses.replace(SETTINGS, recipe=dataclasses.replace(RECIPE, **changes))
+
+
+def measured(state: State) -> list[dict]:
+    """The history without what a clock says."""
+    clocks = ("seconds", "images_per_second")
+    return [{k: v for k, v in row.items() if k not in clocks} for row in state.history]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> pathlib.Path:
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    fit(out)
+    return out
+
+
+def test_a_run_leaves_what_it_promises(whole):
+    state = runs.state(whole)
+    assert sorted(file.name for file in whole.iterdir()) == [
+        "best.keras",
+        f"checkpoint-{2 * STEPS:08}.npz",
+        "metrics.jsonl",
+        "settings.json",
+        "state.json",
+        "tensorboard",
+    ]
+    assert state.step == 2 * STEPS
+    assert runs.settings(whole) == SETTINGS
+    rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    assert rows == list(state.history)
+    assert [(row["epoch"], row["step"]) for row in rows] == [(1, 3), (2, 6)]
+    promised = {"loss", "val_loss", "val_dice", "val_dataset_iou", "learning_rate"}
+    assert promised | {"seconds", "images_per_second"} < rows[0].keys()
+
+
+def test_event_files_hold_the_history(whole):
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.record_writer import RecordWriter  # noqa: F401 - the format below is its
+
+    found = {}
+    for file in (whole / "tensorboard").iterdir():
+        data = file.read_bytes()
+        while data:
+            length = int.from_bytes(data[:8], "little")
+            event = Event.FromString(data[12 : 12 + length])
+            found |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
+            data = data[16 + length :]
+    for row in runs.state(whole).history:
+        assert found["val_dice", row["step"]] == pytest.approx(row["val_dice"])
+
+
+def test_validation_scores_of_the_best_epoch_are_those_of_evaluate(whole):
+    history = runs.state(whole).history
+    row = history[runs.best_epoch(history) or 0]
+    scores = evaluate.evaluate(
+        runs.load(whole, CHOICE), VALIDATION, threshold=0.5, loss=losses.cross_entropy_dice
+    )
+    assert scores["images"] == 5
+    for name in ("loss", "dice", "dataset_dice", "dataset_iou"):
+        assert row[f"val_{name}"] == pytest.approx(scores[name], rel=1e-5)
+
+
+def test_a_finished_run_is_left_as_it_is(whole):
+    before = (whole / "state.json").read_bytes()
+    assert go_on(whole).step == 2 * STEPS
+    assert (whole / "state.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("file", "times"),
+    [("checkpoint", 2), ("state.json", 2), ("state.json", 3), ("best.keras", 1)],
+)
+def test_a_run_that_dies_while_it_writes_any_file_is_resumed(
+    whole, tmp_path, monkeypatch, file, times
+):
+    real, seen = pathlib.Path.replace, itertools.count(1)
+
+    def dies(self, target):
+        if pathlib.Path(target).name.startswith(file) and next(seen) == times:
+            raise InterruptedError(target)
+        return real(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, "replace", dies)
+        with pytest.raises(InterruptedError):
+            fit(tmp_path / "run")
+    state = go_on(tmp_path / "run")
+    for row, expected in zip(measured(state), measured(runs.state(whole)), strict=True):
+        assert row == pytest.approx(expected, rel=1e-4)
+    assert (tmp_path / "run" / "best.keras").exists()
+    assert not list((tmp_path / "run").glob("unfinished-checkpoint*"))
+
+
+def test_any_iterable_and_any_precision_trains(tmp_path):
+    choice = dataclasses.replace(CHOICE, precision="mixed_bfloat16")
+    state = fit(tmp_path / "run", dataclasses.replace(SETTINGS, choice=choice))
+    assert all(np.isfinite(row["val_loss"]) for row in state.history)
+    network = runs.load(tmp_path / "run", CHOICE)
+    assert network.predict_on_batch(batch(0)[0]).dtype == np.float32
+
+
+def test_a_run_never_overwrites(whole, tmp_path):
+    with pytest.raises(ValueError, match=r"unet resume .*another folder"):
+        fit(whole)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="other files"):
+        fit(tmp_path)
+
+
+def test_what_is_no_run_is_not_resumed(tmp_path):
+    with pytest.raises(ValueError, match=r"holds no run: there is no settings\.json"):
+        go_on(tmp_path)
+    (tmp_path / "settings.json").write_text("{")
+    with pytest.raises(ValueError, match="damaged"):
+        go_on(tmp_path)
+
+
+def test_a_checkpoint_of_another_model_is_refused(whole, tmp_path):
+    runs.create(tmp_path / "run", with_recipe(model=UNet(filters=(4, 4))))
+    state = runs.state(whole)
+    (tmp_path / "run" / str(state.checkpoint)).write_bytes(
+        (whole / str(state.checkpoint)).read_bytes()
+    )
+    runs.write_state(tmp_path / "run", state)
+    with pytest.raises(ValueError, match="another model"):
+        go_on(tmp_path / "run")
+
+
+def test_a_run_without_an_epoch_has_no_best_model(tmp_path):
+    runs.create(tmp_path / "run", SETTINGS)
+    with pytest.raises(ValueError, match=r"no best\.keras.*unet resume"):
+        runs.load(tmp_path / "run", CHOICE)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
+    with pytest.raises(ValueError, match=r"diverged.*learning_rate"):
+        fit(tmp_path / "run", with_recipe(learning_rate=1e30, optimizer="sgd", schedule="constant"))
+
+
+def test_a_validation_without_batches_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no images"):
+        train.run(SETTINGS, batches=batches, validation=[], steps_per_epoch=1, out=tmp_path / "run")
+
+
+@pytest.mark.filterwarnings("ignore:.*ran out of data")
+def test_a_stream_that_ends_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="endless"):
+        train.run(
+            SETTINGS,
+            batches=lambda start: itertools.islice(batches(start), 2),
+            validation=VALIDATION,
+            steps_per_epoch=STEPS,
+            out=tmp_path / "run",
+        )
+
+
+def test_early_stopping_is_a_function_of_the_history_alone():
+    def done(losses, **changes):
+        history = tuple({"val_loss": loss} for loss in losses)
+        recipe = dataclasses.replace(RECIPE, epochs=10, **changes)
+        return train.finished(State(step=len(losses), history=history), recipe, steps_per_epoch=1)
+
+    assert not done([3.0, 2.0, 2.5], patience=2)
+    assert done([3.0, 2.0, 2.5, 2.0], patience=2)
+    assert not done([3.0, 2.0, 2.5, 1.9], patience=2)
+    assert not done([1.0] + [2.0] * 8)
+    assert done([1.0] * 10)
+
+
+def test_a_run_stops_early_and_keeps_its_best(tmp_path):
+    # A rate of next to nothing: the loss falls or it does not, but patience 1 ends it soon.
+    settings = with_recipe(epochs=8, patience=1, learning_rate=3.0, schedule="constant", warmup=0)
+    state = fit(tmp_path / "run", settings)
+    assert len(state.history) < 8
+    assert runs.best_epoch(state.history) == len(state.history) - 2
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "expected"),
+    [
+        ("constant", 0, [1, 1, 1, 1]),
+        ("constant", 1, [0.25, 1, 1, 1]),
+        ("cosine", 0, [1, 0.8535534, 0.5, 0.1464466]),
+        ("cosine", 2, [0.125, 0.5625, 1, 0.5]),
+    ],
+)
+def test_the_learning_rate_follows_its_schedule(schedule, warmup, expected):
+    recipe = Recipe(epochs=4, learning_rate=1.0, schedule=schedule, warmup=warmup)
+    rate: Any = train.learning_rate(recipe, steps_per_epoch=4)
+    rates = [rate if isinstance(rate, float) else float(rate(step)) for step in (0, 4, 8, 12)]
+    assert rates == pytest.approx(expected, rel=1e-5)
+
+
+SCRIPT = """
+    import itertools, pathlib, sys, time
+    from unet import hardware
+    hardware.prepare_environment(deterministic=True)
+    from unet import runs, train
+    sys.path.insert(0, sys.argv[2])
+    import test_train as case
+
+    def batches(start_step):
+        for step in itertools.count(start_step):
+            time.sleep(0.02)
+            yield case.batch(step)
+
+    out = pathlib.Path(sys.argv[1])
+    arguments = dict(batches=batches, validation=case.VALIDATION, steps_per_epoch=10)
+    if out.exists():
+        train.resume(out, **arguments)
+    else:
+        train.run(case.with_recipe(epochs=3), out=out, **arguments)
+"""
+
+
+def start(out: pathlib.Path) -> subprocess.Popen:
+    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), out, pathlib.Path(__file__).parent]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def kill_at(out: pathlib.Path, step: int) -> None:
+    """Starts or resumes a run, and kills it when its state has come to a step."""
+    process = start(out)
+    while not (out / "state.json").exists() or runs.state(out).step < step:
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.001)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.heavy
+def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(tmp_path):
+    never, often = tmp_path / "never", tmp_path / "often"
+    assert start(never).wait() == 0
+    kill_at(often, 4)
+    kill_at(often, 13)
+    assert runs.state(often).step % 10 != 0
+    assert start(often).wait() == 0
+
+    one, other = runs.state(never), runs.state(often)
+    assert one.step == other.step == 30
+    assert measured(one) == measured(other)
+    with np.load(never / str(one.checkpoint)) as a, np.load(often / str(other.checkpoint)) as b:
+        assert a.files == b.files
+        groups = {name.split("/")[0] for name in a.files}
+        assert groups == {"model", "optimizer", "metrics"}
+        for name in a.files:
+            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+    for x, y in zip(
+        runs.load(never, CHOICE).weights, runs.load(often, CHOICE).weights, strict=True
+    ):
+        np.testing.assert_array_equal(x, y)

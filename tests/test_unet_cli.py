@@ -1,0 +1,224 @@
+import ast
+import dataclasses
+import itertools
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segdata import pipeline
+from segdata.augment import Augment
+from unet import cli, hardware, runs
+from unet.hardware import Hardware
+from unet.recipes import RECIPES
+
+TINY = [
+    "--filters",
+    "2",
+    "3",
+    "--size",
+    "8",
+    "8",
+    "--batch",
+    "2",
+    "--epochs",
+    "1",
+    "--checkpoint_minutes",
+    "0",
+]
+
+
+def drawn(seed: int, images: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    mask = rng.integers(0, 2, (images, 2, 2, 1), np.uint8).repeat(4, 1).repeat(4, 2)
+    return (mask * 150 + rng.integers(0, 90, (images, 8, 8, 3), np.uint8)).astype(np.uint8), mask
+
+
+@pytest.fixture(scope="module", autouse=True)
+def asked():
+    """Batches of NumPy arrays in place of a data set; lists what was asked of it."""
+    calls = []
+
+    def train_batches(name, split, *, start_step=0, **options):
+        calls.append({"name": name, "split": split, "start_step": start_step, **options})
+        return map(drawn, itertools.count(start_step))
+
+    def eval_batches(name, split, **options):
+        calls.append({"name": name, "split": split, **options})
+        return [drawn(1000), drawn(1001, images=1)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "train_batches", train_batches)
+        patch.setattr(pipeline, "eval_batches", eval_batches)
+        patch.setattr(pipeline, "steps_per_epoch", lambda name, split, *, batch, data_dir: 2)
+        yield calls
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, asked) -> pathlib.Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    flags = "--learning_rate 0.01 --vertical_flip 0 --rotation_range -5 5 --data_dir here --seed 3"
+    assert cli.main(["train", "--out", str(out), *TINY, *flags.split()]) == 0
+    return out
+
+
+def test_any_setting_of_the_recipe_can_be_changed_by_a_flag(trained, asked):
+    settings = runs.settings(trained)
+    ours = RECIPES["dsb2018"]
+    assert settings.recipe == dataclasses.replace(
+        ours,
+        size=(8, 8),
+        batch=2,
+        epochs=1,
+        learning_rate=0.01,
+        seed=3,
+        model=dataclasses.replace(ours.model, filters=(2, 3)),
+        augment={k: v for k, v in ours.augment.items() if k != "vertical_flip"}
+        | {"rotation_range": (-5.0, 5.0)},
+    )
+    assert (settings.name, settings.data_dir) == ("dsb2018", "here")
+    call = next(call for call in asked if call["split"] == "train")
+    assert call == {
+        "name": "dsb2018",
+        "split": "train",
+        "start_step": 0,
+        "size": (8, 8),
+        "batch": 2,
+        "augment": Augment(**settings.recipe.augment),
+        "seed": 3,
+        "data_dir": "here",
+    }
+
+
+def test_a_trained_run_has_a_model_and_a_report(trained):
+    assert (trained / "best.keras").exists()
+    assert "<svg" in (trained / "report.html").read_text()
+
+
+def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path, asked):
+    flags = [*TINY, "--epochs", "2", "--out", str(tmp_path / "run")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "write_metrics", stops_on_call(2))
+        assert cli.main(["train", *flags]) == 130
+    asked.clear()
+    assert cli.main(["resume", str(tmp_path / "run"), "--data_dir", "moved"]) == 0
+    train = next(call for call in asked if call["split"] == "train")
+    assert (train["start_step"], train["data_dir"]) == (2, "moved")
+    assert runs.state(tmp_path / "run").step == 4
+
+
+def stops_on_call(number: int):
+    real, calls = runs.write_metrics, itertools.count(1)
+
+    def write(*arguments):
+        real(*arguments)
+        if next(calls) == number:
+            raise KeyboardInterrupt
+
+    return write
+
+
+def test_scores_are_printed_for_people_and_as_json(trained, capsys, asked):
+    assert cli.main(["evaluate", str(trained), "--json", "--split", "test"]) == 0
+    scores = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(scores) == {
+        *("images", "dice", "iou", "dataset_dice", "dataset_iou", "threshold", "loss")
+    }
+    assert asked[-1]["split"] == "test"
+    assert cli.main(["evaluate", str(trained)]) == 0
+    printed = capsys.readouterr().out
+    assert f"dice          {scores['dice']:.4f}" in printed
+    assert "images        3" in printed
+
+
+def test_predict_names_each_bad_file_and_does_the_others(trained, tmp_path, capsys):
+    for name in ("a.png", "b.png"):
+        Image.fromarray(drawn(5)[0][0]).resize((31, 17)).save(tmp_path / name)
+    (tmp_path / "bad.png").write_text("hello")
+    files = [str(tmp_path / name) for name in ("a.png", "bad.png", "none.png", "b.png")]
+    assert cli.main(["predict", str(trained), *files, "--to", str(tmp_path / "to")]) == 2
+    out, err = capsys.readouterr()
+    assert len(err.splitlines()) == 2
+    assert "bad.png" in err.splitlines()[0]
+    assert "none.png" in err.splitlines()[1]
+    assert len(out.splitlines()) == 2
+    for name in ("a", "b"):
+        for kind, mode in (("mask", "L"), ("overlay", "RGB")):
+            with Image.open(tmp_path / "to" / f"{name}.{kind}.png") as image:
+                assert (image.size, image.mode) == ((31, 17), mode)
+    assert cli.main(["predict", str(trained), files[0], "--to", str(tmp_path / "to")]) == 0
+
+
+def test_a_report_can_be_written_anew(trained):
+    before = (trained / "report.html").read_text()
+    (trained / "report.html").unlink()
+    assert cli.main(["report", str(trained)]) == 0
+    assert (trained / "report.html").read_text() == before
+
+
+def test_recipes_are_listed(capsys):
+    assert cli.main(["recipes"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in RECIPES)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["train", "--recipe", "carvana", "--out", "{new}"], "dsb2018-generator"),
+        (["train", "--out", "{new}", "--filters", "4", "0"], "filters"),
+        (["train", "--out", "{new}", "--size", "100", "100"], "stride, 16"),
+        (["train", "--out", "{new}", "--horizontal_flip", "2"], "horizontal_flip"),
+        (["train", "--out", "{run}", *TINY], "unet resume"),
+        (["train", "--out", "{new}", "--precision", "float16"], "cannot multiply in"),
+        (["train", "--out", "{new}", "--deterministic"], "TF_DETERMINISTIC_OPS"),
+        (["resume", "{new}"], "holds no run"),
+        (["evaluate", "{new}"], "holds no run"),
+        (["evaluate", "{begun}"], "no best.keras"),
+        (["predict", "{new}", "x.png", "--to", "{new}"], "holds no run"),
+        (["report", "{begun}"], "no best.keras"),
+        (["tran"], "train, resume"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(trained, tmp_path, monkeypatch, capsys, argv, said):
+    monkeypatch.delenv("TF_DETERMINISTIC_OPS", raising=False)
+    monkeypatch.setattr(hardware, "look", lambda: Hardware(name="plain CPU", kind="cpu"))
+    runs.create(tmp_path / "begun", runs.settings(trained))
+    places = {"new": tmp_path / "new", "run": trained, "begun": tmp_path / "begun"}
+    assert cli.main([argument.format(**places) for argument in argv]) == 2
+    error = capsys.readouterr().err.strip()
+    assert len(error.splitlines()) == 1
+    assert said in error
+    assert not places["new"].exists()
+
+
+@pytest.mark.parametrize(
+    "argv", [["train", "--nonsense"], ["predict", "run", "--to", "x"], ["evaluate"]]
+)
+def test_a_mistyped_flag_exits_with_2(argv, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(argv)
+    assert exit_.value.code == 2
+
+
+def test_help_and_import_load_neither_keras_nor_tensorflow():
+    code = (
+        "import sys, unet, unet.cli\n"
+        "for argv in (['--help'], ['recipes'], ['evaluate', 'nowhere']): unet.cli.main(argv)\n"
+        "sys.exit(bool({'keras', 'tensorflow'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_only_the_command_line_knows_segdata_and_nothing_imports_tensorflow():
+    for path in pathlib.Path(cli.__file__).parent.glob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        names = {a.name for node in nodes if isinstance(node, ast.Import) for a in node.names}
+        names |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
+        roots = {name.split(".")[0] for name in names}
+        assert "tensorflow" not in roots, path
+        assert "segdata" not in roots or path.name == "cli.py", path

@@ -1,0 +1,287 @@
+"""The command `unet`: trains, resumes, scores, predicts, shows.
+
+The only module that knows where batches come from: `segdata.pipeline`, imported when needed.
+"""
+
+import dataclasses
+import json
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import simple_parsing
+
+from segdata import console
+from unet import hardware, recipes, runs
+from unet.hardware import Compilation, Precision
+from unet.recipes import RECIPES, Recipe
+from unet.runs import Settings
+
+
+def _positional(name: str, **custom_args: Any) -> dict[str, Any]:
+    """Field metadata: an argument that is told by its place."""
+    return {"positional": True, "custom_args": {"metavar": name, **custom_args}}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Start:
+    """What decides the defaults of all other flags, and what must be known before Keras loads."""
+
+    recipe: str = "dsb2018"
+    """The recipe to start from; `unet recipes` lists them."""
+
+    deterministic: bool = False
+    """The same run gives the same weights, bit for bit; slower on a GPU."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train(_Start):
+    """Trains a U-Net. Every setting of the recipe can be changed by a flag."""
+
+    out: pathlib.Path
+    """The folder to make for the run."""
+
+    data_dir: str | None = None
+    """Where the data set was built; TFDS's default if not given."""
+
+    precision: Precision = "auto"
+    """What to multiply in; auto is the fastest that this machine has."""
+
+    compile: Compilation = "auto"
+    """Whether XLA compiles the model; auto is what is faster on this machine."""
+
+    checkpoint_minutes: float = 10.0
+    """How much work a kill may cost; 0 keeps every step."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Run:
+    """Goes on with a run from its last checkpoint."""
+
+    run: pathlib.Path = dataclasses.field(metadata=_positional("RUN"))
+    """The run's folder."""
+
+    data_dir: str | None = None
+    """Where the data set is now, if not where the run began."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluate(_Run):
+    """Scores the best model of a run."""
+
+    split: str = "validation"
+    """The part of the data set to score on."""
+
+    json: bool = False
+    """Print one JSON object."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Predict:
+    """Writes a mask and an overlay for each image file."""
+
+    run: pathlib.Path = dataclasses.field(metadata=_positional("RUN"))
+    """The run's folder."""
+
+    files: list[pathlib.Path] = dataclasses.field(metadata=_positional("FILE", nargs="+"))
+    """Images of any size."""
+
+    to: pathlib.Path
+    """The folder to write into; made if missing."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    return console.run(
+        "unet",
+        "Trains a small U-Net and looks at what it learned.",
+        {
+            "train": _train,
+            "resume": _resume,
+            "evaluate": _evaluate,
+            "predict": _predict,
+            "report": _report,
+            "recipes": _recipes,
+        },
+        sys.argv[1:] if argv is None else argv,
+    )
+
+
+def _train(argv: Sequence[str]) -> None:
+    """Train a recipe into a new run folder."""
+    start = _parser(add_help=False)
+    start.add_arguments(_Start, dest="start")
+    chosen = start.parse_known_args(list(argv))[0].start
+    recipe = recipes.named(chosen.recipe)
+    _load_keras(deterministic=chosen.deterministic)
+    from segdata.augment import Augment
+
+    parser = _parser()
+    parser.add_arguments(Train, dest="train")
+    parser.add_arguments(Recipe, dest="settings", default=recipe)
+    parser.add_arguments(Augment, dest="augment", default=Augment(**recipe.augment))
+    asked = parser.parse_args(list(argv))
+    train: Train = asked.train
+    runs.require_new(train.out)  # before any work on the data
+    settings = Settings(
+        name=train.recipe,
+        recipe=dataclasses.replace(  # what has no flag comes back as its default
+            asked.settings, augment=_differences(asked.augment), source=recipe.source
+        ),
+        choice=hardware.choose(train.precision, train.compile),
+        data_dir=train.data_dir,
+        deterministic=train.deterministic,
+        checkpoint_minutes=train.checkpoint_minutes,
+    )
+    from unet import train as training
+
+    print(settings.choice)
+    training.run(settings, out=train.out, **_data(settings.recipe, train.data_dir))
+    _finish(train.out, settings)
+
+
+def _resume(argv: Sequence[str]) -> None:
+    """Go on with a run that was stopped or killed."""
+    asked = console.parse(_Run, argv, prog="unet resume")
+    settings = _settings(asked)
+    _load_keras(deterministic=settings.deterministic)
+    from unet import train as training
+
+    print(settings.choice)
+    training.resume(asked.run, **_data(settings.recipe, settings.data_dir))
+    _finish(asked.run, settings)
+
+
+def _evaluate(argv: Sequence[str]) -> None:
+    """Score the best model of a run."""
+    asked = console.parse(Evaluate, argv, prog="unet evaluate")
+    settings = _settings(asked)
+    _load_keras()
+    from unet import evaluate, losses
+
+    recipe = settings.recipe
+    scores = evaluate.evaluate(
+        runs.load(asked.run),
+        _batches(recipe, asked.split, settings.data_dir),
+        threshold=recipe.threshold,
+        loss=losses.BY_NAME[recipe.loss],
+    )
+    if asked.json:
+        print(json.dumps(scores))
+        return
+    for name, value in scores.items():
+        print(f"{name:13} {value:,.0f}" if name == "images" else f"{name:13} {value:.4f}")
+
+
+def _predict(argv: Sequence[str]) -> int:
+    """Write masks and overlays for image files."""
+    asked = console.parse(Predict, argv, prog="unet predict")
+    recipe = runs.settings(asked.run).recipe
+    _load_keras()
+    from unet import predict
+
+    failed = 0
+    for path, error in predict.files(
+        runs.load(asked.run),
+        asked.files,
+        size=recipe.size,
+        threshold=recipe.threshold,
+        to=asked.to,
+    ):
+        failed += error is not None
+        if error is None:
+            print(asked.to / f"{path.stem}.mask.png")
+        else:
+            print(f"unet predict: error: {error}", file=sys.stderr)
+    return 2 if failed else 0
+
+
+def _report(argv: Sequence[str]) -> None:
+    """Write a run's report.html anew."""
+    asked = console.parse(_Run, argv, prog="unet report")
+    settings = _settings(asked)
+    _load_keras()
+    _finish(asked.run, settings)
+
+
+def _recipes(argv: Sequence[str]) -> None:
+    """List the recipes."""
+    _parser(prog="unet recipes", description="List the recipes.").parse_args(list(argv))
+    for name, recipe in RECIPES.items():
+        print(
+            f"{name}\n    {recipe.source}\n    {recipe.dataset} at {recipe.size[0]}×"
+            f"{recipe.size[1]}, {recipe.epochs} epochs of batches of {recipe.batch}, "
+            f"filters {'–'.join(map(str, recipe.model.filters))}"
+        )
+
+
+def _parser(prog: str = "unet train", **options: Any) -> simple_parsing.ArgumentParser:
+    return simple_parsing.ArgumentParser(
+        prog=prog,
+        allow_abbrev=False,  # the start of a train is read before the other flags are known
+        add_option_string_dash_variants=simple_parsing.DashVariant.AUTO,
+        **options,
+    )
+
+
+def _load_keras(*, deterministic: bool = False) -> None:
+    hardware.prepare_environment(deterministic=deterministic)
+    with console.quiet_start():
+        hardware.look()
+
+
+def _settings(asked: _Run) -> Settings:
+    settings = runs.settings(asked.run)
+    return dataclasses.replace(settings, data_dir=asked.data_dir or settings.data_dir)
+
+
+def _differences(augment: Any) -> Mapping[str, Any]:
+    """What differs from doing nothing."""
+    return {
+        f.name: getattr(augment, f.name)
+        for f in dataclasses.fields(augment)
+        if getattr(augment, f.name) != f.default
+    }
+
+
+def _data(recipe: Recipe, data_dir: str | None) -> dict[str, Any]:
+    """What `train.run` and `train.resume` take of the data set."""
+    from segdata import pipeline
+    from segdata.augment import Augment
+
+    augment = Augment(**recipe.augment)
+
+    def batches(start_step: int) -> Any:
+        return pipeline.train_batches(
+            recipe.dataset,
+            "train",
+            size=recipe.size,
+            batch=recipe.batch,
+            augment=augment,
+            seed=recipe.seed,
+            start_step=start_step,
+            data_dir=data_dir,
+        )
+
+    steps = pipeline.steps_per_epoch(recipe.dataset, "train", batch=recipe.batch, data_dir=data_dir)
+    validation = _batches(recipe, "validation", data_dir)
+    return {"batches": batches, "validation": validation, "steps_per_epoch": steps}
+
+
+def _batches(recipe: Recipe, split: str, data_dir: str | None) -> Any:
+    from segdata import pipeline
+
+    return pipeline.eval_batches(
+        recipe.dataset, split, size=recipe.size, batch=recipe.batch, data_dir=data_dir
+    )
+
+
+def _finish(run: pathlib.Path, settings: Settings) -> None:
+    from unet import report
+
+    print(report.write(run, _batches(settings.recipe, "validation", settings.data_dir)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,320 @@
+"""Training: one `fit` over one endless stream, and a callback that keeps the run's folder.
+
+A run is a pure function of its settings and of `batches`, which gives the stream from any step on.
+What else a step depends on are variables: weights, the optimizer's, the seeds of dropout, the sums
+of the metrics. A checkpoint holds them all, so a run that was killed and resumed ends with the
+weights of one that was not; bit for bit where the backend is deterministic.
+"""
+
+import dataclasses
+import math
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import keras
+import numpy as np
+
+from unet import evaluate, hardware, losses, model, runs
+from unet.metrics import Overlap
+from unet.recipes import Recipe
+from unet.runs import Settings, State
+
+Batches = Callable[[int], Iterable[tuple[Any, Any]]]
+
+
+def run(
+    settings: Settings,
+    *,
+    batches: Batches,
+    validation: Iterable[tuple[Any, Any]],
+    steps_per_epoch: int,
+    out: pathlib.Path,
+) -> State:
+    """Trains a model from the start.
+
+    Args:
+        settings: What to train.
+        batches: The step to start from → an endless stream of image uint8 [B, H, W, 3] and mask
+            uint8 [B, H, W, 1]. What it gives at a step must depend on nothing but that step.
+        validation: Batches of the same kind, finite; iterated over after each epoch.
+        steps_per_epoch: Batches in an epoch.
+        out: The folder to make for the run.
+
+    Returns:
+        How far it came: to the last epoch, or to where it stopped early.
+
+    Raises:
+        ValueError: If the folder holds anything; if the loss is no longer a number.
+    """
+    runs.create(out, settings)
+    return resume(out, batches=batches, validation=validation, steps_per_epoch=steps_per_epoch)
+
+
+def resume(
+    out: pathlib.Path,
+    *,
+    batches: Batches,
+    validation: Iterable[tuple[Any, Any]],
+    steps_per_epoch: int,
+) -> State:
+    """Goes on with a run from its last checkpoint; does nothing where it has finished.
+
+    Args:
+        out: The run's folder.
+        batches: As in `run`.
+        validation: As in `run`.
+        steps_per_epoch: As in `run`.
+
+    Returns:
+        How far it came.
+
+    Raises:
+        ValueError: If the folder holds no run, or its checkpoint is of another model; if the loss
+            is no longer a number.
+    """
+    settings, state = runs.settings(out), runs.state(out)
+    recipe = settings.recipe
+    hardware.apply(settings.choice)
+    keras.utils.set_random_seed(recipe.seed)
+    network: Any = compiled(recipe, steps_per_epoch=steps_per_epoch, xla=settings.choice.compile)
+    keeper = _Keeper(out, settings, validation, state, steps_per_epoch)
+    keeper.restore(network)
+    try:
+        while not finished(keeper.state, recipe, steps_per_epoch=steps_per_epoch):
+            epoch, done = divmod(keeper.state.step, steps_per_epoch)
+            network.fit(
+                _for_keras(batches(keeper.state.step)),
+                initial_epoch=epoch,
+                # All epochs in one stream, for making a stream costs seconds; but first, the
+                # rest of one that was begun: an epoch of `fit` has a fixed number of steps.
+                epochs=epoch + 1 if done else recipe.epochs,
+                steps_per_epoch=steps_per_epoch - done,
+                callbacks=[keeper],
+                shuffle=False,
+                verbose=1 if sys.stdout.isatty() else 2,
+            )
+    finally:
+        keeper.close()
+    return keeper.state
+
+
+def finished(state: State, recipe: Recipe, *, steps_per_epoch: int) -> bool:
+    """Whether a run has nothing left to do: all epochs done, or no better one for too long."""
+    if state.step >= recipe.epochs * steps_per_epoch:
+        return True
+    best = runs.best_epoch(state.history)
+    if recipe.patience is None or best is None:
+        return False
+    return len(state.history) - 1 - best >= recipe.patience
+
+
+def compiled(recipe: Recipe, *, steps_per_epoch: int, xla: bool) -> keras.Model:
+    """Builds a recipe's model with its loss, its optimizer and the scores shown while it trains.
+
+    Args:
+        recipe: What to build.
+        steps_per_epoch: Batches in an epoch, which the schedule counts in.
+        xla: Whether XLA compiles the training step.
+
+    Returns:
+        A model that is ready for `fit`.
+    """
+    network: Any = model.build(recipe.model)
+    make_optimizer: Any = type(keras.optimizers.get(recipe.optimizer))
+    network.compile(
+        optimizer=make_optimizer(learning_rate(recipe, steps_per_epoch=steps_per_epoch)),
+        loss=losses.BY_NAME[recipe.loss],
+        metrics=[Overlap(threshold=recipe.threshold)],
+        jit_compile=xla,
+    )
+    network.optimizer.build(network.trainable_variables)
+    return network
+
+
+def learning_rate(recipe: Recipe, *, steps_per_epoch: int) -> Any:
+    """The learning rate of each step: a number, or a schedule that Keras can save.
+
+    Args:
+        recipe: Highest rate, schedule, epochs and epochs of warm-up.
+        steps_per_epoch: Batches in an epoch.
+
+    Returns:
+        float, or a `keras.optimizers.schedules.LearningRateSchedule`.
+    """
+    highest, warmup = recipe.learning_rate, round(recipe.warmup * steps_per_epoch)
+    if recipe.schedule == "constant" and not warmup:
+        return highest
+    return keras.optimizers.schedules.CosineDecay(
+        highest / warmup if warmup else highest,
+        max(recipe.epochs * steps_per_epoch - warmup, 1),
+        alpha=1.0 if recipe.schedule == "constant" else 0.0,
+        warmup_target=highest if warmup else None,
+        warmup_steps=warmup,
+    )
+
+
+class _Keeper(keras.callbacks.Callback):
+    """Keeps a run's folder while `fit` trains: counts, validates, writes, stops."""
+
+    model: Any
+
+    def __init__(
+        self,
+        out: pathlib.Path,
+        settings: Settings,
+        validation: Iterable[tuple[Any, Any]],
+        state: State,
+        steps_per_epoch: int,
+    ):
+        super().__init__()
+        self.out, self.settings, self.validation = out, settings, validation
+        self.state, self.steps_per_epoch = state, steps_per_epoch
+        self.metrics: list[np.ndarray] = []
+        self.saved_at = self.begun_at = time.monotonic()
+        self.events = _event_writer(out, state.step)
+
+    def restore(self, network: Any) -> None:
+        """Puts a fresh model where the checkpoint left off, and finishes what a kill cut short."""
+        runs.write_metrics(self.out, self.state)
+        if self.state.checkpoint is None:
+            return
+        path = self.out / self.state.checkpoint
+        with np.load(path) as saved:
+            held = {group: [saved[k] for k in saved if k.startswith(group)] for group in _GROUPS}
+        for group in ("model", "optimizer"):
+            _assign(_variables(network, group), held[group], path)
+        self.metrics = held["metrics"]
+        if self.state.step % self.steps_per_epoch == 0:
+            self._keep_best(network)
+        else:
+            image, mask = next(iter(self.validation))
+            network.test_on_batch(image, mask)  # makes the variables of the metrics
+
+    def close(self) -> None:
+        self.events.close()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.metrics and self.state.step % self.steps_per_epoch:
+            # `fit` has just reset them; the epoch had begun before it.
+            _assign(_variables(self.model, "metrics"), self.metrics, self.out)
+        self.metrics = []
+        self.begun_at = time.monotonic() - self.state.seconds
+
+    def on_train_batch_end(self, batch, logs=None):
+        step = self.state.step + 1
+        self._reach(step=step)
+        overdue = time.monotonic() - self.saved_at >= 60 * self.settings.checkpoint_minutes
+        if overdue and step % self.steps_per_epoch:  # the end of the epoch saves by itself
+            self._reach(seconds=time.monotonic() - self.begun_at)
+            self._save()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.state.step != (epoch + 1) * self.steps_per_epoch:
+            raise ValueError(
+                f"the batches ended after step {self.state.step}; training needs an endless stream."
+            )
+        row = self._measure(epoch, logs if logs is not None else {})
+        self._reach(seconds=0.0, history=(*self.state.history, row))
+        self._save()
+        runs.write_metrics(self.out, self.state)
+        self._keep_best(self.model)
+        for name, value in row.items():
+            self.events.add_scalar(name, value, self.state.step)
+        self.events.flush()
+        self.model.stop_training = finished(
+            self.state, self.settings.recipe, steps_per_epoch=self.steps_per_epoch
+        )
+
+    def _measure(self, epoch: int, logs: dict[str, Any]) -> dict[str, Any]:
+        """One line of the history; `logs` gets the validation's share, for the progress bar."""
+        trained = time.monotonic() - self.begun_at
+        rate: Any = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
+        train = {name: float(logs[name]) for name in ("loss", "dice", "dataset_iou")}
+        measured = self._validate()
+        names = ("loss", "dice", "iou", "dataset_dice", "dataset_iou")
+        scores = {f"val_{name}": measured[name] for name in names}
+        logs.update(scores)
+        for name, value in (("loss", train["loss"]), ("val_loss", scores["val_loss"])):
+            if not math.isfinite(value):
+                raise ValueError(
+                    f"{name} is {value} in epoch {epoch + 1}: the training diverged. Try a lower "
+                    f"learning_rate than {self.settings.recipe.learning_rate}, or some warmup."
+                )
+        images = self.steps_per_epoch * self.settings.recipe.batch
+        return {
+            "epoch": epoch + 1,
+            "step": self.state.step,
+            **train,
+            **scores,
+            "learning_rate": float(rate),
+            "seconds": round(time.monotonic() - self.begun_at, 3),
+            "images_per_second": round(images / trained, 1),
+        }
+
+    def _validate(self) -> dict[str, float]:
+        recipe = self.settings.recipe
+        return evaluate.evaluate(
+            self.model,
+            self.validation,
+            threshold=recipe.threshold,
+            loss=losses.BY_NAME[recipe.loss],
+        )
+
+    def _save(self) -> None:
+        arrays: dict[str, Any] = {
+            f"{group}/{i:05}": keras.ops.convert_to_numpy(variable)
+            for group in _GROUPS
+            for i, variable in enumerate(_variables(self.model, group))
+        }
+        name = f"checkpoint-{self.state.step:08}.npz"
+        with runs.replacing(self.out / name) as path, path.open("wb") as file:
+            np.savez(file, **arrays)
+        self._reach(checkpoint=name)
+        runs.write_state(self.out, self.state)
+        self.saved_at = time.monotonic()
+
+    def _keep_best(self, network: keras.Model) -> None:
+        """Writes the model if the epoch that has just ended is the best so far."""
+        if runs.best_epoch(self.state.history) == len(self.state.history) - 1:
+            with runs.replacing(self.out / "best.keras") as path:
+                # The same layers without what only training needs.
+                keras.Model(network.inputs, network.outputs).save(path)
+
+    def _reach(self, **changes: Any) -> None:
+        self.state = dataclasses.replace(self.state, **changes)
+
+
+_GROUPS = ("model", "optimizer", "metrics")
+
+
+def _variables(network: keras.Model, group: str) -> list[Any]:
+    """`variables`, unlike `weights`, has the seeds of dropout too."""
+    return {
+        "model": network.variables,
+        "optimizer": network.optimizer.variables,
+        "metrics": network.metrics_variables,
+    }[group]
+
+
+def _assign(variables: list[Any], values: list[np.ndarray], source: pathlib.Path) -> None:
+    if [tuple(v.shape) for v in variables] != [v.shape for v in values]:
+        raise ValueError(f"{source} was written by another model than its settings describe.")
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def _for_keras(stream: Iterable[tuple[Any, Any]]) -> Any:
+    """Keras takes a tf.data stream as it is; of all other iterables it wants a generator."""
+    return stream if hasattr(stream, "element_spec") else (pair for pair in stream)
+
+
+def _event_writer(out: pathlib.Path, step: int) -> Any:
+    """Event files; on resuming, what a killed run wrote after its checkpoint is taken back."""
+    import tensorboardX
+
+    return tensorboardX.SummaryWriter(
+        str(out / "tensorboard"), purge_step=step + 1 if step else None
+    )
