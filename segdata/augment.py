@@ -13,6 +13,7 @@ static shapes. Nothing here knows where pixels come from.
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
@@ -142,6 +143,8 @@ def apply(settings: Augment, pixels: tf.Tensor, *, seed: int, epoch: tf.Tensor, 
     words = tf.bitcast(pixels, tf.uint32)
     drawn = _draw(settings, height, width)(hashing.u64(seed), epoch, example)
     offset = _offset(settings)(words, drawn)
+    if settings.warps:
+        words = _warp(words, drawn)
     return tf.bitcast(_transform(settings)(words, drawn, offset), tf.uint8)
 
 
@@ -159,7 +162,7 @@ def _per_pixel(x: tf.Tensor) -> tf.Tensor:
     return x[:, None, None]
 
 
-# Three compiled functions, not one: XLA would fuse what is drawn for an example into the loops over
+# Several compiled functions, not one: XLA would fuse what is drawn for an example into the loops over
 # its pixels and draw it again for each of them (3,700 images/s a core instead of 46,000).
 
 
@@ -218,7 +221,8 @@ def _offset(settings: Augment):
 def _transform(settings: Augment):
     @tf.function(jit_compile=True, autograph=False)
     def transform(words: tf.Tensor, drawn: dict[str, tf.Tensor], offset: tf.Tensor) -> tf.Tensor:
-        words = (_warp if settings.warps else _turn)(settings, words, drawn)
+        if not settings.warps:
+            words = _turn(settings, words, drawn)
         return _colour(settings, words, drawn, offset)
 
     return transform
@@ -273,7 +277,8 @@ def _turn(settings: Augment, words: tf.Tensor, drawn: dict[str, tf.Tensor]) -> t
     return words
 
 
-def _warp(_: Augment, words: tf.Tensor, drawn: dict[str, tf.Tensor]) -> tf.Tensor:
+@tf.function(jit_compile=True, autograph=False)
+def _warp(words: tf.Tensor, drawn: dict[str, tf.Tensor]) -> tf.Tensor:
     batch, height, width = words.shape
     from_x = tf.range(width)[None, None, :] * 2 - (width - 1)
     from_y = tf.range(height)[None, :, None] * 2 - (height - 1)
@@ -293,10 +298,10 @@ def _warp(_: Augment, words: tf.Tensor, drawn: dict[str, tf.Tensor]) -> tf.Tenso
     below = tf.reshape(tf.minimum(row + 1, height - 1) * width + column, [batch, -1])
     across, down = (tf.reshape(fraction, [batch, -1]) for fraction in (across, down))
     # Without the barrier XLA gathers again for each use: 1,200 images/s a core instead of 5,600.
-    above, below = xla.optimization_barrier(
-        *(tf.gather(pairs, rows, batch_dims=1) for rows in (above, below))
+    gathered: Any = xla.optimization_barrier(
+        *(tf.gather(pairs, places, batch_dims=1) for places in (above, below))
     )
-    top, bottom = _blend_pair(above, across), _blend_pair(below, across)
+    top, bottom = (_blend_pair(pair, across) for pair in gathered)
     blended = _lerp(top, bottom, down) & 0x00FFFFFF
     nearest = tf.where(down < 128, top, bottom) & 0xFF000000
     return tf.reshape(blended | nearest, [batch, height, width])

@@ -11,11 +11,14 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import simple_parsing
 
-Settings = TypeVar("Settings")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Settings = TypeVar("Settings", bound="DataclassInstance")
 Command = Callable[[Sequence[str]], int | None]
 
 # What TensorFlow and its CUDA stub print on every start, whatever the machine; measured on 2.21.

@@ -95,10 +95,10 @@ def test_only_declared_packages_are_imported():
         requirement.split(">")[0].split("=")[0].replace("-", "_").lower()
         for requirement in project["dependencies"]
     }
-    called = {"PIL": "pillow"}
+    called = {"PIL": "pillow", "tensorboardX": "tensorboardx"}
     for path in FILES.values():
         for imported in imports(path):
             top = imported.split(".")[0]
             if top in sys.stdlib_module_names or top in ("segdata", "unet"):
                 continue
-            assert called.get(top, top).lower() in declared, f"{path} imports {top}"
+            assert called.get(top, top) in declared, f"{path} imports {top}"

@@ -55,7 +55,7 @@ def test_records_are_the_dataset_resized(built_dsb2018):
     examples = list(tfds.as_numpy(records._raw(builder, "train")))
     for example, row in zip(examples, pack(built_dsb2018).array(), strict=True):
         image = PIL.Image.open(io.BytesIO(example["image"])).convert("RGB")
-        expected = image.resize(SIZE[::-1], PIL.Image.Resampling.BILINEAR)
+        expected = image.resize((SIZE[1], SIZE[0]), PIL.Image.Resampling.BILINEAR)
         np.testing.assert_array_equal(row[..., :3], expected)
         assert set(np.unique(row[..., 3])) <= {0, 1}
 
@@ -126,7 +126,8 @@ def test_abandoned_temporary_files_are_removed_and_fresh_ones_are_not(tmp_path):
     old, fresh = tmp_path / ".x.tfrecord.1", tmp_path / ".x.tfrecord.2"
     for file in (old, fresh):
         file.write_bytes(b"half")
-    os.utime(old, (time.time() - 2 * records._ABANDONED,) * 2)
+    long_ago = time.time() - 2 * records._ABANDONED
+    os.utime(old, (long_ago, long_ago))
     records.write(tmp_path / "x.tfrecord", [np.zeros((2, 2, 4), np.uint8)], size=(2, 2), source={})
     assert not old.exists()
     assert fresh.exists()

@@ -38,7 +38,7 @@ AUTOTUNE = tf.data.AUTOTUNE
 
 def main() -> None:
     """Measures, prints a table, writes JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="How fast batches come.")
     parser.add_argument("--name", default="dsb2018", help="a built dataset")
     parser.add_argument("--data_dir", help="where it was built")
     parser.add_argument("--size", type=int, nargs=2, default=(128, 128), help="height and width")
@@ -161,8 +161,12 @@ def _tutorial(asked: argparse.Namespace, batch: int) -> Iterator:
         mask = tf.image.resize(example["mask"], size, method="nearest")
         return _flip_colour(image, mask)
 
-    data = records.built(asked.name, data_dir=asked.data_dir).as_dataset(
-        split="train", shuffle_files=True, read_config=tfds.ReadConfig(try_autocache=False)
+    data = tfds.load(
+        asked.name,
+        split="train",
+        data_dir=asked.data_dir,
+        shuffle_files=True,
+        read_config=tfds.ReadConfig(try_autocache=False),
     )
     data = data.repeat().shuffle(256)
     data = data.map(prepare, num_parallel_calls=AUTOTUNE)
@@ -171,7 +175,7 @@ def _tutorial(asked: argparse.Namespace, batch: int) -> Iterator:
 
 def _albumented(packed: records.Records, batch: int) -> Iterator:
     """What a PyTorch user writes, on threads: OpenCV lets go of the interpreter's lock."""
-    import albumentations
+    import albumentations  # pyright: ignore[reportMissingImports] - an extra
 
     compose = albumentations.Compose(
         [

@@ -16,7 +16,7 @@ import time
 
 def main() -> int:
     """Runs the steps one after the other; stops at the first that fails."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Everything once, without an account.")
     parser.add_argument("--to", type=pathlib.Path, default=pathlib.Path("demo"))
     to = parser.parse_args().to
     source, data, run = to / "source", to / "data", to / "run"
