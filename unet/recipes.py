@@ -125,7 +125,7 @@ DSB2018_GENERATOR = Recipe(
     batch=8,
     epochs=5,
     model=UNet(),
-    source="A U-Net for the 2018 Data Science Bowl fed by a generator: five epochs, no frills.",
+    source="A public Kaggle kernel of the 2018 Data Science Bowl: a U-Net fed by a generator.",
 )
 
 DSB2018_DROPOUT = Recipe(
@@ -141,26 +141,18 @@ DSB2018_DROPOUT = Recipe(
     source='Kjetil Åmdal-Sævik, "Keras U-Net starter - LB 0.277", Kaggle kernel, 2018.',
 )
 
+# Batch norm learns more from a step, but halves the steps a CPU takes in a minute; larger images,
+# warps and colour gained nothing on the real nuclei in the same time.
 DSB2018 = Recipe(
-    batch=16,
-    epochs=25,
-    model=UNet(
-        filters=(8, 16, 32, 64, 128),
-        batch_norm=True,
-        initializer="he_normal",
-        upsampling="transposed",
-    ),
+    batch=8,
+    epochs=32,
+    model=UNet(filters=(8, 16, 32, 64, 128), initializer="he_normal", standardise=True),
     loss="cross_entropy_dice",
+    learning_rate=4e-3,
     schedule="cosine",
     warmup=1,
-    augment={
-        "horizontal_flip": 0.5,
-        "vertical_flip": 0.5,
-        "quarter_turns": True,
-        "brightness_range": (-0.1, 0.1),
-        "contrast_range": (0.8, 1.25),
-    },
-    source="This project's own, tuned for two CPU cores.",
+    augment={"horizontal_flip": 0.5, "vertical_flip": 0.5, "quarter_turns": True},
+    source="This project's own, tuned for two CPU cores without half precision.",
 )
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
