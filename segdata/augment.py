@@ -13,16 +13,13 @@ static shapes. Nothing here knows where pixels come from.
 import dataclasses
 import functools
 import math
-from typing import Any
 
 import tensorflow as tf
-from tensorflow.compiler.tf2xla.python import xla
 
 from segdata import hashing
+from segdata import pixels as pixels_
 
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
-_ONE = 1 << 16  # fixed point: sixteen binary places
-_MAX_SIDE = 4096  # what coordinates with sixteen binary places leave room for in 32 bits
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,24 +125,57 @@ def apply(settings: Augment, pixels: tf.Tensor, *, seed: int, epoch: tf.Tensor, 
         ValueError: If quarter turns meet examples that are not square, or a warp meets sides over
             4,096 pixels.
     """
-    _, height, width, _ = pixels.shape
+    batch, height, width, _ = pixels.shape
+    rows = tf.reshape(tf.bitcast(pixels, tf.uint32), [batch, height * width])
+    return apply_rows(settings, rows, size=(height, width), seed=seed, epoch=epoch, example=example)
+
+
+def apply_rows(
+    settings: Augment,
+    rows: tf.Tensor,
+    *,
+    size: tuple[int, int],
+    lead: int = 0,
+    seed: int,
+    epoch: tf.Tensor,
+    example: tf.Tensor,
+) -> tf.Tensor:
+    """`apply` to rows with something before and behind the pixels, which saves a copy.
+
+    Args:
+        settings: As in `apply`.
+        rows: uint32 [B, N], a word a pixel in memory order: red is the lowest byte, the class the
+            highest.
+        size: H and W.
+        lead: Words before the first pixel of each row.
+        seed: As in `apply`.
+        epoch: As in `apply`.
+        example: As in `apply`.
+
+    Returns:
+        uint8 [B, H, W, 4].
+
+    Raises:
+        ValueError: As `apply` does.
+    """
+    height, width = size
     if settings.quarter_turns and height != width:
         raise ValueError(
             f"quarter_turns=True needs square examples, these are {height}×{width}. "
             "Choose a square size, or flips."
         )
-    if settings.warps and max(height, width) > _MAX_SIDE:
+    if settings.warps and max(height, width) > pixels_.MAX_SIDE:
         raise ValueError(
-            f"rotation, scale and shift take sides up to {_MAX_SIDE:,}, not {height}×{width}."
+            f"rotation, scale and shift take sides up to {pixels_.MAX_SIDE:,}, "
+            f"these are {height}×{width}."
         )
-    # One 32-bit word a pixel, in memory order: red is the lowest byte, the class the highest. The
-    # casts stand outside what is compiled: within, XLA works a word out for each of its four bytes.
-    words = tf.bitcast(pixels, tf.uint32)
     drawn = _draw(settings, height, width)(hashing.u64(seed), epoch, example)
-    offset = _offset(settings)(words, drawn)
+    offset = _offset(settings, height, width, lead)(rows, drawn)
     if settings.warps:
-        words = _warp(words, drawn)
-    return tf.bitcast(_transform(settings)(words, drawn, offset), tf.uint8)
+        rows, lead = _warp(height, width, lead)(rows, drawn["map"]), 0
+    words = _transform(settings, height, width, lead)(rows, drawn, offset)
+    # The cast stands outside what is compiled: within, XLA works a word out for each of its bytes.
+    return tf.bitcast(words, tf.uint8)
 
 
 def _between(settings: Augment, keys: tf.Tensor, name: str, slot: str | None = None) -> tf.Tensor:
@@ -153,17 +183,8 @@ def _between(settings: Augment, keys: tf.Tensor, name: str, slot: str | None = N
     return least + (most - least) * hashing.uniform(keys, _SLOTS[slot or name])
 
 
-def _fixed(x: tf.Tensor) -> tf.Tensor:
-    """To sixteen binary places, int32. Float64 in, so that no machine rounds another way."""
-    return tf.cast(tf.round(x * _ONE), tf.int32)
-
-
-def _per_pixel(x: tf.Tensor) -> tf.Tensor:
-    return x[:, None, None]
-
-
-# Several compiled functions, not one: XLA would fuse what is drawn for an example into the loops over
-# its pixels and draw it again for each of them (3,700 images/s a core instead of 46,000).
+# Several compiled functions, not one: XLA would fuse what is drawn for an example into the loops
+# over its pixels and draw it again for each of them (3,700 images/s a core instead of 46,000).
 
 
 @functools.cache
@@ -175,7 +196,7 @@ def _draw(settings: Augment, height: int, width: int):
         keys = hashing.key(seed, epoch, example)
         contrast = _between(settings, keys, "contrast_range")
         saturation = _between(settings, keys, "saturation_range")
-        deviation = _between(settings, keys, "noise_range") * 255 / _SUM_OF_BYTES_DEVIATION
+        deviation = _between(settings, keys, "noise_range") * 255 / pixels_.NOISE_DEVIATION
         transpose, flip_x, flip_y = symmetry = _symmetry(settings, keys)
         return {
             "transpose": transpose,
@@ -185,9 +206,11 @@ def _draw(settings: Augment, height: int, width: int):
             "brightness": _between(settings, keys, "brightness_range") * 255,
             "contrast": contrast,
             "saturation": saturation,
-            "gain": _fixed(contrast * saturation),
-            "grey": tf.stack([_fixed(contrast * (1 - saturation) * w) for w in _GREY], axis=1),
-            "deviation": _fixed(deviation),
+            "gain": pixels_.fixed(contrast * saturation),
+            "grey": tf.stack(
+                [pixels_.fixed(contrast * (1 - saturation) * w) for w in _GREY], axis=1
+            ),
+            "deviation": pixels_.fixed(deviation),
             "noise_key": tf.cast(hashing.bits(keys, _SLOTS["noise"]) & 0xFFFFFFFF, tf.uint32),
         }
 
@@ -195,20 +218,22 @@ def _draw(settings: Augment, height: int, width: int):
 
 
 @functools.cache
-def _offset(settings: Augment):
+def _offset(settings: Augment, height: int, width: int, lead: int):
     """What contrast and brightness add to each channel, fixed point int32 [B, 3]."""
 
     @tf.function(jit_compile=True, autograph=False)
-    def offset(words: tf.Tensor, drawn: dict[str, tf.Tensor]) -> tf.Tensor:
+    def offset(rows: tf.Tensor, drawn: dict[str, tf.Tensor]) -> tf.Tensor:
         brightness = drawn["brightness"]
         if settings.contrast_range == (1, 1):
-            return tf.stack([_fixed(brightness)] * 3, axis=1)
-        means = _means(words)
+            return tf.stack([pixels_.fixed(brightness)] * 3, axis=1)
+        means = pixels_.means(_words(rows, height, width, lead))
         grey = tf.add_n([weight * mean for weight, mean in zip(_GREY, means, strict=True)])
         contrast, saturation = drawn["contrast"], drawn["saturation"]
         return tf.stack(
             [
-                _fixed(brightness + (1 - contrast) * (saturation * mean + (1 - saturation) * grey))
+                pixels_.fixed(
+                    brightness + (1 - contrast) * (saturation * mean + (1 - saturation) * grey)
+                )
                 for mean in means
             ],
             axis=1,
@@ -218,14 +243,33 @@ def _offset(settings: Augment):
 
 
 @functools.cache
-def _transform(settings: Augment):
+def _transform(settings: Augment, height: int, width: int, lead: int):
+    """Flips, turns and colours: uint32 [B, H, W]."""
+
     @tf.function(jit_compile=True, autograph=False)
-    def transform(words: tf.Tensor, drawn: dict[str, tf.Tensor], offset: tf.Tensor) -> tf.Tensor:
+    def transform(rows: tf.Tensor, drawn: dict[str, tf.Tensor], offset: tf.Tensor) -> tf.Tensor:
+        words = _words(rows, height, width, lead)
         if not settings.warps:
             words = _turn(settings, words, drawn)
         return _colour(settings, words, drawn, offset)
 
     return transform
+
+
+@functools.cache
+def _warp(height: int, width: int, lead: int):
+    """All geometry in one sampling: rows uint32 [B, H·W] without lead."""
+
+    @tf.function(jit_compile=True, autograph=False)
+    def warp(rows: tf.Tensor, coordinate_map: tf.Tensor) -> tf.Tensor:
+        words = pixels_.warp(_words(rows, height, width, lead), coordinate_map)
+        return tf.reshape(words, [-1, height * width])
+
+    return warp
+
+
+def _words(rows: tf.Tensor, height: int, width: int, lead: int) -> tf.Tensor:
+    return tf.reshape(rows[:, lead : lead + height * width], [-1, height, width])
 
 
 def _symmetry(settings: Augment, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -245,11 +289,7 @@ def _symmetry(settings: Augment, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor,
 def _coordinate_map(
     settings: Augment, keys: tf.Tensor, symmetry, *, height: int, width: int
 ) -> tf.Tensor:
-    """Output pixel to source pixel, fixed point int32 [B, 2, 3].
-
-    The rows give x and y; the columns multiply twice the output's distance from the centre in x and
-    in y, and 1.
-    """
+    """What `pixels.warp` takes, int32 [B, 2, 3]."""
     angle = _between(settings, keys, "rotation_range") * (math.pi / 180)
     scale = _between(settings, keys, "scale_range")
     shift_x = _between(settings, keys, "shift_range", "shift_x") * width
@@ -263,94 +303,24 @@ def _coordinate_map(
     for straight, swapped, side in ((x, y, width), (y, x, height)):
         by_x, by_y = (tf.where(transpose, *pair) for pair in zip(swapped, straight, strict=True))
         constant = (side - 1) / 2 - by_x * shift_x - by_y * shift_y
-        rows.append(tf.stack([_fixed(by_x / 2), _fixed(by_y / 2), _fixed(constant)], axis=1))
+        rows.append(
+            tf.stack(
+                [pixels_.fixed(by_x / 2), pixels_.fixed(by_y / 2), pixels_.fixed(constant)], axis=1
+            )
+        )
     return tf.stack(rows, axis=1)
 
 
 def _turn(settings: Augment, words: tf.Tensor, drawn: dict[str, tf.Tensor]) -> tf.Tensor:
     if settings.quarter_turns:
-        words = tf.where(_per_pixel(drawn["transpose"]), tf.transpose(words, [0, 2, 1]), words)
+        words = tf.where(
+            pixels_.per_pixel(drawn["transpose"]), tf.transpose(words, [0, 2, 1]), words
+        )
     if settings.quarter_turns or settings.horizontal_flip:
-        words = tf.where(_per_pixel(drawn["flip_x"]), tf.reverse(words, [2]), words)
+        words = tf.where(pixels_.per_pixel(drawn["flip_x"]), tf.reverse(words, [2]), words)
     if settings.quarter_turns or settings.vertical_flip:
-        words = tf.where(_per_pixel(drawn["flip_y"]), tf.reverse(words, [1]), words)
+        words = tf.where(pixels_.per_pixel(drawn["flip_y"]), tf.reverse(words, [1]), words)
     return words
-
-
-@tf.function(jit_compile=True, autograph=False)
-def _warp(words: tf.Tensor, drawn: dict[str, tf.Tensor]) -> tf.Tensor:
-    batch, height, width = words.shape
-    from_x = tf.range(width)[None, None, :] * 2 - (width - 1)
-    from_y = tf.range(height)[None, :, None] * 2 - (height - 1)
-    x, y = (
-        _per_pixel(row[:, 0]) * from_x + _per_pixel(row[:, 1]) * from_y + _per_pixel(row[:, 2])
-        for row in tf.unstack(drawn["map"], axis=1)
-    )
-    column, across = _reflect(x, width)
-    row, down = _reflect(y, height)
-    # Two neighbours in one 64-bit word halve the gathers; at the edge the second weighs nothing.
-    wide = tf.cast(words, tf.uint64)
-    beside = tf.concat([wide[:, :, 1:], wide[:, :, -1:]], axis=2)
-    pairs = tf.reshape(
-        wide | tf.bitwise.left_shift(beside, hashing.u64(32)), [batch, height * width]
-    )
-    above = tf.reshape(row * width + column, [batch, -1])
-    below = tf.reshape(tf.minimum(row + 1, height - 1) * width + column, [batch, -1])
-    across, down = (tf.reshape(fraction, [batch, -1]) for fraction in (across, down))
-    # Without the barrier XLA gathers again for each use: 1,200 images/s a core instead of 5,600.
-    gathered: Any = xla.optimization_barrier(
-        *(tf.gather(pairs, places, batch_dims=1) for places in (above, below))
-    )
-    top, bottom = (_blend_pair(pair, across) for pair in gathered)
-    blended = _lerp(top, bottom, down) & 0x00FFFFFF
-    nearest = tf.where(down < 128, top, bottom) & 0xFF000000
-    return tf.reshape(blended | nearest, [batch, height, width])
-
-
-def _reflect(coordinate: tf.Tensor, side: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mirrors at the borders: whole part in [0, side), fraction in 256ths, uint32."""
-    half = _ONE // 2
-    mirrored = side * _ONE - tf.abs(side * _ONE - tf.abs(coordinate + half)) - half
-    inside = tf.clip_by_value(mirrored, 0, (side - 1) * _ONE)
-    rounded = inside + 128  # to the nearest 256th
-    whole = tf.minimum(tf.bitwise.right_shift(rounded, 16), side - 1)
-    fraction = tf.bitwise.right_shift(tf.bitwise.bitwise_and(rounded, 0xFFFF), 8)
-    return whole, tf.cast(fraction, tf.uint32)
-
-
-def _blend_pair(pair: tf.Tensor, fraction: tf.Tensor) -> tf.Tensor:
-    """Blends the colours of a pair of pixels; the class is the nearer one's."""
-    left = tf.cast(pair & 0xFFFFFFFF, tf.uint32)
-    right = tf.cast(tf.bitwise.right_shift(pair, hashing.u64(32)), tf.uint32)
-    nearest = tf.where(fraction < 128, left, right) & 0xFF000000
-    return (_lerp(left, right, fraction) & 0x00FFFFFF) | nearest
-
-
-def _lerp(a: tf.Tensor, b: tf.Tensor, fraction: tf.Tensor) -> tf.Tensor:
-    """Blends the four bytes of words, two at a time, in 256ths, rounding to nearest."""
-    even = (a & 0xFF00FF) * (256 - fraction) + (b & 0xFF00FF) * fraction + 0x800080
-    shifted_a, shifted_b = (tf.bitwise.right_shift(x, 8) & 0xFF00FF for x in (a, b))
-    odd = shifted_a * (256 - fraction) + shifted_b * fraction + 0x800080
-    return (tf.bitwise.right_shift(even, 8) & 0xFF00FF) | (odd & 0xFF00FF00)
-
-
-def _channels(words: tf.Tensor) -> list[tf.Tensor]:
-    return [tf.cast(tf.bitwise.right_shift(words, shift) & 0xFF, tf.int32) for shift in (0, 8, 16)]
-
-
-def _means(words: tf.Tensor) -> list[tf.Tensor]:
-    """Mean of each channel, float64 [B], exact."""
-    _, height, width = words.shape
-    # Rows are first added in sixteen bits, two channels a word, which XLA turns into vector code:
-    # 107,000 images/s a core instead of 26,000. 257 rows of 255 fit.
-    rows = max(n for n in range(1, 258) if height % n == 0)
-    grouped = tf.reshape(words, [-1, rows, height // rows, width])
-    even = tf.reduce_sum(grouped & 0xFF00FF, axis=1)
-    odd = tf.reduce_sum(tf.bitwise.right_shift(grouped, 8) & 0xFF, axis=1)
-    return [
-        tf.cast(tf.reduce_sum(tf.cast(sums, tf.int64), axis=[1, 2]), tf.float64) / (height * width)
-        for sums in (even & 0xFFFF, odd, tf.bitwise.right_shift(even, 16))
-    ]
 
 
 def _colour(
@@ -361,41 +331,16 @@ def _colour(
     noisy = settings.noise_range != (0, 0)
     if not (contrasts or saturates or noisy or settings.brightness_range != (0, 0)):
         return words
-    channels = _channels(words)
-    added = [_per_pixel(column) for column in tf.unstack(offset, axis=1)]
+    channels = pixels_.channels(words)
+    added = [pixels_.per_pixel(column) for column in tf.unstack(offset, axis=1)]
     if saturates:
         weights = tf.unstack(drawn["grey"], axis=1)
-        grey = tf.add_n([_per_pixel(w) * x for w, x in zip(weights, channels, strict=True)])
+        grey = tf.add_n([pixels_.per_pixel(w) * x for w, x in zip(weights, channels, strict=True)])
         added = [x + grey for x in added]
     if noisy:
-        deviation = _per_pixel(drawn["deviation"])
-        noise = _noise(words.shape, drawn["noise_key"])
+        deviation = pixels_.per_pixel(drawn["deviation"])
+        noise = pixels_.noise(words.shape, drawn["noise_key"])
         added = [x + deviation * channel for x, channel in zip(added, noise, strict=True)]
-    gain = _per_pixel(drawn["gain"])
+    gain = pixels_.per_pixel(drawn["gain"])
     out = [gain * x + more for x, more in zip(channels, added, strict=True)]
-    red, green, blue = (
-        tf.cast(tf.clip_by_value(tf.bitwise.right_shift(x + _ONE // 2, 16), 0, 255), tf.uint32)
-        for x in out
-    )
-    colour = red | tf.bitwise.left_shift(green, 8) | tf.bitwise.left_shift(blue, 16)
-    return colour | (words & 0xFF000000)
-
-
-# The sum of four random bytes is close to Gaussian (Irwin–Hall), with this standard deviation.
-_SUM_OF_BYTES_DEVIATION = math.sqrt(4 * (256**2 - 1) / 12)
-
-
-def _noise(shape: tf.TensorShape, key: tf.Tensor) -> list[tf.Tensor]:
-    """Centred sums of four hashed bytes, int32 [B, H, W], one a channel."""
-    _, height, width = shape
-    place = tf.reshape(tf.cast(tf.range(3 * height * width), tf.uint32), [3, 1, height, width])
-    noise = []
-    for channel in range(3):
-        x = _per_pixel(key) ^ (place[channel] * 0x9E3779B1)
-        for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):  # Wellons' lowbias32
-            x = (x ^ tf.bitwise.right_shift(x, shift)) * factor
-        x ^= tf.bitwise.right_shift(x, 16)
-        pairs = (x & 0xFF00FF) + (tf.bitwise.right_shift(x, 8) & 0xFF00FF)
-        total = (pairs & 0xFFFF) + tf.bitwise.right_shift(pairs, 16)
-        noise.append(tf.cast(total, tf.int32) - 510)
-    return noise
+    return pixels_.joined(out, words)

@@ -72,20 +72,25 @@ def stream(
         epoch = position // records.count
         return _shuffled(position % records.count, epoch, records.count, seed=seed), epoch
 
-    def gather(example: tf.Tensor, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        pixels = records.pixels(tf.gather(table, example))
-        return tf.ensure_shape(pixels, [batch, *records.size, 4]), example, epoch
-
-    def augmented(pixels: tf.Tensor, example: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+    def augmented(example: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+        rows = tf.ensure_shape(tf.gather(table, example), [batch, None])
         if augment in (None, augment_.Augment()):
-            return pixels
-        return augment_.apply(augment, pixels, seed=seed, epoch=epoch, example=example)
-
-    def make(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return _parted(augmented(*gather(*rows_of_step(step))))
+            return _parted(records.pixels(rows))
+        pixels = augment_.apply_rows(
+            augment,
+            rows,
+            size=records.size,
+            lead=records.lead,
+            seed=seed,
+            epoch=epoch,
+            example=example,
+        )
+        return _parted(pixels)
 
     data = tf.data.Dataset.range(start_step, tf.int64.max)
-    data = data.map(make, num_parallel_calls=tf.data.AUTOTUNE)  # one call: batches, not examples
+    data = data.map(  # a batch a call, from its number to its pixels
+        lambda step: augmented(*rows_of_step(step)), num_parallel_calls=tf.data.AUTOTUNE
+    )
     return data.prefetch(tf.data.AUTOTUNE)
 
 

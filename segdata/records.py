@@ -66,9 +66,14 @@ class Records:
             memory_region_name=os.fspath(self.path),
         )
 
+    @property
+    def lead(self) -> int:
+        """Words before the pixels in each row of `tensor`."""
+        return _HEADER // 4
+
     def pixels(self, rows: tf.Tensor) -> tf.Tensor:
-        """Cuts gathered or sliced rows of `tensor` to their pixels: uint8 [B, H, W, 4]."""
-        words = rows[:, _HEADER // 4 : -_FOOTER // 4]
+        """Cuts rows of `tensor` to their pixels: uint8 [B, H, W, 4]."""
+        words = rows[:, self.lead : -_FOOTER // 4]
         return tf.bitcast(tf.reshape(words, [-1, *self.size]), tf.uint8)
 
 

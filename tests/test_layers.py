@@ -12,6 +12,7 @@ LAYERS = [
     ["segdata"],  # the public names, loaded when used
     ["segdata.console", "segdata.parallel", "segdata.archives", "segdata.masks"],
     ["segdata.sources", "segdata.splits", "segdata.hashing"],
+    ["segdata.pixels"],
     ["segdata.sources.dsb2018"],
     ["segdata.datasets", "segdata.datasets.dsb2018"],
     ["segdata.datasets.dsb2018.dsb2018_dataset_builder"],
