@@ -1,4 +1,4 @@
-"""The command `segdata`: draws sources and builds datasets."""
+"""The command `segdata`: fetches and draws sources, builds datasets."""
 
 import dataclasses
 import logging
@@ -33,12 +33,36 @@ class Draw:
             raise ValueError(f"there is no source {self.source!r}; draw {', '.join(_DATASETS)}.")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fetch:
+    """Fetches from Kaggle what a dataset is built from, only what is missing or bad."""
+
+    source: str = simple_parsing.field(positional=True, metavar="NAME")
+    """Which: carvana, cityscapes_pairs, dsb2018."""
+    to: pathlib.Path | None = None
+    """The folder to fetch into; by default TFDS's manual folder, where `tfds build` looks."""
+    config: str = "default"
+    """The builder's config that it is for; carvana has lowres and with_test (16 GB more)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Doctor:
+    """Says what stands between you and a dataset, and what mends it; changes nothing."""
+
+    source: str = simple_parsing.field(positional=True, metavar="NAME")
+    """Which: carvana, cityscapes_pairs, dsb2018."""
+    to: pathlib.Path | None = None
+    """The folder to look into; by default TFDS's manual folder."""
+    config: str = "default"
+    """The builder's config that it is for, as with fetch."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     return console.run(
         "segdata",
         "Raw archives to segmentation datasets.",
-        {"draw": _draw, "build": _build},
+        {"fetch": _fetch, "doctor": _doctor, "draw": _draw, "build": _build},
         sys.argv[1:] if argv is None else argv,
     )
 
@@ -58,6 +82,28 @@ def _draw(argv: Sequence[str]) -> None:
         f"{settings.examples} examples drawn: `segdata build {settings.source} "
         f"--manual_dir {settings.to}` makes a dataset of them."
     )
+
+
+def _fetch(argv: Sequence[str]) -> None:
+    """Fetch from Kaggle what a dataset is built from; resumes, checks, never fetches twice."""
+    settings = console.parse(Fetch, argv, prog="segdata fetch")
+    from segdata import kaggle
+
+    folder = settings.to or kaggle.default_folder()
+    kaggle.fetch(settings.source, folder, config=settings.config)
+    manual = "" if folder == kaggle.default_folder() else f" --manual_dir {folder}"
+    print(f"`segdata build {settings.source}{manual}` makes a dataset of it.")
+
+
+def _doctor(argv: Sequence[str]) -> int:
+    """Say what is missing before a dataset can be built, and what mends it; changes nothing."""
+    settings = console.parse(Doctor, argv, prog="segdata doctor")
+    from segdata import doctor, kaggle
+
+    folder = settings.to or kaggle.default_folder()
+    findings = doctor.examine(settings.source, folder, config=settings.config)
+    print("\n".join(map(str, findings)))
+    return 0 if all(finding.is_well for finding in findings) else 1
 
 
 def _build(argv: Sequence[str]) -> None:

@@ -1,10 +1,22 @@
 """What several test modules share: a small drawn source, and a dataset built from it."""
 
+import os
 import pathlib
 
 import pytest
 
 from segdata.sources import dsb2018
+
+
+@pytest.fixture(autouse=True)
+def no_credentials(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch):
+    """A home without Kaggle credentials: nobody's account is used by a test."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    for variable in [*os.environ]:
+        if variable.startswith("KAGGLE_") or variable == "XDG_CONFIG_HOME":
+            monkeypatch.delenv(variable)
+    return home
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from segdata.sources import dsb2018
 COMMAND = [sys.executable, "-c", "import sys; from segdata import cli; sys.exit(cli.main())"]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["draw", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["draw", "--help"], ["fetch", "--help"]])
 def test_help_answers_at_once(arguments):
     taken = []
     for _ in range(3):
@@ -23,7 +23,7 @@ def test_help_answers_at_once(arguments):
 
 def test_the_help_of_the_program_names_its_commands(capsys):
     assert cli.main(["--help"]) == 0
-    assert {"draw", "build"} <= set(capsys.readouterr().out.split())
+    assert {"fetch", "doctor", "draw", "build"} <= set(capsys.readouterr().out.split())
 
 
 def test_draw_draws_what_its_function_draws(tmp_path, capsys):
@@ -55,7 +55,13 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["paint"], "'paint' is not a command; the commands are draw, build"),
+        (["paint"], "'paint' is not a command; the commands are fetch, doctor, draw, build"),
+        (
+            ["fetch", "cats", "--to", "x"],
+            "there is no source 'cats'; fetch carvana, cityscapes_pairs",
+        ),
+        (["fetch", "carvana", "--config", "hq"], "there are default, lowres, with_test"),
+        (["doctor", "cats"], "there is no source 'cats'"),
         (["draw", "cats", "--to", "x"], "there is no source 'cats'; draw dsb2018"),
         (["build", "cats"], "there is no dataset cats; segdata has dsb2018"),
         (["build"], "name a dataset to build: dsb2018"),

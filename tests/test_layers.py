@@ -13,7 +13,10 @@ LAYERS = [
     ["segdata.console", "segdata.parallel", "segdata.archives", "segdata.masks"],
     ["segdata.sources", "segdata.splits", "segdata.hashing"],
     ["segdata.pixels"],
-    ["segdata.sources.dsb2018"],
+    ["segdata.sources.dsb2018", "segdata.kaggle_client"],
+    ["segdata.transfer"],
+    ["segdata.kaggle"],
+    ["segdata.doctor"],
     ["segdata.datasets", "segdata.datasets.dsb2018"],
     ["segdata.datasets.dsb2018.dsb2018_dataset_builder"],
     ["segdata.augment", "segdata.records"],
@@ -83,7 +86,8 @@ def test_unet_trains_without_tensorflow():
 
 
 def test_what_reads_archives_does_so_without_tensorflow():
-    for name in ("archives", "masks", "parallel", "splits", "console", "sources.dsb2018"):
+    light = ("archives", "masks", "parallel", "splits", "console", "sources.dsb2018")
+    for name in (*light, "kaggle_client", "transfer", "kaggle", "doctor"):
         heavy = {"tensorflow", "tensorflow_datasets", "keras"}
         assert name == "console" or not imports(FILES[f"segdata.{name}"]) & heavy
 

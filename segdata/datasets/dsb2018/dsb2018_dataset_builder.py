@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from segdata import archives, splits
+from segdata import archives, kaggle, splits
 from segdata.parallel import ordered_map
 from segdata.sources import dsb2018
 
@@ -35,7 +35,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     1. Accept the rules at https://www.kaggle.com/c/{_COMPETITION}/rules in a browser.
     2. Create an API token at https://www.kaggle.com/settings and save it as
        ~/.kaggle/access_token, or as ~/.kaggle/kaggle.json for the older kind.
-    3. kaggle competitions download {_COMPETITION} -f stage1_train.zip -p MANUAL_DIR
+    3. Build: what is missing is fetched. Or run: segdata fetch dsb2018 --to MANUAL_DIR
     """
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -76,12 +76,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             tfds.core.ExampleSerializer.serialize_example = original
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        tree = self._find(dl_manager, "stage1_train")
+        folder = kaggle.manual_folder(dl_manager)
+        tree = self._find(folder, "stage1_train")
         if tree is None:
-            raise FileNotFoundError(
-                f"{dl_manager.manual_dir}: there is no stage1_train.zip and no folder "
-                f"stage1_train in it.\n{self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
-            )
+            kaggle.supply(self.name, folder)
+            tree = archives.open(folder / "stage1_train.zip")
         entries = dsb2018.entries(tree)
         # A first pass, of images alone: nothing but a hash and a stratum of each is kept.
         looks = dict(ordered_map(lambda entry: (entry.id, _look(tree, entry)), entries))
@@ -92,7 +91,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             for split in ("train", "validation")
             if (members := [entry for entry in entries if split_of[entry.id] == split])
         }
-        if test := self._find(dl_manager, "stage1_test"):
+        if test := self._find(folder, "stage1_test"):
             parts["test"] = self._generate_examples(test, dsb2018.unlabelled_entries(test), {})
         return parts
 
@@ -123,11 +122,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _has_instances(self) -> bool:
         return self.builder_config is not None and self.builder_config.name == "instances"
 
-    def _find(self, dl_manager: tfds.download.DownloadManager, name: str) -> archives.Tree | None:
-        try:
-            folder = pathlib.Path(dl_manager.manual_dir)
-        except AssertionError as error:  # what TFDS raises for a folder that is missing or empty
-            raise FileNotFoundError(str(error)) from error
+    def _find(self, folder: pathlib.Path, name: str) -> archives.Tree | None:
         for place in (folder, folder / self.name):
             if tree := archives.find(place, name, within=[_COMPETITION]):
                 return tree

@@ -1,0 +1,145 @@
+"""What stands between a user and a data set, each with what mends it. Changes nothing."""
+
+import dataclasses
+import fcntl
+import os
+import pathlib
+import shutil
+
+from segdata import kaggle, kaggle_client, transfer
+
+_RATE = 10_000_000  # bytes a second, for estimates: 100 Mbit/s, less what it costs
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        subject: What was looked at.
+        state: How it is.
+        mend: The command, or the page, that mends it; "" where all is well.
+    """
+
+    subject: str
+    state: str
+    mend: str = ""
+
+    @property
+    def is_well(self) -> bool:
+        """Whether nothing is to be done."""
+        return not self.mend
+
+    def __str__(self) -> str:
+        mark = "ok " if self.is_well else "BAD"
+        return f"{mark} {self.subject}: {self.state}" + (
+            "" if self.is_well else f"\n    {self.mend}"
+        )
+
+
+def examine(name: str, folder: str | os.PathLike[str], *, config: str = "default") -> list[Finding]:
+    """Looks at files, credentials, rules, disk and time, reading every file through.
+
+    Kaggle is asked only if something is to be fetched.
+
+    Args:
+        name: Of the data set, a key of `kaggle.SOURCES`.
+        folder: Where its files are looked for; it need not exist.
+        config: The builder's config that the files are for.
+
+    Returns:
+        The findings, in the order in which they are to be mended.
+
+    Raises:
+        ValueError: If there is no such data set or config.
+    """
+    folder = pathlib.Path(folder)
+    command = kaggle.command(name, folder, config=config)
+    files = kaggle.needed(name, config)
+    troubles = {file: kaggle.damage(folder, name, file) for file in files}
+    paths = {file: kaggle.path_of(folder, name, file) for file in files}
+    looked_at = [_file(paths[file], trouble, command) for file, trouble in troubles.items()]
+    missing = [file for file, trouble in troubles.items() if trouble]
+    place = Finding("folder", str(folder))
+    if not missing:
+        return [place, *looked_at, Finding("Kaggle", "not asked: there is nothing to fetch")]
+    if _is_locked(folder):
+        place = Finding("folder", f"{folder}: a fetch is at work here", "Wait until it is done.")
+    asked, sizes = _kaggle(kaggle.SOURCES[name], missing)
+    left = sum(
+        max(0, sizes.get(file, file.about) - kaggle.part_of(paths[file]).size) for file in missing
+    )
+    disk, duration = _disk(folder, left, name), _duration(left, "" if sizes else "about ")
+    return [place, *asked, disk, *looked_at, duration]
+
+
+def _file(path: pathlib.Path, trouble: str, command: str) -> Finding:
+    part = kaggle.part_of(path)
+    if not trouble:
+        there = f"{path.stat().st_size:,} bytes, whole" if path.exists() else "found unpacked"
+        return Finding(path.name, there)
+    if part.size and part.identity():
+        return Finding(path.name, f"begun: {part.size:,} bytes are there", command)
+    return Finding(path.name, trouble.removeprefix(f"{path}: "), command)
+
+
+def _kaggle(
+    source: kaggle.Source, missing: list[kaggle.File]
+) -> tuple[list[Finding], dict[kaggle.File, int]]:
+    """Signs in and asks for each file, without reading any; what came of it, and their sizes."""
+    remotes = {file: source.remote(file) for file in missing}
+    remote = remotes[missing[0]]
+    accept = kaggle.sentence(remote.terms)
+    sizes = {}
+    try:
+        client = kaggle_client.sign_in(say=lambda _: None, attempts=1)
+        for file, remote in remotes.items():
+            size = transfer.size_of(client, remote)
+            if size is not None:
+                sizes[file] = size
+    except kaggle_client.CredentialsError as error:
+        state, _, mend = str(error).partition(". ")
+        unknown = Finding("rules", "not known before Kaggle lets you in", accept)
+        return [Finding("credentials", state, mend), unknown], {}
+    except kaggle_client.AccessError as error:
+        state, _, _ = str(error).partition(f": {remote.terms}")
+        return [_let_in(), Finding("rules", state, accept)], {}
+    except kaggle_client.FetchError as error:
+        mend = f"Look at {remote.page} and at your network, then run this again."
+        return [_let_in(), Finding("Kaggle", str(error).partition(": see what")[0], mend)], {}
+    return [_let_in(), Finding("rules", "accepted: Kaggle gives every file that is missing")], sizes
+
+
+def _let_in() -> Finding:
+    return Finding("credentials", ", ".join(kaggle_client.credentials()))
+
+
+def _disk(folder: pathlib.Path, needed: int, name: str) -> Finding:
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    state = (
+        f"{kaggle.spelled(free)} free in {place}, {kaggle.spelled(needed)} to be fetched, "
+        "and about as much again for the dataset"
+    )
+    if not os.access(place, os.W_OK):
+        return Finding("disk", f"{place} may not be written to", f"chmod u+w {place}")
+    if needed > free:
+        return Finding("disk", state, f"segdata fetch {name} --to A_LARGER_DISK")
+    return Finding("disk", state)
+
+
+def _duration(needed: int, about: str) -> Finding:
+    seconds = needed / _RATE
+    spelled = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+    return Finding("time", f"{about}{spelled} to fetch, at {_RATE / 1e6:.0f} MB/s")
+
+
+def _is_locked(folder: pathlib.Path) -> bool:
+    try:
+        with (folder / kaggle.LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -1,0 +1,356 @@
+"""Fetches what a data set is built from: only what is missing or bad, checked, written down.
+
+A file appears under its name when it is whole, not before; until then it is `NAME.part`. What was
+fetched is written to `segdata-fetched.json` beside it, with size and SHA-256. TensorFlow is not
+imported: this is for the command line, and for builders that find nothing to build from.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from segdata import archives, kaggle_client, parallel, transfer
+
+MANIFEST = "segdata-fetched.json"
+LOCK = ".segdata-fetch.lock"
+_LARGE = 1 << 30  # bytes; reading more through takes a while, so one is told
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """A zip on Kaggle.
+
+    Attributes:
+        name: Its name there, and here.
+        about: Its size in bytes, roughly; for estimates alone.
+        holds: What it unpacks to, where that is not its name without ".zip".
+    """
+
+    name: str
+    about: int
+    holds: str = ""
+
+    @property
+    def stem(self) -> str:
+        """What it is called when it is unpacked."""
+        return self.holds or self.name.removesuffix(".zip")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What a data set is built from.
+
+    Attributes:
+        slug: The competition, or `owner/name` of a data set on Kaggle.
+        files: The builder's config to the files that it reads; others read the default's.
+        wholes: Names of zips, without ".zip", that may hold everything.
+    """
+
+    slug: str
+    files: Mapping[str, tuple[File, ...]]
+    wholes: tuple[str, ...]
+
+    def remote(self, file: File) -> kaggle_client.Remote:
+        """Where a file lies."""
+        return kaggle_client.Remote(self.slug, file.name)
+
+
+_CARVANA_MASKS = File("train_masks.zip", 29_000_000)
+_CARVANA_TRAIN = File("train_hq.zip", 850_000_000)
+
+SOURCES: Mapping[str, Source] = {
+    "carvana": Source(
+        "carvana-image-masking-challenge",
+        {
+            "default": (_CARVANA_MASKS, _CARVANA_TRAIN),
+            "lowres": (_CARVANA_MASKS, File("train.zip", 405_000_000)),
+            "with_test": (_CARVANA_MASKS, _CARVANA_TRAIN, File("test_hq.zip", 16_300_000_000)),
+        },
+        wholes=("carvana-image-masking-challenge",),
+    ),
+    "cityscapes_pairs": Source(
+        "dansbecker/cityscapes-image-pairs",
+        {"default": (File("cityscapes-image-pairs.zip", 106_000_000, holds="cityscapes_data"),)},
+        wholes=("archive", "cityscapes-image-pairs"),  # the browser's name for it is the first
+    ),
+    "dsb2018": Source(
+        "data-science-bowl-2018",
+        {
+            "default": (
+                File("stage1_train.zip", 83_000_000),
+                File("stage1_test.zip", 10_000_000),
+                File("stage1_solution.csv.zip", 400_000),
+            )
+        },
+        wholes=("data-science-bowl-2018",),
+    ),
+}
+
+
+def fetch(
+    name: str,
+    folder: str | os.PathLike[str],
+    *,
+    config: str = "default",
+    say: Callable[[str], None] = print,
+) -> list[pathlib.Path]:
+    """Fetches what a data set's folder lacks, and checks all that is there.
+
+    Args:
+        name: Of the data set, a key of `SOURCES`.
+        folder: Where to; made if missing.
+        config: The builder's config that the files are for.
+        say: Is told what happens, in lines.
+
+    Returns:
+        The files that were fetched just now.
+
+    Raises:
+        kaggle_client.FetchError: If a file cannot be had, or another fetch is at work there.
+        ValueError: If there is no such data set or config.
+    """
+    files = needed(name, config)
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        transfer.unfinished(folder / MANIFEST).unlink(missing_ok=True)
+        missing = [file for file in files if not _is_there(folder, name, file, say)]
+        client = kaggle_client.sign_in(say=say) if missing else None
+        if missing:
+            about = spelled(sum(file.about for file in missing))
+            say(f"{', '.join(file.name for file in missing)}: about {about}, into {folder}.")
+        for file in missing:
+            _fetch(client, SOURCES[name].remote(file), path_of(folder, name, file), say)
+    return [path_of(folder, name, file) for file in missing]
+
+
+def supply(name: str, folder: str | os.PathLike[str], *, config: str = "default") -> None:
+    """Fetches for a builder that found nothing, if it can sign in; else says what a user must do.
+
+    Args:
+        name: Of the data set.
+        folder: TFDS's manual folder.
+        config: The builder's config.
+
+    Raises:
+        FileNotFoundError: If there are no credentials: three lines that say what to do.
+        kaggle_client.FetchError: If a file cannot be had.
+    """
+    if config not in SOURCES[name].files:
+        config = "default"
+    if not kaggle_client.credentials():
+        raise FileNotFoundError(instructions(name, folder, config=config))
+    fetch(name, folder, config=config)
+
+
+def needed(name: str, config: str = "default") -> tuple[File, ...]:
+    """The files that a config of a builder reads.
+
+    Raises:
+        ValueError: If there is no such data set or config.
+    """
+    if name not in SOURCES:
+        raise ValueError(f"there is no source {name!r}; fetch {', '.join(SOURCES)}.")
+    if config not in SOURCES[name].files:
+        configs = ", ".join(SOURCES[name].files)
+        raise ValueError(f"{name} has no files of its own for {config!r}; there are {configs}.")
+    return SOURCES[name].files[config]
+
+
+def command(name: str, folder: str | os.PathLike[str], *, config: str = "default") -> str:
+    """The command that fetches."""
+    flag = "" if config == "default" else f" --config {config}"
+    to = "" if pathlib.Path(folder) == default_folder() else f" --to {shlex.quote(str(folder))}"
+    return f"segdata fetch {name}{flag}{to}"
+
+
+def instructions(name: str, folder: str | os.PathLike[str], *, config: str = "default") -> str:
+    """Three lines: which files go where, how to be let in, what to run."""
+    files = needed(name, config)
+    terms = SOURCES[name].remote(files[0]).terms
+    return (
+        f"{folder}: {name} is built from {', '.join(file.name for file in files)}, or the folders "
+        "they unpack to; put them there.\n"
+        f"To have them fetched: {kaggle_client.SIGN_IN} {sentence(terms)}\n"
+        f"Then build again, or run: {command(name, folder, config=config)}"
+    )
+
+
+def spelled(size: int) -> str:
+    """A number of bytes in the unit that suits it."""
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
+
+
+def sentence(text: str) -> str:
+    """With a capital letter and a full stop."""
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def default_folder() -> pathlib.Path:
+    """TFDS's manual folder, where `tfds build` looks."""
+    data_dir = os.environ.get("TFDS_DATA_DIR") or pathlib.Path.home() / "tensorflow_datasets"
+    return pathlib.Path(data_dir, "downloads", "manual")
+
+
+def manual_folder(dl_manager: Any) -> pathlib.Path:
+    """TFDS's manual folder of a build, also where it is missing or empty, which TFDS refuses."""
+    try:
+        return pathlib.Path(dl_manager.manual_dir)
+    except AssertionError:
+        return pathlib.Path(dl_manager._manual_dir)
+
+
+def damage(folder: pathlib.Path, name: str, file: File) -> str:
+    """What is wrong with a file in a folder: that it is missing, or damaged; "" if nothing is.
+
+    A file that was fetched is compared with its SHA-256, any other read through to its last
+    checksum. Unpacked files, and zips that hold everything, count where a builder finds them.
+    """
+    path = path_of(folder, name, file)
+    if path.exists():
+        if transfer.Part(path).note.exists():
+            return f"{path}: the kaggle command left it half done."
+        if entry := manifest(path.parent).get(file.name):
+            whole = path.stat().st_size == entry["size"] and _sha256(path) == entry["sha256"]
+            return "" if whole else f"{path}: it is not what was fetched."
+        try:
+            check(path)
+        except archives.ArchiveError as error:
+            return str(error)
+        return ""
+    return "" if _elsewhere(folder, name, file) else f"{path}: there is no such file."
+
+
+def check(path: pathlib.Path) -> None:
+    """Reads a zip through to its last checksum.
+
+    Raises:
+        archives.ArchiveError: If it is not whole.
+    """
+    tree = archives.open(path)
+    if not tree.names:
+        raise archives.ArchiveError(f"{path}: it is a zip with nothing in it.")
+    for _ in parallel.ordered_map(lambda member: len(tree.read(member)), tree.names):
+        pass
+
+
+def manifest(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """What was found whole in a folder: name to size and SHA-256."""
+    try:
+        return json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def path_of(folder: pathlib.Path, name: str, file: File) -> pathlib.Path:
+    """Where a file is, in a folder or the data set's own folder in it; else where it belongs."""
+    own = folder / name / file.name
+    return own if own.exists() else folder / file.name
+
+
+def part_of(path: pathlib.Path) -> transfer.Part:
+    """What has been fetched so far of the file that will be at a path."""
+    return transfer.Part(path.with_name(f"{path.name}.part"))
+
+
+def _is_there(folder: pathlib.Path, name: str, file: File, say: Callable[[str], None]) -> bool:
+    path = path_of(folder, name, file)
+    if path.exists() and path.stat().st_size > _LARGE:
+        say(f"{file.name} is being read through.")
+    if trouble := damage(folder, name, file):
+        if path.exists():
+            say(f"{file.name} is fetched again: {trouble}")
+        return False
+    if path.exists():
+        part_of(path).discard()  # what a kill may have left after the last byte
+        if file.name not in manifest(path.parent):
+            _record(path)
+    say(f"{file.name} is there.")
+    return True
+
+
+def _fetch(
+    client: Any,
+    remote: kaggle_client.Remote,
+    path: pathlib.Path,
+    say: Callable[[str], None],
+) -> None:
+    part = part_of(path)
+    _adopt(transfer.Part(path), part)
+    if part.size:
+        say(f"{path.name} goes on after {part.size:,} bytes.")
+    for attempt in (1, 2):
+        transfer.download(client, remote, part, say=say)
+        try:
+            check(part.path)
+            break
+        except archives.ArchiveError as error:
+            part.discard()
+            if attempt == 2:
+                gist = str(error).removeprefix(f"{part.path}: ").partition(". ")[0]
+                raise kaggle_client.FetchError(
+                    f"{path.name} arrives damaged, twice in a row: {gist}. See {remote.page}."
+                ) from error
+            say(f"{path.name} arrived damaged; once more from the start.")
+    with part.path.open("rb") as written:
+        os.fsync(written.fileno())
+    part.path.replace(path)
+    part.discard()
+    _record(path)
+    say(f"{path.name}: {path.stat().st_size:,} bytes, whole.")
+
+
+def _record(path: pathlib.Path) -> None:
+    entry = {"sha256": _sha256(path), "size": path.stat().st_size}
+    entries = manifest(path.parent) | {path.name: entry}
+    text = json.dumps(entries, indent=1, sort_keys=True) + "\n"
+    transfer.write_atomically(path.parent / MANIFEST, text)
+
+
+def _adopt(begun: transfer.Part, part: transfer.Part) -> None:
+    """Goes on with what the `kaggle` command left under the final name."""
+    if not begun.note.exists():
+        return
+    if part.note.exists():  # there is one of our own
+        begun.discard()
+        return
+    if begun.path.exists():
+        begun.path.replace(part.path)
+    begun.note.replace(part.note)
+
+
+def _elsewhere(folder: pathlib.Path, name: str, file: File) -> bool:
+    """Whether a builder would find the file's content without the file."""
+    for place in (folder, folder / name):
+        if (place / file.stem).is_file():
+            return True
+        with contextlib.suppress(archives.ArchiveError):
+            if archives.find(place, file.stem, within=SOURCES[name].wholes):
+                return True
+    return False
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path) -> Iterator[None]:
+    """Holds a folder for one fetch at a time; a process that dies lets go of it."""
+    with (folder / LOCK).open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise kaggle_client.FetchError(
+                f"{folder}: another `segdata fetch` is at work here; "
+                "run this again when it is done."
+            ) from error
+        yield

@@ -1,0 +1,299 @@
+"""One file from Kaggle to a part on disk, resumed wherever it broke off.
+
+The `kaggle` package asks; the bytes of its answer are received here. Its own transfer (2.2.4)
+writes the body of an error over what it has, tries a full disk six times and does not look what a
+resumed answer is a part of. Which files a data set needs is not known here, nor what is in them;
+TensorFlow is not imported.
+"""
+
+import dataclasses
+import errno
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import tqdm
+
+from segdata import kaggle_client
+from segdata.kaggle_client import FetchError, Remote
+
+if TYPE_CHECKING:
+    import requests
+    from kaggle import KaggleApi
+
+_CHUNK = 1 << 16  # bytes; what a broken connection may lose
+_CHANGES = 3  # of a file while it is being received
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """What tells one version of a file on a server from another.
+
+    Attributes:
+        validator: Its ETag, else when it was last modified; None if the server says neither.
+        size: In bytes; None if the server does not say.
+    """
+
+    validator: str | None
+    size: int | None
+
+    @classmethod
+    def of(cls, response: "requests.Response") -> "Identity":
+        """That of a whole file's answer."""
+        headers = response.headers
+        # A size of what is unpacked on the way says nothing of what is written.
+        size = None if "Content-Encoding" in headers else headers.get("Content-Length")
+        validator = headers.get("ETag") or headers.get("Last-Modified")
+        return cls(validator, None if size is None else int(size))
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """The first bytes of a file, and beside them what file they are of.
+
+    The note has the form of the `kaggle` command's, so that what it began can be gone on with.
+    """
+
+    path: pathlib.Path
+
+    @property
+    def note(self) -> pathlib.Path:
+        """The file that says what this is a part of."""
+        return self.path.with_name(self.path.name + ".kaggle-partial")
+
+    @property
+    def size(self) -> int:
+        """In bytes; 0 if there is none."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def identity(self) -> Identity | None:
+        """What file it is of; None if nobody knows."""
+        try:
+            note = json.loads(self.note.read_text())
+            return Identity(note["validator"], note["size"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def begin(self, identity: Identity) -> None:
+        """Forgets the bytes that are there and notes what file is coming."""
+        self.discard()
+        text = json.dumps({"validator": identity.validator, "size": identity.size})
+        write_atomically(self.note, text)
+
+    def discard(self) -> None:
+        """Removes the bytes and, after them, the note."""
+        for path in (self.path, self.note, unfinished(self.note)):
+            path.unlink(missing_ok=True)
+
+
+def write_atomically(path: pathlib.Path, text: str) -> None:
+    """Writes a small file so that nobody ever sees half of it."""
+    try:
+        with unfinished(path).open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished(path).replace(path)
+    finally:
+        unfinished(path).unlink(missing_ok=True)
+
+
+def unfinished(path: pathlib.Path) -> pathlib.Path:
+    """What `write_atomically` writes to, and a kill may leave."""
+    return path.with_name(path.name + ".unfinished")
+
+
+def size_of(client: "KaggleApi", remote: Remote) -> int | None:
+    """A file's size in bytes, asked for as it is fetched, but once; None if Kaggle does not say.
+
+    Raises:
+        FetchError: If the file would not be given.
+    """
+    import requests
+
+    try:
+        response = kaggle_client.ask(client, remote)
+    except requests.RequestException as error:
+        passing = FetchError(f"{remote.file}: {kaggle_client.reason(error)}")
+        raise (kaggle_client.diagnosis(error, remote) or passing) from error
+    with response:
+        _refuse_page(response, b"", remote)
+        return Identity.of(response).size
+
+
+def download(
+    client: "KaggleApi", remote: Remote, part: Part, *, say: Callable[[str], None]
+) -> None:
+    """Brings a part up to the whole file, through all that passes by itself.
+
+    Args:
+        client: From `kaggle_client.sign_in`.
+        remote: The file.
+        part: What there is of it, and where it goes.
+        say: Is told whatever makes it take longer, in a line.
+
+    Raises:
+        FetchError: If it cannot be had; what was received stays in the part.
+    """
+    import requests
+
+    failures = changes = 0
+    while True:
+        before = part.size
+        try:
+            return _receive(kaggle_client.ask(client, remote), remote, part, say)
+        except _ChangedError as error:
+            part.discard()
+            changes += 1
+            if changes > _CHANGES:
+                raise FetchError(
+                    f"{remote.file} changes on Kaggle's side faster than it can be fetched: "
+                    f"{changes} versions so far. Run this again later."
+                ) from error
+            say(f"{remote.file}: it has changed on Kaggle's side; starting over.")
+        except requests.RequestException as error:
+            if error.response is not None:
+                error.response.close()
+            if fatal := kaggle_client.diagnosis(error, remote):
+                raise fatal from error
+            failures = 1 if part.size > before else failures + 1
+            kaggle_client.wait(error, remote.file, failures=failures, say=say)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise FetchError(
+                    f"{part.path.parent}: the disk is full after {part.size:,} bytes of "
+                    f"{remote.file}. Make room and run this again: it goes on from there."
+                ) from error
+            raise
+
+
+class _ChangedError(Exception):
+    """The server has another version of the file than the part is of."""
+
+
+def _receive(
+    response: "requests.Response", remote: Remote, part: Part, say: Callable[[str], None]
+) -> None:
+    """Receives the rest of a file, whose whole answer has been opened."""
+    import requests
+
+    identity = Identity.of(response)
+    _refuse_page(response, b"", remote)
+    if part.size and (why := _unfit(part, identity)):
+        part.discard()
+        say(f"{remote.file}: {why}; starting over.")
+    start = part.size
+    if start and start == identity.size:
+        response.close()
+        return
+    if start:
+        response = _ask_for_rest(response, start, identity)
+        if response.status_code == 200:  # the server cannot resume, or has a newer file
+            _refuse_page(response, b"", remote)
+            before, identity, start = identity, Identity.of(response), 0
+            why = (
+                "Kaggle cannot resume it"
+                if identity == before
+                else "it has changed on Kaggle's side"
+            )
+            say(f"{remote.file}: {why}; starting over.")
+    with response:
+        if not start:
+            part.discard()
+        _check_space(part, remote, (identity.size or 0) - start)
+        if not start:
+            part.begin(identity)
+        _write(response, remote, part, identity.size)
+    if identity.size is not None and part.size < identity.size:
+        raise requests.ConnectionError(f"{part.size:,} of {identity.size:,} bytes came")
+    if identity.size is not None and part.size > identity.size:
+        raise _ChangedError
+
+
+def _unfit(part: Part, identity: Identity) -> str:
+    """Why a part cannot be gone on with; "" if it can."""
+    begun = part.identity()
+    if begun is None:
+        return "nobody knows which version of it was begun"
+    if begun != identity:
+        return "it has changed on Kaggle's side since it was begun"
+    return "" if identity.validator else "Kaggle does not say which version it has"
+
+
+def _write(response: "requests.Response", remote: Remote, part: Part, size: int | None) -> None:
+    bar = tqdm.tqdm(
+        desc=remote.file,
+        total=size,
+        initial=part.size,
+        unit="B",
+        unit_scale=True,
+        leave=False,
+        disable=None,  # where nobody watches
+    )
+    with bar, part.path.open("ab") as file:
+        for chunk in response.iter_content(_CHUNK):
+            if not file.tell():
+                _refuse_page(response, chunk, remote)
+            file.write(chunk)
+            bar.update(len(chunk))
+
+
+def _ask_for_rest(
+    whole: "requests.Response", start: int, identity: Identity
+) -> "requests.Response":
+    """Asks again, for all but the first bytes, where the whole file's answer came from."""
+    import requests
+
+    whole.close()
+    request = whole.request.copy()
+    request.headers["Range"] = f"bytes={start}-"
+    if identity.validator and not identity.validator.startswith("W/"):  # a weak one never holds
+        request.headers["If-Range"] = identity.validator
+    request.headers["Accept-Encoding"] = "identity"
+    with requests.Session() as session:
+        settings = session.merge_environment_settings(whole.url, {}, True, None, None)
+        response = session.send(request, timeout=kaggle_client.TIMEOUT, **settings)
+    response.history = [*whole.history, whole]
+    if response.status_code == 416:
+        response.close()
+        raise _ChangedError
+    response.raise_for_status()
+    if response.status_code == 206:
+        validator = response.headers.get("ETag") or response.headers.get("Last-Modified")
+        place = response.headers.get("Content-Range", "")
+        if (
+            validator not in (None, identity.validator)
+            or not place.startswith(f"bytes {start}-")
+            or (identity.size and place.rpartition("/")[2] not in ("*", str(identity.size)))
+        ):
+            response.close()
+            raise _ChangedError
+    return response
+
+
+def _refuse_page(response: "requests.Response", head: bytes, remote: Remote) -> None:
+    """Stops where no zip is coming, before any of it is written."""
+    is_page = response.headers.get("Content-Type", "").startswith("text/html")
+    if is_page or b"<html" in head[:1024].lower() or b"<!doctype" in head[:1024].lower():
+        response.close()
+        raise FetchError(
+            f"Kaggle sent a web page instead of {remote.file}: {remote.terms}. Then run this again."
+        )
+    if not b"PK".startswith(head[:2]):
+        response.close()
+        raise FetchError(
+            f"what Kaggle sent for {remote.file} is not a zip: it begins with {head[:8]!r}. "
+            f"See {remote.page}."
+        )
+
+
+def _check_space(part: Part, remote: Remote, needed: int) -> None:
+    free = shutil.disk_usage(part.path.parent).free
+    if needed > free:
+        raise FetchError(
+            f"{part.path.parent}: {remote.file} needs {needed:,} bytes more and {free:,} are free. "
+            "Make room, or fetch to a larger disk with --to."
+        )
