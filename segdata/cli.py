@@ -10,7 +10,7 @@ import simple_parsing
 
 from segdata import console
 
-_DATASETS = ("dsb2018",)
+_DATASETS = ("carvana", "cityscapes_pairs", "dsb2018")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,19 +18,21 @@ class Draw:
     """Draws a small synthetic source, in the very layout that Kaggle ships."""
 
     source: str = simple_parsing.field(positional=True, metavar="SOURCE")
-    """Which: dsb2018."""
+    """Which: carvana, cityscapes_pairs or dsb2018."""
     to: pathlib.Path
     """The folder to draw into; made if missing."""
     examples: int = 64
     """How many labelled examples."""
     unlabelled: int = 0
-    """How many examples without masks."""
+    """How many examples without masks; cityscapes_pairs has none."""
     seed: int = 0
     """The same seed draws the same files."""
 
     def __post_init__(self) -> None:
         if self.source not in _DATASETS:
             raise ValueError(f"there is no source {self.source!r}; draw {', '.join(_DATASETS)}.")
+        if self.unlabelled and self.source == "cityscapes_pairs":
+            raise ValueError("unlabelled: every pair of cityscapes_pairs has its mask.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,14 +72,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _draw(argv: Sequence[str]) -> None:
     """Draw a small synthetic source; needs no account and no download."""
     settings = console.parse(Draw, argv, prog="segdata draw")
-    from segdata.sources import dsb2018
+    from segdata.sources import carvana, cityscapes_pairs, dsb2018
 
-    dsb2018.draw_zips(
-        settings.to,
-        examples=settings.examples,
-        seed=settings.seed,
-        unlabelled=settings.unlabelled,
-    )
+    draw = {
+        "carvana": carvana.draw,
+        "cityscapes_pairs": cityscapes_pairs.draw,
+        "dsb2018": dsb2018.draw_zips,
+    }[settings.source]
+    more = {"unlabelled": settings.unlabelled} if settings.unlabelled else {}
+    draw(settings.to, examples=settings.examples, seed=settings.seed, **more)
     print(
         f"{settings.examples} examples drawn: `segdata build {settings.source} "
         f"--manual_dir {settings.to}` makes a dataset of them."

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from segdata.sources import dsb2018
+from segdata.sources import carvana, cityscapes_pairs, dsb2018
 
 
 @pytest.fixture(autouse=True)
@@ -52,3 +52,31 @@ def built_dsb2018(
             download_config=tfds.download.DownloadConfig(manual_dir=drawn_dsb2018)
         )
     return data_dir
+
+
+@pytest.fixture(scope="session")
+def drawn_carvana(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A manual dir with 3 cars of 4 views in train_hq.zip and train_masks.zip; 2 in test_hq.zip."""
+    folder = tmp_path_factory.mktemp("drawn") / "manual"
+    carvana.draw(folder, examples=12, seed=1, unlabelled=2, size=(96, 144), views=4)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def drawn_cityscapes_pairs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A manual dir with 14 drawn pairs, two of them in `val`, in cityscapes-image-pairs.zip."""
+    folder = tmp_path_factory.mktemp("drawn") / "manual"
+    cityscapes_pairs.draw(folder, examples=14, seed=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def manual_dirs(
+    drawn_carvana: pathlib.Path, drawn_cityscapes_pairs: pathlib.Path, drawn_dsb2018: pathlib.Path
+) -> dict[str, pathlib.Path]:
+    """The drawn manual dir of each dataset."""
+    return {
+        "carvana": drawn_carvana,
+        "cityscapes_pairs": drawn_cityscapes_pairs,
+        "dsb2018": drawn_dsb2018,
+    }

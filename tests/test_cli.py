@@ -9,6 +9,8 @@ from segdata.sources import dsb2018
 
 COMMAND = [sys.executable, "-c", "import sys; from segdata import cli; sys.exit(cli.main())"]
 
+NAMES = "carvana, cityscapes_pairs, dsb2018"
+
 
 @pytest.mark.parametrize("arguments", [["--help"], ["draw", "--help"], ["fetch", "--help"]])
 def test_help_answers_at_once(arguments):
@@ -34,6 +36,17 @@ def test_draw_draws_what_its_function_draws(tmp_path, capsys):
     dsb2018.draw_zips(tmp_path / "same", examples=2, seed=7, unlabelled=1)
     for name in ("stage1_train.zip", "stage1_test.zip"):
         assert (drawn / name).read_bytes() == (tmp_path / "same" / name).read_bytes()
+
+
+def test_draw_draws_each_source_as_it_is_downloaded(tmp_path):
+    expected = {
+        "carvana": ["train_hq.zip", "train_masks.zip"],
+        "cityscapes_pairs": ["cityscapes-image-pairs.zip"],
+        "dsb2018": ["stage1_train.zip"],
+    }
+    for source, names in expected.items():
+        assert cli.main(["draw", source, "--to", str(tmp_path / source), "--examples", "1"]) == 0
+        assert sorted(path.name for path in (tmp_path / source).iterdir()) == names
 
 
 def test_build_builds_from_a_drawing_with_the_flags_of_tfds(tmp_path, drawn_dsb2018, capsys):
@@ -62,9 +75,13 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         ),
         (["fetch", "carvana", "--config", "hq"], "there are default, lowres, with_test"),
         (["doctor", "cats"], "there is no source 'cats'"),
-        (["draw", "cats", "--to", "x"], "there is no source 'cats'; draw dsb2018"),
-        (["build", "cats"], "there is no dataset cats; segdata has dsb2018"),
-        (["build"], "name a dataset to build: dsb2018"),
+        (["draw", "cats", "--to", "x"], f"there is no source 'cats'; draw {NAMES}"),
+        (
+            ["draw", "cityscapes_pairs", "--to", "x", "--unlabelled", "1"],
+            "every pair of cityscapes_pairs has its mask",
+        ),
+        (["build", "cats"], f"there is no dataset cats; segdata has {NAMES}"),
+        (["build"], f"name a dataset to build: {NAMES}"),
     ],
 )
 def test_a_mistake_is_one_line(capsys, arguments, message):

@@ -63,3 +63,42 @@ def test_more_objects_than_a_label_map_can_count_are_refused():
     mask = np.zeros((1, 1), bool)
     with pytest.raises(ValueError, match="more than 65,535 masks"):
         masks.merge_instances(65_536 * [mask], shape=(1, 1))
+
+
+PALETTE = np.array([[0, 0, 0], [10, 0, 0], [255, 255, 255]], np.uint8)
+
+
+@pytest.mark.parametrize("count", [1, 2, 29, 32, 33, 255])
+def test_the_nearest_colour_and_its_distance_are_those_of_a_plain_loop(count):
+    rng = np.random.default_rng(count)
+    colours = rng.integers(0, 256, (17, 15, 3), np.uint8)
+    colours[0] = rng.choice([0, 255], (15, 3))
+    palette = rng.integers(0, 256, (count, 3), np.uint8)
+    palette[0] = 255
+    index, distance = masks.nearest_colour(colours, palette)
+    apart = colours[:, :, None].astype(float) - palette.astype(float)
+    expected = np.linalg.norm(apart, axis=-1)
+    np.testing.assert_array_equal(index, expected.argmin(axis=-1))
+    np.testing.assert_allclose(distance, expected.min(axis=-1), rtol=1e-6, atol=1e-6)
+    assert (index.dtype, distance.dtype) == (np.uint8, np.float32)
+
+
+def test_of_equally_near_colours_the_first_is_taken():
+    index, distance = masks.nearest_colour(np.full((1, 1, 3), (5, 0, 0), np.uint8), PALETTE)
+    assert (index.item(), distance.item()) == (0, 5)
+
+
+@pytest.mark.parametrize("count", [0, 256])
+def test_a_palette_that_cannot_be_numbered_is_refused(count):
+    with pytest.raises(ValueError, match=f"a palette of {count} colours"):
+        masks.nearest_colour(np.zeros((1, 1, 3), np.uint8), np.zeros((count, 3), np.uint8))
+
+
+def test_a_smear_between_two_regions_is_unknown_and_a_clean_border_is_kept():
+    labels = np.array([[0, 0, 2, 1, 1, 1]] * 3, np.uint8)
+    distance = np.array([[0, 3, 25, 12, 12, 40]] * 3, np.float32)
+    found = masks.without_smears(labels, distance, radius=30, clean=10)
+    np.testing.assert_array_equal(found, [[0, 0, 255, 255, 1, 255]] * 3)
+    flat = np.array([[0, 0, 1, 1]] * 3, np.uint8)
+    kept = masks.without_smears(flat, np.full((3, 4), 9.0), radius=30, clean=10)
+    np.testing.assert_array_equal(kept, flat)

@@ -21,6 +21,8 @@ class Example:
         instances: uint16 [H, W], 0 for background, else the number of the object; None where the
             source has no objects.
         overlap: Pixels that more than one object claimed.
+        renewed: Why a JPEG had to be encoded again, such as "EXIF orientation 6"; empty where its
+            bytes are untouched.
     """
 
     id: str
@@ -29,3 +31,4 @@ class Example:
     mask: np.ndarray
     instances: np.ndarray | None = None
     overlap: int = 0
+    renewed: str = ""

@@ -12,11 +12,7 @@ import collections
 import dataclasses
 import functools
 import hashlib
-import io
 import os
-import pathlib
-import struct
-import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -25,13 +21,9 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from segdata import archives, masks
+from segdata import archives, images, masks
 from segdata.parallel import ordered_map
-from segdata.sources import Example
-
-# 261 real images on one core: level 1 makes 25.5 MB at 115 images/s, 3 makes 22.3 MB at 83, 6 makes
-# 21.0 MB at 34, 9 makes 18.7 MB at 4.
-_COMPRESS_LEVEL = 3
+from segdata.sources import Example, packing
 
 # (H, W) of nearly all real images, about as often as they occur.
 _SIZES = (*4 * [(256, 256)], (256, 320), (360, 360), (520, 696))
@@ -120,7 +112,7 @@ def read_example(tree: archives.Tree, entry: Entry) -> Example:
     example = Example(
         id=entry.id,
         group=entry.id,
-        image=raw if _is_plain(raw) else _encode(image),
+        image=raw if _is_plain(raw) else images.png(image),
         mask=np.full(shape, masks.UNKNOWN, np.uint8),
     )
     if not entry.masks:
@@ -153,57 +145,43 @@ def draw(folder: str | os.PathLike[str], *, examples: int, seed: int, unlabelled
         FileExistsError: If there is a source already; it is left as it is.
         ValueError: If there is nothing to draw.
     """
-    for part, drawings in _parts(folder, examples=examples, seed=seed, unlabelled=unlabelled):
-        for files in drawings:
-            for name, data in files.items():
-                path = part / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(data)
+    packing.folders(folder, *_drawings(examples=examples, seed=seed, unlabelled=unlabelled))
 
 
 def draw_zips(
     folder: str | os.PathLike[str], *, examples: int, seed: int, unlabelled: int = 0
 ) -> None:
     """Draws the same as `draw`, as `stage1_train.zip` and `stage1_test.zip`."""
-    for part, drawings in _parts(folder, examples=examples, seed=seed, unlabelled=unlabelled):
-        part.parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(f"{part}.zip", "w") as archive:
-            for files in drawings:
-                for name, data in files.items():
-                    archive.writestr(zipfile.ZipInfo(name), data)  # dated 1980, always
+    packing.zips(folder, *_drawings(examples=examples, seed=seed, unlabelled=unlabelled))
 
 
 def _entries(tree: archives.Tree) -> list[Entry]:
-    images = collections.defaultdict[str, list[str]](list)
+    photos = collections.defaultdict[str, list[str]](list)
     objects = collections.defaultdict[str, list[str]](list)
     for name in tree.names:
         folder, _, rest = name.rpartition("/images/")
         if folder and "/" not in rest and rest.lower().endswith(".png"):
-            images[folder.rpartition("/")[2]].append(name)
+            photos[folder.rpartition("/")[2]].append(name)
         folder, _, rest = name.rpartition("/masks/")
         if folder and "/" not in rest and rest.lower().endswith(".png"):
             objects[folder.rpartition("/")[2]].append(name)
-    if not images:
+    if not photos:
         raise archives.ArchiveError(
             f"{tree.label}: there is no <id>/images/<id>.png in it; it is no source of dsb2018."
         )
-    for key in sorted(images.keys() | objects.keys()):
-        if len(images[key]) != 1:
+    for key in sorted(photos.keys() | objects.keys()):
+        if len(photos[key]) != 1:
             raise archives.ArchiveError(
-                f"{tree.label}: {key} has {len(images[key])} images; each has one. "
+                f"{tree.label}: {key} has {len(photos[key])} images; each has one. "
                 "Unpack it again, or give the zip itself."
             )
-    return [Entry(key, images[key][0], tuple(objects[key])) for key in sorted(images)]
+    return [Entry(key, photos[key][0], tuple(objects[key])) for key in sorted(photos)]
 
 
 def _decode(data: bytes, tree: archives.Tree, name: str) -> Image.Image:
-    try:
-        image = Image.open(io.BytesIO(data), formats=["PNG"])
+    with images.opened(data, kind="PNG", name=f"{tree.label}: {name}") as image:
         image.load()
-    # A damaged PNG makes Pillow raise any of these.
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
-        raise archives.ArchiveError(f"{tree.label}: {name} is no readable PNG: {error}.") from error
-    return image
+        return image
 
 
 def _is_plain(data: bytes) -> bool:
@@ -226,31 +204,22 @@ def _foreground(image: Image.Image) -> np.ndarray:
     return pixels if pixels.ndim == 2 else pixels.any(axis=-1)
 
 
-def _encode(image: Image.Image, *, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=_COMPRESS_LEVEL, compress_type=strategy)
-    return buffer.getvalue()
-
-
-def _parts(
-    folder: str | os.PathLike[str], *, examples: int, seed: int, unlabelled: int
-) -> Iterator[tuple[pathlib.Path, Iterator[dict[str, bytes]]]]:
+def _drawings(
+    *, examples: int, seed: int, unlabelled: int
+) -> tuple[list[str], Iterator[packing.File]]:
+    """The names of the archives, and the files to put there."""
     if examples < 1 or unlabelled < 0:
         raise ValueError(
             f"examples={examples}, unlabelled={unlabelled}: draw at least one example."
         )
-    train, test = pathlib.Path(folder, "stage1_train"), pathlib.Path(folder, "stage1_test")
-    for path in (train, test, train.with_suffix(".zip"), test.with_suffix(".zip")):
-        if path.exists():
-            raise FileExistsError(f"{path} exists; draw into another folder or remove it.")
-    every = range(examples + unlabelled)
-    yield train, ordered_map(lambda index: _drawing(index, seed), every[:examples])
-    if unlabelled:
-        yield test, ordered_map(lambda index: _unlabelled(_drawing(index, seed)), every[examples:])
-
-
-def _unlabelled(files: dict[str, bytes]) -> dict[str, bytes]:
-    return {name: data for name, data in files.items() if "/images/" in name}
+    drawn = ordered_map(lambda index: _drawing(index, seed), range(examples + unlabelled))
+    files = (
+        ("stage1_train" if index < examples else "stage1_test", name, data)
+        for index, drawing in enumerate(drawn)
+        for name, data in drawing.items()
+        if index < examples or "/images/" in name
+    )
+    return ["stage1_train", "stage1_test"][: 2 if unlabelled else 1], files
 
 
 def _drawing(index: int, seed: int) -> dict[str, bytes]:
@@ -262,8 +231,7 @@ def _drawing(index: int, seed: int) -> dict[str, bytes]:
     paint = _fluorescence if share < 0.8 else _tissue if share < 0.95 else _bright_field
     colours = np.clip(paint(rng, nuclei), 0, 255).astype(np.uint8)
     image = Image.fromarray(colours).convert("RGBA")
-    # Run lengths are enough for flat masks and for noise, and half again as fast.
-    encode = functools.partial(_encode, strategy=zlib.Z_RLE)
+    encode = functools.partial(images.png, strategy=zlib.Z_RLE)
     files = {f"{key}/images/{key}.png": encode(image)}
     for number in range(1, int(nuclei.labels.max()) + 1):
         mask = Image.fromarray((nuclei.labels == number).astype(np.uint8) * 255)

@@ -1,0 +1,1 @@
+"""Cars of the Carvana Image Masking Challenge."""

@@ -1,0 +1,95 @@
+"""Cars of the Carvana Image Masking Challenge as a TFDS dataset; its source does the reading."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import tensorflow_datasets as tfds
+
+from segdata import archives, builder, splits
+from segdata.sources import carvana
+
+
+@dataclasses.dataclass(eq=False)
+class Config(tfds.core.BuilderConfig):
+    """Which archives are read.
+
+    Attributes:
+        photos: Those with masks.
+        test: Those without; empty if none are wanted.
+    """
+
+    photos: str = "train_hq"
+    test: str = ""
+
+
+class Builder(builder.SourceBuilder):
+    """Photos as they were taken, with masks of two classes; a car's views are never parted."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: ClassVar = {"1.0.0": "A tenth of the cars for validation."}
+    BUILDER_CONFIGS: ClassVar = [
+        Config(name="default", description="Photos of high quality with masks.")
+    ]
+    # Built when asked for by name: they need archives that training does not, and `tfds build`
+    # without a configuration builds all of BUILDER_CONFIGS.
+    MORE_CONFIGS: ClassVar = [
+        Config(name="lowres", description="The photos in lower JPEG quality.", photos="train"),
+        Config(name="with_test", description="With the unlabelled test photos.", test="test_hq"),
+    ]
+    WHOLE: ClassVar = [carvana.COMPETITION]
+    MANUAL_DOWNLOAD_INSTRUCTIONS = builder.instructions(
+        name="carvana",
+        files="train_hq.zip (train.zip for carvana/lowres) and train_masks.zip, and test_hq.zip "
+        "for carvana/with_test alone; or the folders they unpack to, or the whole "
+        f"{carvana.COMPETITION}.zip",
+        how=f"Accept the rules at https://www.kaggle.com/c/{carvana.COMPETITION}/rules in a "
+        f"browser. Then `kaggle competitions download {carvana.COMPETITION} -f train_hq.zip "
+        "-p MANUAL_DIR`, and the same for train_masks.zip.",
+    )
+
+    @tfds.core.utils.classproperty
+    @classmethod
+    def builder_configs(  # pyright: ignore[reportIncompatibleVariableOverride]
+        cls,
+    ) -> dict[str, tfds.core.BuilderConfig]:
+        """All configurations by name, as `tfds.load` looks them up."""
+        return {config.name: config for config in [*cls.BUILDER_CONFIGS, *cls.MORE_CONFIGS]}
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.describe(
+            labels=["background", "car"],
+            group="The car, of which there are up to 16 views; no two splits share one.",
+            homepage=f"https://www.kaggle.com/c/{carvana.COMPETITION}",
+            license="Terms of the competition; not for redistribution.",
+            metadata={"renewed": {}},
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+        config = self.builder_config
+        assert isinstance(config, Config)
+        photos, labels = self.need(dl_manager, config.photos), self.need(dl_manager, "train_masks")
+        entries = carvana.entries(photos, labels)
+        split_of = splits.assign(
+            {entry.id: entry.group for entry in entries}, strata={entry.id: "" for entry in entries}
+        )
+        parts = {
+            split: self._generate_examples(members, photos, labels)
+            for split in ("train", "validation")
+            if (members := [entry for entry in entries if split_of[entry.id] == split])
+        }
+        if config.test:
+            test = self.need(dl_manager, config.test)
+            parts["test"] = self._generate_examples(carvana.unlabelled_entries(test), test)
+        return parts
+
+    def _generate_examples(
+        self,
+        entries: list[carvana.Entry],
+        photos: archives.Tree,
+        labels: archives.Tree | None = None,
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        return self.encoded(
+            entries,
+            lambda entry: (carvana.read_example(entry, photos=photos, labels=labels), {}),
+        )

@@ -1,0 +1,1 @@
+"""Street scenes of the Cityscapes Image Pairs."""

@@ -1,0 +1,62 @@
+"""Street scenes of the Cityscapes Image Pairs as a TFDS dataset; its source does the reading."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import tensorflow_datasets as tfds
+
+from segdata import archives, builder
+from segdata.sources import cityscapes_pairs
+
+_PAGE = "https://www.kaggle.com/datasets/dansbecker/cityscapes-image-pairs"
+_SPLITS = {"train": "train", "val": "validation"}
+
+
+class Builder(builder.SourceBuilder):
+    """Photos of 256×256 with the road, or with `cityscapes_pairs/classes` everything, labelled."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: ClassVar = {"1.0.0": "The splits of Cityscapes."}
+    BUILDER_CONFIGS: ClassVar = [
+        tfds.core.BuilderConfig(name="road", description="Road or not."),
+        tfds.core.BuilderConfig(name="classes", description="All classes that have a colour."),
+    ]
+    WHOLE: ClassVar = cityscapes_pairs.DOWNLOADS
+    MANUAL_DOWNLOAD_INSTRUCTIONS = builder.instructions(
+        name="cityscapes_pairs",
+        files="cityscapes-image-pairs.zip, which a browser calls archive.zip, or the folder "
+        f"{cityscapes_pairs.FOLDER} that it unpacks to",
+        how="`kaggle datasets download dansbecker/cityscapes-image-pairs -p MANUAL_DIR`; there "
+        "are no rules to accept.",
+    )
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        palette = {name: list(colour) for name, colour in cityscapes_pairs.PALETTE.items()}
+        return self.describe(
+            labels=cityscapes_pairs.CLASSES if self._has_classes() else ["other", "road"],
+            group="The pair itself.",
+            homepage=_PAGE,
+            license="Terms of Cityscapes, https://www.cityscapes-dataset.com/license: for research "
+            "and not for redistribution.",
+            metadata={"palette": palette if self._has_classes() else {"road": palette["road"]}},
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+        tree = self.need(dl_manager, cityscapes_pairs.FOLDER)
+        entries = cityscapes_pairs.entries(tree)
+        return {
+            split: self._generate_examples(tree, members)
+            for folder, split in _SPLITS.items()
+            if (members := [entry for entry in entries if entry.split == folder])
+        }
+
+    def _generate_examples(
+        self, tree: archives.Tree, entries: Sequence[cityscapes_pairs.Entry]
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        label = cityscapes_pairs.classes if self._has_classes() else cityscapes_pairs.road
+        return self.encoded(
+            entries, lambda entry: (cityscapes_pairs.read_example(tree, entry, label=label), {})
+        )
+
+    def _has_classes(self) -> bool:
+        return self.builder_config is not None and self.builder_config.name == "classes"

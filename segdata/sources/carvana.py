@@ -1,0 +1,280 @@
+"""Cars on a turntable, in the layout of the Carvana Image Masking Challenge.
+
+`<car>_<view>.jpg` is a photo, car being 12 hexadecimal digits and view 01 to 16, and
+`<car>_<view>_mask.gif` in another folder or zip is its mask, white on black in one frame; where
+nothing is labelled there is no mask. A JPEG passes through untouched unless it must be turned or is
+no RGB. What is drawn is read back: the bytes of the photos, every pixel of the masks.
+
+Source: https://www.kaggle.com/c/carvana-image-masking-challenge/data.
+"""
+
+import dataclasses
+import hashlib
+import io
+import itertools
+import os
+import re
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+from segdata import archives, images, masks
+from segdata.parallel import ordered_map
+from segdata.sources import Example, packing, turntable
+
+COMPETITION = "carvana-image-masking-challenge"
+SIZE = (1280, 1918)
+"""(H, W) of every real image."""
+
+_PHOTO = re.compile(r"([0-9a-f]{12}_[0-9]{2})\.jpe?g", re.IGNORECASE)
+_MASK = re.compile(r"([0-9a-f]{12}_[0-9]{2})_mask\.gif", re.IGNORECASE)
+_RENEWED = 95  # JPEG quality of what must be encoded again
+
+# Folders of photos, with the JPEG quality at which drawn ones are about as large as real ones.
+_DRAWN = {"high": ("train_hq", "test_hq", 86), "low": ("train", "test", 76)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """Where one example lies in its trees.
+
+    Attributes:
+        id: Car and view, such as "0cdf5b5d0ce1_01".
+        image: The name of the photo.
+        mask: The name of the mask; empty where nothing is labelled.
+    """
+
+    id: str
+    image: str
+    mask: str = ""
+
+    @property
+    def group(self) -> str:
+        """The car."""
+        return self.id.partition("_")[0]
+
+
+def entries(photos: archives.Tree, labels: archives.Tree) -> list[Entry]:
+    """Lists labelled examples, sorted by id; opens no image.
+
+    Args:
+        photos: Such as `train_hq` or `train`.
+        labels: Such as `train_masks`.
+
+    Raises:
+        ArchiveError: If there are none, one is there twice, a photo has no mask or a mask no photo.
+    """
+    found = unlabelled_entries(photos)
+    gifs = _named(labels, ".gif", _MASK, "<car>_<view>_mask.gif")
+    for entry in found:
+        if entry.id not in gifs:
+            raise archives.ArchiveError(
+                f"{photos.label}: {entry.image} has no {entry.id}_mask.gif in {labels.label}. "
+                "An unpacking was cut short, or these are the unlabelled photos of the test."
+            )
+    if lone := gifs.keys() - {entry.id for entry in found}:
+        raise archives.ArchiveError(
+            f"{labels.label}: {gifs[min(lone)]} has no photo {min(lone)}.jpg in {photos.label}. "
+            "An unpacking was cut short; give the zip itself."
+        )
+    return [dataclasses.replace(entry, mask=gifs[entry.id]) for entry in found]
+
+
+def unlabelled_entries(photos: archives.Tree) -> list[Entry]:
+    """Lists examples as if nobody had labelled any, sorted by id; opens no image.
+
+    Raises:
+        ArchiveError: If there are none, or one is there twice.
+    """
+    found = _named(photos, (".jpg", ".jpeg"), _PHOTO, "<12 hex digits>_<view>.jpg")
+    return [Entry(key, found[key]) for key in sorted(found)]
+
+
+def read(photos: archives.Tree, labels: archives.Tree) -> Iterator[Example]:
+    """Reads labelled examples on all cores, in the order of their ids."""
+    return ordered_map(
+        lambda entry: read_example(entry, photos=photos, labels=labels), entries(photos, labels)
+    )
+
+
+def read_unlabelled(photos: archives.Tree) -> Iterator[Example]:
+    """Reads unlabelled examples on all cores, in the order of their ids."""
+    return ordered_map(lambda entry: read_example(entry, photos=photos), unlabelled_entries(photos))
+
+
+def read_example(
+    entry: Entry, *, photos: archives.Tree, labels: archives.Tree | None = None
+) -> Example:
+    """Reads and checks one example.
+
+    Args:
+        entry: What to read, of `entries` or `unlabelled_entries`.
+        photos: Where its photo lies.
+        labels: Where its mask lies, if it has one.
+
+    Returns:
+        The example; its group is the car. Without a mask, the mask is 255 everywhere.
+
+    Raises:
+        ArchiveError: If the photo or the mask cannot be decoded, the mask has more than one frame,
+            or their sizes differ.
+    """
+    jpeg, (width, height), renewed = _photo(photos.read(entry.image), _label(photos, entry.image))
+    if labels is None or not entry.mask:
+        mask = np.full((height, width), masks.UNKNOWN, np.uint8)
+    else:
+        mask = _mask(labels.read(entry.mask), _label(labels, entry.mask))
+        if mask.shape != (height, width):
+            raise archives.ArchiveError(
+                f"{_label(labels, entry.mask)} is {mask.shape[1]}×{mask.shape[0]}, its photo "
+                f"{width}×{height}. One of them was replaced; download them again."
+            )
+    return Example(id=entry.id, group=entry.group, image=jpeg, mask=mask, renewed=renewed)
+
+
+def draw(
+    folder: str | os.PathLike[str],
+    *,
+    examples: int,
+    seed: int,
+    unlabelled: int = 0,
+    size: tuple[int, int] = SIZE,
+    views: int = 16,
+    quality: Literal["high", "low"] = "high",
+    write: packing.Writer = packing.zips,
+) -> None:
+    """Draws cars in a studio: `train_hq` and `train_masks`, and `test_hq` if asked for.
+
+    A car has a body, a cabin with windows, wheels and a shadow, and is seen from all round. The
+    files depend on the arguments alone, byte for byte.
+
+    Args:
+        folder: Where; made if missing.
+        examples: How many photos with masks.
+        seed: Of all that is drawn.
+        unlabelled: How many photos without, of other cars.
+        size: (H, W) of each photo.
+        views: Of each car, from 1 to 16; the last car may have fewer.
+        quality: "low" draws `train` and `test`, of half the bytes, in place of `train_hq` and
+            `test_hq`.
+        write: How the files are to lie there, of `packing`.
+
+    Raises:
+        FileExistsError: If there is a source already; it is left as it is.
+        ValueError: If there is nothing to draw, or views are none or more than 16.
+    """
+    if examples < 1 or unlabelled < 0 or not 1 <= views <= turntable.VIEWS:
+        raise ValueError(
+            f"examples={examples}, unlabelled={unlabelled}, views={views}: draw at least one "
+            f"example, of 1 to {turntable.VIEWS} views a car."
+        )
+    train, test, level = _DRAWN[quality]
+
+    def drawn(place: tuple[int, int, bool]) -> list[packing.File]:
+        number, view, labelled = place
+        key, photo, mask = _drawing(number, view, seed=seed, size=size, level=level)
+        if not labelled:
+            return [(test, f"{test}/{key}.jpg", photo)]
+        return [
+            (train, f"{train}/{key}.jpg", photo),
+            ("train_masks", f"train_masks/{key}_mask.gif", mask),
+        ]
+
+    last = -(-examples // views)  # cars of the test come after those of the training
+    places = [
+        *((index // views, index % views, True) for index in range(examples)),
+        *((last + index // views, index % views, False) for index in range(unlabelled)),
+    ]
+    names = [train, "train_masks", *([test] if unlabelled else [])]
+    write(folder, names, itertools.chain.from_iterable(ordered_map(drawn, places)))
+
+
+def _named(
+    tree: archives.Tree, endings: str | tuple[str, ...], pattern: re.Pattern[str], form: str
+) -> dict[str, str]:
+    """The files of a tree by the id in their names."""
+    found: dict[str, str] = {}
+    for name in tree.names:
+        if not name.lower().endswith(endings):
+            continue
+        matched = pattern.fullmatch(name.rpartition("/")[2])
+        if not matched:
+            raise archives.ArchiveError(
+                f"{tree.label}: {name} is not called {form}; it is no source of carvana."
+            )
+        key = matched[1].lower()
+        if key in found:
+            raise archives.ArchiveError(
+                f"{tree.label}: {found[key]} and {name} are the same example. Remove one of them."
+            )
+        found[key] = name
+    if not found:
+        raise archives.ArchiveError(
+            f"{tree.label}: there is no {form} in it; it is no source of carvana."
+        )
+    return found
+
+
+def _label(tree: archives.Tree, name: str) -> str:
+    return f"{tree.label}: {name}"
+
+
+def _photo(data: bytes, name: str) -> tuple[bytes, tuple[int, int], str]:
+    """A photo's bytes, its (W, H), and why they are not the bytes given, if they are not."""
+    with images.opened(data, kind="JPEG", name=name) as image:
+        size, mode = image.size, image.mode
+        turn = image.getexif().get(ExifTags.Base.Orientation, 1)
+        turned = turn in range(2, 9)
+        if mode == "RGB" and not turned:
+            # An eighth of the size: all bytes are read, so a cut or damaged file is found, in a
+            # fifth of the time of decoding it in full.
+            image.draft("RGB", (size[0] // 8, size[1] // 8))
+            image.load()
+            return data, size, ""
+        upright = ImageOps.exif_transpose(image).convert("RGB")
+    buffer = io.BytesIO()
+    upright.save(buffer, "JPEG", quality=_RENEWED, subsampling=0)
+    return buffer.getvalue(), upright.size, f"EXIF orientation {turn}" if turned else f"mode {mode}"
+
+
+def _mask(data: bytes, name: str) -> np.ndarray:
+    """uint8 [H, W], 1 where the colour is nearer to white than to black."""
+    with images.opened(data, kind="GIF", name=name) as image:
+        frames = getattr(image, "n_frames", 1)
+        if frames != 1:
+            raise archives.ArchiveError(
+                f"{name} has {frames} frames; a mask has one. Save the right one alone."
+            )
+        image.load()
+    if image.mode == "P":  # the palette is looked at, not the picture: 3 times as fast
+        palette = np.reshape(image.getpalette("RGB") or [], (-1, 3)).mean(axis=-1)
+        levels = np.zeros(256)
+        levels[: len(palette)] = palette
+        brightest = levels[np.flatnonzero(image.histogram())].max()
+        return _is_white(levels, brightest)[np.asarray(image)]
+    grey = np.asarray(image.convert("RGB").convert("L"))
+    return _is_white(grey, grey.max())
+
+
+def _is_white(levels: np.ndarray, brightest: float) -> np.ndarray:
+    # 0 and 1 in place of 0 and 255 are what an array of classes becomes when saved as grey levels.
+    return (levels > (127 if brightest > 1 else 0)).astype(np.uint8)
+
+
+def _drawing(
+    number: int, view: int, *, seed: int, size: tuple[int, int], level: int
+) -> tuple[str, bytes, bytes]:
+    """The id, the JPEG and the GIF of one view of a car."""
+    subject = turntable.car(np.random.default_rng([seed, number]))
+    rng = np.random.default_rng([seed, number, view])
+    photo, mask = turntable.photograph(subject, view, size=size, rng=rng)
+    jpeg, gif = io.BytesIO(), io.BytesIO()
+    Image.fromarray(photo).save(jpeg, "JPEG", quality=level, subsampling="4:2:0")
+    indexed = Image.fromarray(mask).convert("P")
+    indexed.putpalette([0, 0, 0, 255, 255, 255])
+    indexed.info["version"] = b"89a"
+    indexed.save(gif, "GIF")
+    key = hashlib.sha256(f"{seed}/{number}".encode()).hexdigest()[:12]
+    return f"{key}_{view + 1:02}", jpeg.getvalue(), gif.getvalue()

@@ -1,0 +1,286 @@
+"""Street scenes beside their masks, in the layout of the Cityscapes Image Pairs.
+
+`train/<number>.jpg` and `val/<number>.jpg` are JPEGs of twice their height in width: on the left
+the photo, on the right the mask in the colours of Cityscapes, smeared by the compression. What is
+read is the photo as a PNG of the very pixels, and the class of each pixel that shows one.
+
+Source: https://www.kaggle.com/datasets/dansbecker/cityscapes-image-pairs; the classes and colours
+are those of cityscapesScripts, `labels.py`.
+"""
+
+import dataclasses
+import io
+import os
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import numpy as np
+from PIL import Image, JpegImagePlugin
+
+from segdata import archives, images, masks
+from segdata.parallel import ordered_map
+from segdata.sources import Example, packing, streets
+
+DOWNLOADS = ("cityscapes-image-pairs", "archive")
+"""What the download is called, by Kaggle's client and by a browser, without ".zip"."""
+
+FOLDER = "cityscapes_data"
+"""What is in it."""
+
+PALETTE = {
+    # The 19 classes that are scored, by their training ids.
+    "road": (128, 64, 128),
+    "sidewalk": (244, 35, 232),
+    "building": (70, 70, 70),
+    "wall": (102, 102, 156),
+    "fence": (190, 153, 153),
+    "pole": (153, 153, 153),
+    "traffic light": (250, 170, 30),
+    "traffic sign": (220, 220, 0),
+    "vegetation": (107, 142, 35),
+    "terrain": (152, 251, 152),
+    "sky": (70, 130, 180),
+    "person": (220, 20, 60),
+    "rider": (255, 0, 0),
+    "car": (0, 0, 142),
+    "truck": (0, 0, 70),
+    "bus": (0, 60, 100),
+    "train": (0, 80, 100),
+    "motorcycle": (0, 0, 230),
+    "bicycle": (119, 11, 32),
+    # The others, by their ids. The camera's own car, the frame and what stands still have the black
+    # of "unlabeled"; groups of poles and licence plates have the colours of poles and cars.
+    "unlabeled": (0, 0, 0),
+    "dynamic": (111, 74, 0),
+    "ground": (81, 0, 81),
+    "parking": (250, 170, 160),
+    "rail track": (230, 150, 140),
+    "guard rail": (180, 165, 180),
+    "bridge": (150, 100, 100),
+    "tunnel": (150, 120, 90),
+    "caravan": (0, 0, 90),
+    "trailer": (0, 0, 110),
+}
+CLASSES = tuple(PALETTE)
+"""The name of each class, by its number in the mask of `classes`."""
+
+# Of the real files' road, 97.2 % lie within 30 of its colour, and of all else 0.01 %; at 40 it is
+# 0.19 %, as bridge and wall are 50 away. Away from any border 99.9 % lie within 11.
+_RADIUS, _CLEAN = 30, 10
+
+_COLOURS = np.array(list(PALETTE.values()), np.uint8)
+_PAIR = re.compile(r"(?:.*/)?(train|val)/([0-9]+)\.jpe?g", re.IGNORECASE)
+_SIDE = 256  # of the drawn photos and all real ones, pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """Where one pair lies in its tree.
+
+    Attributes:
+        split: The folder it is in.
+        number: The number it is called by there.
+        image: The name of the file.
+    """
+
+    split: Literal["train", "val"]
+    number: int
+    image: str
+
+    @property
+    def id(self) -> str:
+        """Such as "train/1"; both folders count from 1."""
+        return f"{self.split}/{self.number}"
+
+
+def road(colours: np.ndarray) -> np.ndarray:
+    """Tells road from all else.
+
+    Args:
+        colours: uint8 [H, W, 3], a mask of Cityscapes.
+
+    Returns:
+        uint8 [H, W]: 1 on the road, 0 elsewhere, 255 where the colour is of no class or is smeared
+        between road and something else.
+    """
+    index, distance = masks.nearest_colour(colours, _COLOURS)
+    is_road = (index == CLASSES.index("road")).astype(np.uint8)
+    return masks.without_smears(is_road, distance, radius=_RADIUS, clean=_CLEAN)
+
+
+def classes(colours: np.ndarray) -> np.ndarray:
+    """Tells all classes apart.
+
+    Args:
+        colours: uint8 [H, W, 3], a mask of Cityscapes.
+
+    Returns:
+        uint8 [H, W], numbers of `CLASSES`; 255 where the colour is of no class or is smeared
+        between two.
+    """
+    index, distance = masks.nearest_colour(colours, _COLOURS)
+    return masks.without_smears(index, distance, radius=_RADIUS, clean=_CLEAN)
+
+
+def entries(tree: archives.Tree) -> list[Entry]:
+    """Lists the pairs, those of `train` first, by number; opens no image.
+
+    Raises:
+        ArchiveError: If there are none, one has another name, or one is there twice.
+    """
+    found: dict[str, Entry] = {}
+    for name in tree.names:
+        if not name.lower().endswith((".jpg", ".jpeg")):
+            continue
+        matched = _PAIR.fullmatch(name)
+        if not matched:
+            raise archives.ArchiveError(
+                f"{tree.label}: {name} is not called train/<number>.jpg or val/<number>.jpg; it is "
+                "no source of cityscapes_pairs."
+            )
+        split = "train" if matched[1].lower() == "train" else "val"
+        entry = Entry(split, int(matched[2]), name)
+        if entry.id in found:
+            raise archives.ArchiveError(
+                f"{tree.label}: {found[entry.id].image} and {name} are the same pair. "
+                "Remove one of them."
+            )
+        found[entry.id] = entry
+    if not found:
+        raise archives.ArchiveError(
+            f"{tree.label}: there is no train/<number>.jpg or val/<number>.jpg in it; it is no "
+            "source of cityscapes_pairs."
+        )
+    return sorted(found.values(), key=lambda entry: (entry.split, entry.number))
+
+
+def read(
+    tree: archives.Tree, *, label: Callable[[np.ndarray], np.ndarray] = road
+) -> Iterator[Example]:
+    """Reads pairs on all cores, those of `train` first, by number.
+
+    Args:
+        tree: Where they lie.
+        label: What makes classes of colours, `road` or `classes`.
+    """
+    return ordered_map(lambda entry: read_example(tree, entry, label=label), entries(tree))
+
+
+def read_example(
+    tree: archives.Tree, entry: Entry, *, label: Callable[[np.ndarray], np.ndarray] = road
+) -> Example:
+    """Reads and checks one pair.
+
+    The photo is a PNG of the pixels that a JPEG of the photo alone would decode to, with no colour
+    of the mask in its last column. A JPEG cut from the JPEG could keep its bytes only where the
+    seam is a multiple of 16 pixels, and encoding it again would lose what no mask can bring back.
+
+    Args:
+        tree: Where it lies.
+        entry: What to read, of `entries`.
+        label: What makes classes of colours, `road` or `classes`.
+
+    Returns:
+        The example; its group is its id.
+
+    Raises:
+        ArchiveError: If it cannot be decoded, is not RGB, or its width is odd.
+    """
+    photo, colours = _halves(tree.read(entry.image), f"{tree.label}: {entry.image}")
+    return Example(
+        id=entry.id,
+        group=entry.id,
+        image=images.png(Image.fromarray(photo), strategy=zlib.Z_RLE),
+        mask=label(colours),
+    )
+
+
+def scene(index: int, *, seed: int) -> streets.Scene:
+    """What `draw` draws as its index-th pair, from 0: the photo, and the true classes."""
+    rng = np.random.default_rng([seed, index])
+    numbers = {name: number for number, name in enumerate(CLASSES)}
+    return streets.scene(numbers, side=_SIDE, rng=rng)
+
+
+def draw(
+    folder: str | os.PathLike[str],
+    *,
+    examples: int,
+    seed: int,
+    quality_range: tuple[int, int] = (75, 95),
+    write: packing.Writer = packing.zips,
+) -> None:
+    """Draws streets beside their masks, as the client downloads them; a seventh are in `val`.
+
+    The files depend on the arguments alone, byte for byte.
+
+    Args:
+        folder: Where; made if missing.
+        examples: How many pairs, of both folders together.
+        seed: Of all that is drawn.
+        quality_range: Lowest and highest JPEG quality.
+        write: How the files are to lie there, of `packing`.
+
+    Raises:
+        FileExistsError: If there is a source already; it is left as it is.
+        ValueError: If there is nothing to draw, or no JPEG has such a quality.
+    """
+    low, high = quality_range
+    if examples < 1 or not 1 <= low <= high <= 100:
+        raise ValueError(
+            f"examples={examples}, quality_range={quality_range}: draw at least one example, of "
+            "qualities from 1 to 100."
+        )
+    train = examples - examples // 7
+
+    def drawn(index: int) -> packing.File:
+        quality = int(np.random.default_rng([seed, index, 1]).integers(low, high + 1))
+        place = f"train/{index + 1}" if index < train else f"val/{index - train + 1}"
+        return DOWNLOADS[0], f"{FOLDER}/{place}.jpg", _pair(scene(index, seed=seed), quality)
+
+    write(folder, DOWNLOADS[:1], ordered_map(drawn, range(examples)))
+
+
+def _halves(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Photo and mask, uint8 [H, W/2, 3] each."""
+    with images.opened(data, kind="JPEG", name=name) as image:
+        if image.mode != "RGB" or image.width % 2:
+            raise archives.ArchiveError(
+                f"{name} is {image.mode} of {image.width}×{image.height}; a pair is RGB and of an "
+                "even width, half photo and half mask. Download it again."
+            )
+        pixels = np.array(image)
+        seam = image.width // 2
+        halved = JpegImagePlugin.get_sampling(image) in (1, 2)  # 4:2:2 and 4:2:0
+    if halved and seam % 2 == 0:
+        with images.opened(data, kind="JPEG", name=name) as image:
+            image.draft("YCbCr", image.size)
+            pixels[:, seam - 1 : seam + 1] = _unblended(np.array(image)[:, seam - 1 : seam + 1])
+    return pixels[:, :seam], pixels[:, seam:]
+
+
+def _unblended(columns: np.ndarray) -> np.ndarray:
+    """The RGB of the two columns at the seam without each other's colour.
+
+    Where colour has half the resolution, a decoder makes it up as three quarters of the nearer and
+    one quarter of the farther sample. Of two neighbours so blended both samples can be had back.
+
+    Args:
+        columns: uint8 [H, 2, 3], YCbCr.
+
+    Returns:
+        uint8 [H, 2, 3].
+    """
+    colour = columns[..., 1:].astype(np.int16)
+    apart = np.clip((3 * colour - colour[:, ::-1] + 1) // 2, 0, 255).astype(np.uint8)
+    whole = np.concatenate([columns[..., :1], apart], axis=-1)
+    return np.array(Image.fromarray(whole, "YCbCr").convert("RGB"))
+
+
+def _pair(drawn: streets.Scene, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    both = np.concatenate([drawn.photo, _COLOURS[drawn.labels]], axis=1)
+    Image.fromarray(both).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
+    return buffer.getvalue()

@@ -1,0 +1,75 @@
+"""Drawn files put on disk the ways that real downloads lie there.
+
+Each way takes the folder, the names of the archives without ".zip", and the files as they are
+drawn: the name of the archive, the name in it, the bytes. None writes over what is there.
+"""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+
+File = tuple[str, str, bytes]
+Writer = Callable[[str | os.PathLike[str], Sequence[str], Iterable[File]], None]
+
+
+def folders(folder: str | os.PathLike[str], archives: Sequence[str], files: Iterable[File]) -> None:
+    """As unpacked: a folder for each archive.
+
+    Raises:
+        FileExistsError: If a folder or a zip of that name is there.
+    """
+    folder = _empty(folder, archives)
+    for archive, name, data in files:
+        path = folder / archive / name.removeprefix(f"{archive}/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def zips(folder: str | os.PathLike[str], archives: Sequence[str], files: Iterable[File]) -> None:
+    """As downloaded one by one: a zip for each archive.
+
+    Raises:
+        FileExistsError: If a folder or a zip of that name is there.
+    """
+    folder = _empty(folder, archives)
+    with contextlib.ExitStack() as stack:
+        packed = {
+            archive: stack.enter_context(zipfile.ZipFile(folder / f"{archive}.zip", "w"))
+            for archive in archives
+        }
+        for archive, name, data in files:
+            packed[archive].writestr(zipfile.ZipInfo(name), data)  # dated 1980, always
+
+
+def zip_of_zips(
+    folder: str | os.PathLike[str], archives: Sequence[str], files: Iterable[File], *, name: str
+) -> None:
+    """As downloaded at once: one zip, `name`.zip, that holds a zip for each archive.
+
+    Raises:
+        FileExistsError: If a folder or a zip of that name, or of an archive's, is there.
+    """
+    folder = _empty(folder, [name, *archives])
+    with tempfile.TemporaryDirectory(dir=folder) as apart:
+        zips(apart, archives, files)
+        with zipfile.ZipFile(folder / f"{name}.zip", "w") as outer:
+            for archive in archives:
+                inner = zipfile.ZipInfo(f"{archive}.zip")
+                with (
+                    pathlib.Path(apart, inner.filename).open("rb") as source,
+                    outer.open(inner, "w", force_zip64=True) as copy,
+                ):
+                    shutil.copyfileobj(source, copy, 1 << 20)
+
+
+def _empty(folder: str | os.PathLike[str], archives: Sequence[str]) -> pathlib.Path:
+    folder = pathlib.Path(folder)
+    for path in (folder / name for archive in archives for name in (archive, f"{archive}.zip")):
+        if path.exists():
+            raise FileExistsError(f"{path} exists; draw into another folder or remove it.")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,136 @@
+"""What holds of every builder; what is particular to one is tested with it."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+import segdata.datasets  # noqa: F401 - registers the builders
+from segdata import builder
+
+ROOT = pathlib.Path(__file__).parents[1]
+NAMES = ["carvana", "cityscapes_pairs", "dsb2018"]
+
+
+def build(
+    config: str, manual_dir: pathlib.Path, data_dir: pathlib.Path, **options
+) -> tfds.core.DatasetBuilder:
+    built = tfds.builder(config, data_dir=data_dir)
+    built.download_and_prepare(
+        download_config=tfds.download.DownloadConfig(manual_dir=manual_dir, **options)
+    )
+    return built
+
+
+def files(folder: pathlib.Path) -> dict[str, bytes]:
+    """Every file's bytes by name, without the name that the builder's module was loaded under."""
+    found = {}
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = pathlib.Path(parent, name)
+            data = path.read_bytes()
+            if name == "dataset_info.json":
+                info = json.loads(data)
+                assert info.pop("moduleName").endswith("_dataset_builder")
+                data = json.dumps(info).encode()
+            found[path.relative_to(folder).as_posix()] = data
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_dataset_larger_than_a_few_shards_has_some_and_they_are_the_same_again(
+    tmp_path, manual_dirs, name, monkeypatch
+):
+    monkeypatch.setattr(builder.Shards, "min_shard_size", 8_000)
+    for place in "ab":
+        built = build(name, manual_dirs[name], tmp_path / place)
+        assert built.info.splits["train"].num_shards > 1
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+
+
+def test_a_number_of_shards_that_is_asked_for_is_kept(tmp_path, manual_dirs):
+    built = build("carvana", manual_dirs["carvana"], tmp_path, num_shards=3)
+    assert built.info.splits["train"].num_shards == 3
+
+
+def test_shards_hold_8_mib_or_more_and_an_example_at_least():
+    assert builder.Shards().get_number_shards(15 << 20, 100) == 1
+    assert builder.Shards().get_number_shards(33 << 20, 100) == 4
+    assert builder.Shards().get_number_shards(33 << 20, 3) == 2
+    assert builder.Shards(num_shards=7).get_number_shards(33 << 20, 100) == 7
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_archive_that_is_missing_is_explained_in_three_lines(tmp_path, name):
+    (tmp_path / "manual").mkdir()
+    (tmp_path / "manual" / "readme.txt").write_text("nothing of use")
+    with pytest.raises(FileNotFoundError, match="is built from") as caught:
+        build(name, tmp_path / "manual", tmp_path / "data")
+    what, access, how = str(caught.value).splitlines()
+    assert str(tmp_path / "manual") in what
+    assert ".zip" in what
+    assert "kaggle.com/settings" in access
+    assert f"segdata fetch {name}" in how
+    assert not list((tmp_path / "data").glob(f"{name}/*/1.0.0"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_python_readers_see_what_tensorflow_sees(tmp_path, manual_dirs, name):
+    built: Any = build(name, manual_dirs[name], tmp_path / "tf")
+    config = tfds.download.DownloadConfig(manual_dir=manual_dirs[name])
+    source: Any = tfds.data_source(
+        name,
+        split="train",
+        data_dir=tmp_path / "python",
+        builder_kwargs={"file_format": "array_record"},
+        download_and_prepare_kwargs={"download_config": config},
+    )
+    found = {example["id"].decode(): example for example in source}
+    read = tfds.ReadConfig(try_autocache=False)
+    expected = list(tfds.as_numpy(built.as_dataset(split="train", read_config=read)))
+    assert len(found) == len(expected) > 1
+    for example in expected:
+        same = found[example["id"].decode()]
+        np.testing.assert_array_equal(example["mask"], same["mask"])
+        np.testing.assert_array_equal(example["image"], same["image"])
+        assert example["group"] == same["group"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_built_dataset_is_read_without_this_package(tmp_path, manual_dirs, name):
+    built: Any = build(name, manual_dirs[name], tmp_path)
+    assert "segdata" not in (pathlib.Path(built.data_dir) / "features.json").read_text()
+    plain: Any = tfds.builder_from_directory(built.data_dir)
+    assert plain.info.splits["train"].num_examples == built.info.splits["train"].num_examples
+    read = tfds.ReadConfig(try_autocache=False)
+    for ours, theirs in zip(
+        tfds.as_numpy(built.as_dataset(split="train", read_config=read)),
+        tfds.as_numpy(plain.as_dataset(split="train", read_config=read)),
+        strict=True,
+    ):
+        assert ours["image"].shape == theirs["image"].shape
+        np.testing.assert_array_equal(ours["mask"], theirs["mask"])
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", ["carvana", "cityscapes_pairs"])
+def test_every_way_to_build_makes_the_same_files_in_any_process(tmp_path, manual_dirs, name):
+    tfds_command = [sys.executable, "-m", "tensorflow_datasets.scripts.cli.main", "build"]
+    commands = {
+        "folder": [*tfds_command, str(ROOT / "segdata" / "datasets" / name)],
+        "imports": [*tfds_command, name, "--imports", "segdata.datasets"],
+        "segdata": [sys.executable, "-c", "import segdata.cli as c; c.main()", "build", name],
+    }
+    for way, command in commands.items():
+        paths = ["--manual_dir", str(manual_dirs[name]), "--data_dir", str(tmp_path / way)]
+        subprocess.run([*command, *paths], check=True, capture_output=True, cwd=ROOT)
+    first, *others = (files(tmp_path / way) for way in commands)
+    assert any(".tfrecord-" in file for file in first)
+    for other in others:
+        assert other == first
