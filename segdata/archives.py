@@ -63,6 +63,18 @@ class Tree:
             case member:
                 return b"".join(_chunks(member, f"{self.label}: {name}"))
 
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """A file's bytes piece by piece, checked as they pass; nothing larger is held."""
+        match self.files.get(name):
+            case pathlib.Path() as path:
+                with path.open("rb") as file:
+                    while piece := file.read(_CHUNK):
+                        yield piece
+            case _Member() as member:
+                yield from _chunks(member, f"{self.label}: {name}")
+            case None:
+                raise ArchiveError(f"{self.label}: there is no file {name!r}.")
+
     def sub(self, name: str) -> "Tree":
         """The tree inside a folder or a zip of this tree.
 

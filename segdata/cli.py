@@ -1,6 +1,7 @@
 """The command `segdata`: fetches and draws sources, builds datasets."""
 
 import dataclasses
+import json
 import logging
 import pathlib
 import sys
@@ -59,12 +60,67 @@ class Doctor:
     """The builder's config that it is for, as with fetch."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Audit:
+    """Says what is wrong with a dataset; exits with 1 where training would suffer from it."""
+
+    name: str = simple_parsing.field(positional=True, metavar="NAME")
+    """A built dataset, with a config where wanted; with --manual_dir, a raw source."""
+    data_dir: pathlib.Path | None = None
+    """Where the dataset was built; TFDS's default if not given."""
+    manual_dir: pathlib.Path | None = None
+    """Look at the raw archives in this folder instead."""
+    json: str = ""
+    """A file for the report as JSON; - for the standard output, and no table."""
+    html: str = ""
+    """A file for the report as one page, with the worst examples as pictures."""
+
+    def __post_init__(self) -> None:
+        if self.data_dir and self.manual_dir:
+            raise ValueError(
+                "--data_dir is for what was built, --manual_dir for raw archives; give one of them."
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Show:
+    """Draws a contact sheet of examples with their masks over them."""
+
+    name: str = simple_parsing.field(positional=True, metavar="NAME")
+    """A built dataset, with a config where wanted."""
+    to: pathlib.Path
+    """The PNG to write."""
+    split: str = "train"
+    """A TFDS split."""
+    augment: bool = False
+    """Below each example, what a mild augmentation makes of it in three epochs."""
+    count: int = 16
+    """How many examples, the first of the split."""
+    seed: int = 0
+    """Of the augmentation."""
+    data_dir: pathlib.Path | None = None
+    """Where the dataset was built; TFDS's default if not given."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.count <= 1000:
+            raise ValueError(f"--count {self.count}: a sheet holds 1 to 1,000 examples.")
+        if self.to.suffix.lower() != ".png":
+            raise ValueError(f"--to {self.to}: a sheet is a PNG; end the name in .png.")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     return console.run(
         "segdata",
         "Raw archives to segmentation datasets.",
-        {"fetch": _fetch, "doctor": _doctor, "draw": _draw, "build": _build},
+        {
+            "fetch": _fetch,
+            "doctor": _doctor,
+            "draw": _draw,
+            "build": _build,
+            "audit": _audit,
+            "show": _show,
+        },
         sys.argv[1:] if argv is None else argv,
     )
 
@@ -133,3 +189,53 @@ def _build(argv: Sequence[str]) -> None:
         raise ValueError(str(error)) from error
     finally:
         logging.disable(logging.NOTSET)
+
+
+def _audit(argv: Sequence[str]) -> int:
+    """Check a built dataset or a raw archive, example by example."""
+    settings = console.parse(Audit, argv, prog="segdata audit")
+    from segdata import audit, audit_page, examples, raw
+
+    if settings.manual_dir:
+        collection = raw.collection(settings.name, manual_dir=settings.manual_dir)
+    else:
+        with console.quiet_start():
+            collection = examples.built(settings.name, data_dir=settings.data_dir)
+            next(collection.stream(), None)  # reading is loud the first time
+    import tqdm
+
+    report = audit.audit(
+        collection,
+        watch=lambda items: tqdm.tqdm(
+            items, "Reading", collection.count, unit=" examples", leave=False
+        ),
+    )
+    if settings.json:
+        text = json.dumps(audit.to_json(report), indent=1, ensure_ascii=False)
+        if settings.json == "-":
+            print(text)
+        else:
+            pathlib.Path(settings.json).write_text(text, encoding="utf-8")
+    if settings.json != "-":
+        print(audit.table(report))
+    if settings.html:
+        pathlib.Path(settings.html).write_text(
+            audit_page.page(report, collection), encoding="utf-8"
+        )
+    return 0 if report.sound else 1
+
+
+def _show(argv: Sequence[str]) -> None:
+    """Draw a contact sheet of a built dataset, masks over images."""
+    settings = console.parse(Show, argv, prog="segdata show")
+    with console.quiet_start():
+        from segdata import examples, sheet
+
+    with console.quiet_start():  # the first compilation is loud too
+        sheet.of(
+            examples.built(settings.name, data_dir=settings.data_dir, split=settings.split),
+            count=settings.count,
+            augment=sheet.MILD if settings.augment else None,
+            seed=settings.seed,
+        ).save(settings.to)
+    print(f"{settings.to}: the first {settings.count:,} examples of {settings.split}.")

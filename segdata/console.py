@@ -26,6 +26,7 @@ _NOISE = re.compile(
     r"cudart_stub|cuda_platform|computation_placer|cuda_executor|cpu_feature_guard|port\.cc"
     r"|Unable to register cu|All log messages before absl|rebuild TensorFlow with"
     r"|oneDNN custom operations are on|TF_ENABLE_ONEDNN_OPTS|service\.cc|device_compiler\.h"
+    r"|tf_record_dataset_op\.cc|dump_mlir_util\.cc|`FeatureConnector\.dtype` is deprecated"
 )
 
 

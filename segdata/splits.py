@@ -8,9 +8,8 @@ nothing but two small values is kept. No file, no format and no data set is know
 import collections
 import dataclasses
 import hashlib
-import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -131,11 +130,23 @@ def assign(
 
 def _near_pairs(
     buckets: Iterable[Sequence[str]], hashes: Mapping[str, int], distance: int
-) -> Iterable[tuple[str, str]]:
+) -> Iterator[tuple[str, str]]:
+    """Pairs that tie each bucket's near hashes together, one pair fewer than there are hashes.
+
+    Views of one scene are all near to each other; naming every pair of 100,000 would take hours.
+    """
     for keys in buckets:
-        for a, b in itertools.combinations(keys, 2):
-            if (hashes[a] ^ hashes[b]).bit_count() <= distance:
-                yield a, b
+        looks = np.array([hashes[key] for key in keys], np.uint64)
+        rest = np.arange(len(keys))
+        while len(rest) > 1:
+            reached, rest = [int(rest[0])], rest[1:]
+            while reached:
+                here = reached.pop()
+                near = np.bitwise_count(looks[rest] ^ looks[here]) <= distance
+                found: list[int] = rest[near].tolist()
+                yield from ((keys[here], keys[there]) for there in found)
+                reached += found
+                rest = rest[~near]
 
 
 def _fitting(groups: Sequence[str], sizes: Mapping[str, int], *, room: int) -> set[str]:

@@ -246,3 +246,16 @@ def test_a_source_is_found_wherever_unpacking_left_it(tmp_path, layout):
     assert found is not None
     assert found.read("x") == b"x"
     assert archives.find(tmp_path, "absent", within=["other", "outer"]) is None
+
+
+def test_pieces_are_the_bytes_and_checked_alike(tmp_path):
+    data = random.Random(1).randbytes(3 << 20)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("b", data)
+    (tmp_path / "c").write_bytes(data)
+    packed, folder = archives.open(tmp_path / "a.zip"), archives.open(tmp_path)
+    for pieces in (list(packed.chunks("b")), list(folder.chunks("c"))):
+        assert b"".join(pieces) == data
+        assert max(map(len, pieces)) <= 1 << 20
+    with pytest.raises(archives.ArchiveError, match="there is no file 'x'"):
+        next(packed.chunks("x"))

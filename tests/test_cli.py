@@ -68,7 +68,10 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["paint"], "'paint' is not a command; the commands are fetch, doctor, draw, build"),
+        (
+            ["paint"],
+            "'paint' is not a command; the commands are fetch, doctor, draw, build, audit, show",
+        ),
         (
             ["fetch", "cats", "--to", "x"],
             "there is no source 'cats'; fetch carvana, cityscapes_pairs",

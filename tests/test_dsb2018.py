@@ -1,7 +1,9 @@
 import io
 import pathlib
+import shutil
 import struct
 import time
+import zipfile
 import zlib
 
 import numpy as np
@@ -244,3 +246,19 @@ def _png16(pixels: np.ndarray) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
     body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body
+
+
+def test_a_survey_lists_what_is_whole_and_names_the_rest(drawn_dsb2018, tmp_path):
+    with zipfile.ZipFile(drawn_dsb2018 / "stage1_train.zip") as archive:
+        archive.extractall(tmp_path / "stage1_train")
+    lone, two, bare, *whole = sorted(path.name for path in (tmp_path / "stage1_train").iterdir())
+    shutil.rmtree(tmp_path / "stage1_train" / lone / "images")
+    (tmp_path / "stage1_train" / two / "images" / "second.png").write_bytes(b"")
+    shutil.rmtree(tmp_path / "stage1_train" / bare / "masks")
+    entries, faults = dsb2018.survey(archives.open(tmp_path / "stage1_train"))
+    assert [entry.id for entry in entries] == [bare, *whole]
+    assert entries[0].masks == ()
+    assert faults == {
+        lone: "0 images; each example has one",
+        two: "2 images; each example has one",
+    }

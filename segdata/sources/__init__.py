@@ -7,6 +7,12 @@ import dataclasses
 
 import numpy as np
 
+from segdata import archives
+
+
+class SizeMismatchError(archives.ArchiveError):
+    """An image and a mask that are not of one size."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Example:

@@ -22,7 +22,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from segdata import archives, images, masks
 from segdata.parallel import ordered_map
-from segdata.sources import Example, packing, turntable
+from segdata.sources import Example, SizeMismatchError, packing, turntable
 
 COMPETITION = "carvana-image-masking-challenge"
 SIZE = (1280, 1918)
@@ -92,6 +92,24 @@ def unlabelled_entries(photos: archives.Tree) -> list[Entry]:
     return [Entry(key, found[key]) for key in sorted(found)]
 
 
+def survey(photos: archives.Tree, labels: archives.Tree) -> tuple[list[Entry], dict[str, str]]:
+    """Lists the labelled examples that can be read, and says what is wrong with the rest.
+
+    Returns:
+        The entries, sorted by id, and example id or file name to fault.
+
+    Raises:
+        ArchiveError: If it is no such source at all.
+    """
+    found, faults = _matched(photos, (".jpg", ".jpeg"), _PHOTO, "<12 hex digits>_<view>.jpg")
+    gifs, more = _matched(labels, ".gif", _MASK, "<car>_<view>_mask.gif")
+    faults |= more
+    faults |= {key: f"{found[key]} has no mask" for key in sorted(found.keys() - gifs.keys())}
+    faults |= {key: f"{gifs[key]} has no photo" for key in sorted(gifs.keys() - found.keys())}
+    both = sorted(found.keys() & gifs.keys())
+    return [Entry(key, found[key], gifs[key]) for key in both], faults
+
+
 def read(photos: archives.Tree, labels: archives.Tree) -> Iterator[Example]:
     """Reads labelled examples on all cores, in the order of their ids."""
     return ordered_map(
@@ -127,7 +145,7 @@ def read_example(
     else:
         mask = _mask(labels.read(entry.mask), _label(labels, entry.mask))
         if mask.shape != (height, width):
-            raise archives.ArchiveError(
+            raise SizeMismatchError(
                 f"{_label(labels, entry.mask)} is {mask.shape[1]}×{mask.shape[0]}, its photo "
                 f"{width}×{height}. One of them was replaced; download them again."
             )
@@ -195,26 +213,33 @@ def _named(
     tree: archives.Tree, endings: str | tuple[str, ...], pattern: re.Pattern[str], form: str
 ) -> dict[str, str]:
     """The files of a tree by the id in their names."""
+    found, faults = _matched(tree, endings, pattern, form)
+    for fault in faults.values():
+        raise archives.ArchiveError(f"{tree.label}: {fault}")
+    return found
+
+
+def _matched(
+    tree: archives.Tree, endings: str | tuple[str, ...], pattern: re.Pattern[str], form: str
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The same, and what is wrong with other files, by name."""
     found: dict[str, str] = {}
+    faults: dict[str, str] = {}
     for name in tree.names:
         if not name.lower().endswith(endings):
             continue
         matched = pattern.fullmatch(name.rpartition("/")[2])
         if not matched:
-            raise archives.ArchiveError(
-                f"{tree.label}: {name} is not called {form}; it is no source of carvana."
-            )
-        key = matched[1].lower()
-        if key in found:
-            raise archives.ArchiveError(
-                f"{tree.label}: {found[key]} and {name} are the same example. Remove one of them."
-            )
-        found[key] = name
-    if not found:
+            faults[name] = f"{name} is not called {form}; it is no source of carvana."
+        elif (key := matched[1].lower()) in found:
+            faults[name] = f"{found[key]} and {name} are the same example. Remove one of them."
+        else:
+            found[key] = name
+    if not found and not faults:
         raise archives.ArchiveError(
             f"{tree.label}: there is no {form} in it; it is no source of carvana."
         )
-    return found
+    return found, faults
 
 
 def _label(tree: archives.Tree, name: str) -> str:

@@ -130,30 +130,44 @@ def entries(tree: archives.Tree) -> list[Entry]:
     Raises:
         ArchiveError: If there are none, one has another name, or one is there twice.
     """
+    found, faults = survey(tree)
+    for fault in faults.values():
+        raise archives.ArchiveError(f"{tree.label}: {fault}")
+    return found
+
+
+def survey(tree: archives.Tree) -> tuple[list[Entry], dict[str, str]]:
+    """Lists the pairs, as `entries` does, and says what is wrong with other files, by name.
+
+    Raises:
+        ArchiveError: If it is no such source at all.
+    """
     found: dict[str, Entry] = {}
+    faults: dict[str, str] = {}
     for name in tree.names:
         if not name.lower().endswith((".jpg", ".jpeg")):
             continue
         matched = _PAIR.fullmatch(name)
         if not matched:
-            raise archives.ArchiveError(
-                f"{tree.label}: {name} is not called train/<number>.jpg or val/<number>.jpg; it is "
-                "no source of cityscapes_pairs."
+            faults[name] = (
+                f"{name} is not called train/<number>.jpg or val/<number>.jpg; it is no source of "
+                "cityscapes_pairs."
             )
+            continue
         split = "train" if matched[1].lower() == "train" else "val"
         entry = Entry(split, int(matched[2]), name)
         if entry.id in found:
-            raise archives.ArchiveError(
-                f"{tree.label}: {found[entry.id].image} and {name} are the same pair. "
-                "Remove one of them."
+            faults[name] = (
+                f"{found[entry.id].image} and {name} are the same pair. Remove one of them."
             )
-        found[entry.id] = entry
-    if not found:
+        else:
+            found[entry.id] = entry
+    if not found and not faults:
         raise archives.ArchiveError(
             f"{tree.label}: there is no train/<number>.jpg or val/<number>.jpg in it; it is no "
             "source of cityscapes_pairs."
         )
-    return sorted(found.values(), key=lambda entry: (entry.split, entry.number))
+    return sorted(found.values(), key=lambda entry: (entry.split, entry.number)), faults
 
 
 def read(

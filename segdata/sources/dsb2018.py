@@ -23,7 +23,7 @@ from scipy import ndimage
 
 from segdata import archives, images, masks
 from segdata.parallel import ordered_map
-from segdata.sources import Example, packing
+from segdata.sources import Example, SizeMismatchError, packing
 
 # (H, W) of nearly all real images, about as often as they occur.
 _SIZES = (*4 * [(256, 256)], (256, 320), (360, 360), (520, 696))
@@ -67,6 +67,25 @@ def unlabelled_entries(tree: archives.Tree) -> list[Entry]:
         ArchiveError: If there are none, or a folder has no image.
     """
     return [dataclasses.replace(entry, masks=()) for entry in _entries(tree)]
+
+
+def survey(tree: archives.Tree) -> tuple[list[Entry], dict[str, str]]:
+    """Lists what can be read, labelled or not, and says what is wrong with the rest.
+
+    Returns:
+        The entries, sorted by id, and example id to fault. An image without masks is no fault.
+
+    Raises:
+        ArchiveError: If it is no such source at all.
+    """
+    photos, objects = _files(tree)
+    faults = {
+        key: f"{len(photos[key])} images; each example has one"
+        for key in sorted(photos.keys() | objects.keys())
+        if len(photos[key]) != 1
+    }
+    good = sorted(photos.keys() - faults.keys())
+    return [Entry(key, photos[key][0], tuple(objects[key])) for key in good], faults
 
 
 def read(tree: archives.Tree) -> Iterator[Example]:
@@ -123,7 +142,7 @@ def read_example(tree: archives.Tree, entry: Entry) -> Example:
             shape=shape,
         )
     except ValueError as error:
-        raise archives.ArchiveError(f"{tree.label}: {entry.id}: {error}") from error
+        raise SizeMismatchError(f"{tree.label}: {entry.id}: {error}") from error
     return dataclasses.replace(
         example, mask=merged.mask, instances=merged.labels, overlap=merged.contested
     )
@@ -156,6 +175,16 @@ def draw_zips(
 
 
 def _entries(tree: archives.Tree) -> list[Entry]:
+    found, faults = survey(tree)
+    for key, fault in faults.items():
+        raise archives.ArchiveError(
+            f"{tree.label}: {key} has {fault}. Unpack it again, or give the zip itself."
+        )
+    return found
+
+
+def _files(tree: archives.Tree) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """The names of images and of masks, by example."""
     photos = collections.defaultdict[str, list[str]](list)
     objects = collections.defaultdict[str, list[str]](list)
     for name in tree.names:
@@ -169,13 +198,7 @@ def _entries(tree: archives.Tree) -> list[Entry]:
         raise archives.ArchiveError(
             f"{tree.label}: there is no <id>/images/<id>.png in it; it is no source of dsb2018."
         )
-    for key in sorted(photos.keys() | objects.keys()):
-        if len(photos[key]) != 1:
-            raise archives.ArchiveError(
-                f"{tree.label}: {key} has {len(photos[key])} images; each has one. "
-                "Unpack it again, or give the zip itself."
-            )
-    return [Entry(key, photos[key][0], tuple(objects[key])) for key in sorted(photos)]
+    return photos, objects
 
 
 def _decode(data: bytes, tree: archives.Tree, name: str) -> Image.Image:

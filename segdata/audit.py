@@ -1,0 +1,327 @@
+"""What is wrong with a dataset, example by example.
+
+Each example is read once and leaves a small summary: sizes, counts of classes, hashes. The checks
+of `segdata.checks` look at the summaries alone, so memory grows by some hundred bytes an example.
+Where examples come from is not known here.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import io
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from segdata import checks, masks, parallel, rle, splits
+from segdata.evidence import SPECK, Case, Damage, Disagreement, Finding, Summary, tell
+from segdata.examples import Collection, Pending
+from segdata.sources import SizeMismatchError
+
+DAMAGE = (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError)
+"""What reading a damaged example raises: sources their own errors, Pillow all of these."""
+
+_MEASURED = 200  # of the masks that disagree with a table, how many are compared pixel by pixel
+_ROWS = {
+    "only_ground": "empty masks",
+    "no_ground": "full masks",
+    "unlabelled": "without labels",
+    "objects": "objects",
+    "overlapping": "with overlaps",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """What an audit found.
+
+    Attributes:
+        name: What was audited.
+        place: Where it lies.
+        classes: The name of each class id.
+        summaries: What is kept of each example that could be read, in order.
+        damages: What could not be read.
+        findings: What is worth a word, the gravest first.
+        notes: What the dataset's making recorded.
+    """
+
+    name: str
+    place: str
+    classes: tuple[str, ...]
+    summaries: tuple[Summary, ...]
+    damages: tuple[Damage, ...]
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def sound(self) -> bool:
+        """Whether training would suffer from nothing that was found."""
+        return not any(finding.severity == "error" for finding in self.findings)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The names of the splits, in order."""
+        return tuple(dict.fromkeys(item.split for item in (*self.summaries, *self.damages)))
+
+
+def audit(
+    collection: Collection, *, watch: Callable[[Iterable], Iterable] = lambda items: items
+) -> Report:
+    """Reads every example once, on all cores, and checks what is left of them.
+
+    Args:
+        collection: The examples.
+        watch: Passes the summaries on one by one, such as a progress bar.
+
+    Raises:
+        ValueError: If there are no examples.
+    """
+    seen = list(watch(parallel.ordered_map(summarise, collection.stream())))
+    damages = [Damage(*fault) for fault in collection.faults]
+    damages += [item for item in seen if isinstance(item, Damage)]
+    summaries = [item for item in seen if isinstance(item, Summary)]
+    if not summaries and not damages:
+        raise ValueError(f"{collection.name} in {collection.place} holds no examples.")
+    return Report(
+        name=collection.name,
+        place=collection.place,
+        classes=collection.classes,
+        summaries=tuple(summaries),
+        damages=tuple(damages),
+        findings=checks.run(
+            summaries, damages, classes=collection.classes, tables=_compared(collection, summaries)
+        ),
+        notes=collection.notes,
+    )
+
+
+def summarise(pending: Pending) -> Summary | Damage:
+    """Reads an example and keeps little of it."""
+    try:
+        example = pending.read()
+        with Image.open(io.BytesIO(example.image)) as opened:
+            mode = f"{opened.format} {opened.mode}"
+            image = opened.convert("RGB")
+        if pending.original:
+            with Image.open(io.BytesIO(pending.original())) as opened:
+                mode = f"{opened.format} {opened.mode}"
+        counts = np.bincount(example.mask.ravel())
+    except SizeMismatchError as error:
+        return Damage(pending.split, pending.id, str(error), mismatch=True)
+    except DAMAGE as error:
+        return Damage(pending.split, pending.id, str(error))
+    values = np.flatnonzero(counts)
+    areas = None if example.instances is None else np.bincount(example.instances.ravel())[1:]
+    return Summary(
+        split=pending.split,
+        id=example.id,
+        group=example.group,
+        mode=mode,
+        size=(image.height, image.width),
+        mask_size=(example.mask.shape[0], example.mask.shape[1]),
+        counts=dict(zip(values.tolist(), counts[values].tolist(), strict=True)),
+        pixels=_digest(np.asarray(image)),
+        foreground=_digest(_foreground(example.mask)),
+        mask=_digest(example.mask),
+        look=splits.look(image).hash,
+        flat=all(low == high for low, high in _extrema(image)),
+        objects=None if areas is None else int(np.count_nonzero(areas)),
+        specks=0 if areas is None else int(np.count_nonzero((areas > 0) & (areas < SPECK))),
+        overlap=example.overlap,
+    )
+
+
+def table(report: Report) -> str:
+    """The report as text: figures of each split, then the findings."""
+    grid = [["", *report.splits], *([name, *cells] for name, cells in figures(report).items())]
+    widths = [max(len(line[i]) for line in grid) for i in range(len(grid[0]))]
+    lines = [f"{report.name} in {report.place}", ""]
+    for first, *others in grid:
+        cells = [text.rjust(width) for text, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
+    lines += [""] if report.notes else []
+    lines += report.notes
+    for finding in report.findings:
+        lines += ["", f"{finding.severity.upper():7}  {finding.what}", f"{'':9}{finding.do}"]
+        lines += [f"{'':9}- {text}" for text in _told(finding.cases, most=5)]
+    return "\n".join([*lines, "", verdict(report)])
+
+
+def verdict(report: Report) -> str:
+    """One sentence."""
+    counts = collections.Counter(finding.severity for finding in report.findings)
+    told = ", ".join(
+        f"{counts[severity]} {severity}{'' if counts[severity] == 1 else 's'}"
+        for severity in ("error", "warning", "note")
+        if counts[severity]
+    )
+    count = len(report.summaries) + len(report.damages)
+    ending = "nothing that training would suffer from" if report.sound else "training would suffer"
+    return f"{count:,} examples: {told or 'nothing to say'}; {ending}."
+
+
+def to_json(report: Report) -> dict[str, Any]:
+    """The report as JSON's types; every case of every finding is in it."""
+    return {
+        "dataset": report.name,
+        "place": report.place,
+        "sound": report.sound,
+        "classes": list(report.classes),
+        "notes": list(report.notes),
+        "splits": {split: statistics(report, split) for split in report.splits},
+        "findings": [
+            {
+                "check": finding.check,
+                "severity": finding.severity,
+                "what": finding.what,
+                "do": finding.do,
+                "count": len(finding.cases),
+                "cases": [
+                    {
+                        "examples": [{"split": split, "id": key} for split, key in case.members],
+                        "detail": case.detail,
+                    }
+                    for case in finding.cases
+                ],
+            }
+            for finding in report.findings
+        ],
+    }
+
+
+def statistics(report: Report, split: str) -> dict[str, Any]:
+    """The figures of one split.
+
+    Returns:
+        Counts of examples, groups, sizes (`H×W`), modes, pixels of each class, of none and of
+        foreign values, examples without labels, of ground alone and without ground, objects.
+    """
+    members = [item for item in report.summaries if item.split == split]
+    labelled = [item for item in members if not item.unlabelled]
+    totals = collections.Counter[int]()
+    for item in labelled:
+        totals.update(item.counts)
+    known = range(len(report.classes))
+    objects = [item.objects for item in members if item.objects is not None]
+    return {
+        "examples": len(members),
+        "damaged": sum(item.split == split for item in report.damages),
+        "groups": len({item.group for item in members}),
+        "sizes": _common(f"{item.size[0]}×{item.size[1]}" for item in members),
+        "modes": _common(item.mode for item in members),
+        "unlabelled": len(members) - len(labelled),
+        "pixels": {name: totals[number] for number, name in enumerate(report.classes)},
+        "not_labelled_pixels": totals[masks.UNKNOWN],
+        "foreign_pixels": sum(
+            count
+            for value, count in totals.items()
+            if value not in known and value != masks.UNKNOWN
+        ),
+        "only_ground": sum(set(item.counts) <= {0, masks.UNKNOWN} for item in labelled),
+        "no_ground": sum(0 not in item.counts for item in labelled),
+        "objects": sum(objects) if any(objects) else None,
+        "overlapping": sum(item.overlap > 0 for item in members),
+    }
+
+
+def figures(report: Report) -> dict[str, list[str]]:
+    """The same for people: the name of a row to a cell a split, in the order of a table."""
+    found = [statistics(report, split) for split in report.splits]
+    shown = {"examples": [f"{one['examples']:,}" for one in found]}
+    for name in ("damaged", "groups"):
+        shown |= _counted(name, [one[name] for one in found])
+    for name, kind, most in (("other sizes", "sizes", 8), ("other modes", "modes", 4)):
+        common = sum((collections.Counter(one[kind]) for one in found), collections.Counter())
+        listed = [key for key, _ in common.most_common()]
+        for key in listed[:most]:
+            shown |= _counted(key, [one[kind].get(key, 0) for one in found])
+        shown |= _counted(name, [sum(one[kind].get(k, 0) for k in listed[most:]) for one in found])
+    pixels = [
+        one["pixels"]
+        | {"not labelled": one["not_labelled_pixels"], "no such class": one["foreign_pixels"]}
+        for one in found
+    ]
+    for name in pixels[0]:
+        if name != "no such class" or any(one[name] for one in pixels):
+            shown[name] = [_share(one[name], sum(one.values())) for one in pixels]
+    for key in ("only_ground", "no_ground", "unlabelled", "objects", "overlapping"):
+        shown |= _counted(_ROWS[key], [one[key] or 0 for one in found])
+    return shown
+
+
+def _counted(name: str, counts: Sequence[int]) -> dict[str, list[str]]:
+    return {name: [f"{count:,}" if count else "–" for count in counts]} if any(counts) else {}
+
+
+def _share(count: int, total: int) -> str:
+    if not total:
+        return "–"
+    return f"{count / total:.2%}" if count * 10_000 >= total else f"{count:,} px" if count else "0"
+
+
+def _common(values: Iterable[str]) -> dict[str, int]:
+    return dict(collections.Counter(values).most_common())
+
+
+def _told(cases: Sequence[Case], *, most: int) -> list[str]:
+    told = [tell(case) for case in cases[:most]]
+    more = len(cases) - most
+    return told + ([f"and {more:,} more"] if more > 0 else [])
+
+
+def _compared(collection: Collection, summaries: Sequence[Summary]) -> list[Disagreement]:
+    """Masks that are not what the tables say."""
+    by_id = {item.id: item for item in summaries if not item.unlabelled}
+    found: list[Disagreement] = []
+    for open_table in collection.tables:
+        apart: dict[str, rle.Encoded] = {}
+        try:
+            for encoded in open_table():
+                if encoded.id in by_id:
+                    found += _disagreement(encoded, by_id[encoded.id], apart)
+        except (OSError, ValueError) as error:
+            found.append(Disagreement(None, 0, str(error)))
+        for pending in collection.stream() if apart else ():
+            if pending.id in apart:
+                found.append(_measured(pending, apart[pending.id]))
+    return found
+
+
+def _disagreement(
+    encoded: rle.Encoded, item: Summary, apart: dict[str, rle.Encoded]
+) -> list[Disagreement]:
+    """What is wrong with a row, unless it takes a look at the mask: then the row is set apart."""
+    try:
+        if _digest(encoded.mask(item.mask_size)) == item.foreground:
+            return []
+    except ValueError as error:
+        return [Disagreement(item.key, 0, str(error))]
+    if len(apart) == _MEASURED:
+        return [Disagreement(item.key, None, f"differs from {encoded.where}")]
+    apart[encoded.id] = encoded
+    return []
+
+
+def _measured(pending: Pending, encoded: rle.Encoded) -> Disagreement:
+    found = _foreground(pending.read().mask)
+    told = encoded.mask((found.shape[0], found.shape[1]))
+    shared, either = np.count_nonzero(found & told), np.count_nonzero(found | told)
+    detail = f"{either - shared:,} px differ from {encoded.where}"
+    return Disagreement((pending.split, pending.id), shared / either, detail)
+
+
+def _foreground(mask: np.ndarray) -> np.ndarray:
+    return (mask != 0) & (mask != masks.UNKNOWN)
+
+
+def _digest(pixels: np.ndarray) -> bytes:
+    digest = hashlib.blake2b(repr((pixels.shape, pixels.dtype.str)).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.digest()
+
+
+def _extrema(image: Image.Image) -> Sequence[Any]:
+    return image.getextrema()

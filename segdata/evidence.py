@@ -1,0 +1,167 @@
+"""What is kept of examples, and what is found in them. Plain values; no image and no file.
+
+A finding is an "error" where training or its scores would suffer, a "warning" where a look is
+worth while, a "note" where it is good to know.
+"""
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from segdata import masks, splits
+
+Severity = Literal["error", "warning", "note"]
+Key = tuple[str, str]
+"""Split and id of an example."""
+
+SPECK = 10
+"""Pixels; a smaller object is hardly one."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What is kept of an example.
+
+    Attributes:
+        split: Where it is.
+        id: Its name.
+        group: What must not be parted.
+        mode: The image file's format and mode, such as "PNG RGBA".
+        size: The image's height and width.
+        mask_size: The mask's.
+        counts: Value in the mask to number of pixels.
+        pixels: A hash of the image's RGB pixels and size.
+        mask: A hash of the mask.
+        foreground: A hash of where the mask is neither 0 nor 255, as bool.
+        look: The perceptual hash.
+        flat: Whether all pixels of the image have one colour.
+        objects: How many, where they are told apart.
+        specks: How many objects are smaller than `SPECK`.
+        overlap: Pixels that more than one object claimed.
+    """
+
+    split: str
+    id: str
+    group: str
+    mode: str
+    size: tuple[int, int]
+    mask_size: tuple[int, int]
+    counts: Mapping[int, int]
+    pixels: bytes
+    mask: bytes
+    foreground: bytes
+    look: int
+    flat: bool
+    objects: int | None
+    specks: int
+    overlap: int
+
+    @property
+    def key(self) -> Key:
+        """Split and id."""
+        return self.split, self.id
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether no pixel has a label."""
+        return set(self.counts) <= {masks.UNKNOWN}
+
+    @property
+    def unknown(self) -> float:
+        """The share of pixels without a label."""
+        return self.counts.get(masks.UNKNOWN, 0) / max(1, sum(self.counts.values()))
+
+    @property
+    def inside(self) -> int:
+        """How many pixels are labelled and not of class 0."""
+        return sum(n for value, n in self.counts.items() if value not in (0, masks.UNKNOWN))
+
+    @property
+    def contested(self) -> float:
+        """The share of overlapping pixels among those inside."""
+        return self.overlap / max(1, self.inside)
+
+
+@dataclasses.dataclass(frozen=True)
+class Damage:
+    """An example that cannot be read, and why."""
+
+    split: str
+    id: str
+    message: str
+    mismatch: bool = False
+    """Whether its parts are whole and of different sizes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Disagreement:
+    """A mask that is not what a table of run lengths says, or a table that says nothing."""
+
+    key: Key | None
+    iou: float | None
+    """None where it was not measured."""
+    detail: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One instance of a finding: an example, or several that belong to it together."""
+
+    members: tuple[Key, ...]
+    detail: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What a check found.
+
+    Attributes:
+        check: Its name.
+        severity: How grave it is.
+        what: A sentence with the figures.
+        do: What to do about it.
+        cases: The worst first.
+    """
+
+    check: str
+    severity: Severity
+    what: str
+    do: str
+    cases: tuple[Case, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What the checks look at."""
+
+    examples: Sequence[Summary]
+    damages: Sequence[Damage]
+    classes: Sequence[str]
+    tables: Sequence[Disagreement]
+
+    @property
+    def labelled(self) -> list[Summary]:
+        """The examples of which some pixel has a label."""
+        return [item for item in self.examples if not item.unlabelled]
+
+    @functools.cached_property
+    def alike(self) -> list[list[Summary]]:
+        """Sets of near duplicates, the largest first; copies and what is blank do not make one."""
+        shown = [item for item in self.examples if not item.flat]
+        # Many images may share a hash: each is compared once.
+        group_of = splits.near_duplicates({f"{item.look:016x}": item.look for item in shown})
+        sets = collections.defaultdict[str, list[Summary]](list)
+        for item in shown:
+            sets[group_of[f"{item.look:016x}"]].append(item)
+        several = [found for found in sets.values() if len({item.pixels for item in found}) > 1]
+        return sorted(several, key=len, reverse=True)
+
+
+def tell(case: Case) -> str:
+    """A case as one line."""
+    names = [f"{split}/{key}" for split, key in case.members[:4]]
+    more = len(case.members) - len(names)
+    joined = ", ".join(names) + (f" and {more:,} more" if more > 0 else "")
+    return ": ".join(filter(None, [joined, case.detail]))

@@ -1,0 +1,150 @@
+"""Examples of any origin, not yet read, split by split; those of built datasets.
+
+What looks at data (the audit, the contact sheet) takes a collection and knows no format. It can be
+gone through any number of times, and only what is asked for is decoded.
+"""
+
+import dataclasses
+import io
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from segdata import rle
+from segdata.sources import Example
+
+_NOTED = {
+    "renewed": "images encoded anew, as the metadata tells",
+    "skipped": "examples left out as damaged, as the metadata tells",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pending:
+    """An example that has not been decoded.
+
+    Attributes:
+        split: Where it belongs; of a raw archive, the part it lies in.
+        id: Its name.
+        read: Reads it; raises `OSError` or `ValueError` where it is damaged.
+        original: Reads the bytes of the image as they came, where reading changes them.
+    """
+
+    split: str
+    id: str
+    read: Callable[[], Example]
+    original: Callable[[], bytes] | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Collection:
+    """Examples, split by split.
+
+    Attributes:
+        name: What it is, such as "dsb2018/default/1.0.0".
+        place: The folder it lies in.
+        classes: The name of each class id.
+        count: How many examples there should be.
+        stream: Goes through all of them, anew on each call, in a fixed order.
+        faults: (split, id, message) of what cannot even be listed.
+        tables: Run lengths that should agree with the masks; each is read anew on each call.
+        notes: What its making recorded: a line each.
+    """
+
+    name: str
+    place: str
+    classes: tuple[str, ...]
+    count: int
+    stream: Callable[[], Iterator[Pending]]
+    faults: tuple[tuple[str, str, str], ...] = ()
+    tables: tuple[Callable[[], Iterator[rle.Encoded]], ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def built(
+    name: str, *, data_dir: str | os.PathLike[str] | None = None, split: str | None = None
+) -> Collection:
+    """The examples of a built dataset.
+
+    Args:
+        name: A TFDS name, with a config where wanted.
+        data_dir: Where it was built; TFDS's default where None.
+        split: One TFDS split; all where None.
+
+    Raises:
+        ValueError: If it is not built, or there is no such split.
+    """
+    from segdata import records
+
+    builder = records.built(name, data_dir=data_dir)
+    splits = [split] if split else list(builder.info.splits)
+    features: Any = builder.info.features
+    metadata = dict(builder.info.metadata or {})
+    overlaps = metadata.get("overlap", {})
+
+    def stream() -> Iterator[Pending]:
+        for part in splits:
+            for number, item in enumerate(_encoded(builder, part)):
+                if isinstance(item, Exception):
+                    yield _broken(part, number, item)
+                else:
+                    yield _pending(part, item, overlaps)
+
+    return Collection(
+        name=builder.info.full_name,
+        place=str(builder.data_dir),
+        classes=tuple(features["mask"].names),
+        count=sum(records.examples(builder, part) for part in splits),
+        stream=stream,
+        notes=tuple(
+            f"{text}: {len(metadata[key]):,}" for key, text in _NOTED.items() if metadata.get(key)
+        ),
+    )
+
+
+def _encoded(builder: Any, split: str) -> Iterator[Mapping[str, Any] | Exception]:
+    """Encoded examples in the order of the files; an error ends them."""
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    data = builder.as_dataset(
+        split=split,
+        decoders={key: tfds.decode.SkipDecoding() for key in ("image", "mask")},
+        read_config=tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1),
+    )
+    try:
+        yield from tfds.as_numpy(data)
+    except tf.errors.OpError as error:
+        yield error
+
+
+def _pending(split: str, features: Mapping[str, Any], overlaps: Mapping[str, int]) -> Pending:
+    key = features["id"].decode()
+
+    def read() -> Example:
+        instances = features.get("instances")
+        with Image.open(io.BytesIO(features["mask"])) as image:
+            # One bit decodes to 0 and 255 in TFDS; so here.
+            mask = np.asarray(image.convert("L") if image.mode == "1" else image)
+        if mask.ndim != 2:
+            raise ValueError(f"its mask has the shape {mask.shape}, not one channel")
+        return Example(
+            id=key,
+            group=features["group"].decode(),
+            image=features["image"],
+            mask=mask,
+            instances=None if instances is None else instances[..., 0],
+            overlap=overlaps.get(key, 0),
+        )
+
+    return Pending(split=split, id=key, read=read)
+
+
+def _broken(split: str, number: int, error: Exception) -> Pending:
+    def read() -> Example:
+        raise OSError(f"the files of the split cannot be read from here on: {error}") from error
+
+    return Pending(split=split, id=f"example {number}", read=read)
