@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import tensorflow_datasets as tfds
 from PIL import Image
@@ -51,33 +51,11 @@ class Photo(tfds.features.Image):
         return tf.io.decode_jpeg(example, channels=3, dct_method="INTEGER_ACCURATE")  # PNG too
 
 
-def instructions(*, name: str, files: str, how: str) -> str:
-    """The three lines that someone without the archives needs.
-
-    Args:
-        name: Of the dataset, and so of its own folder.
-        files: What is needed, and what else will do.
-        how: What to do to be let in, and the command that fetches it to MANUAL_DIR.
-    """
-    return "\n".join(
-        (
-            f"What: {files}.",
-            f"Where: in the manual dir, MANUAL_DIR, which is what --manual_dir names and else "
-            f"~/tensorflow_datasets/downloads/manual; or in its folder {name}.",
-            "How: create an API token at https://www.kaggle.com/settings, save it as "
-            "~/.kaggle/access_token, or as ~/.kaggle/kaggle.json for the older kind. " + how,
-        )
-    )
-
-
 class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A builder whose examples come from a source in archives that were downloaded by hand.
+    """A builder whose examples come from archives in the manual dir, fetched if they must be.
 
-    Attributes:
-        WHOLE: The names, without ".zip", of downloads that hold all archives.
+    What it is built from is in `kaggle.SOURCES`, under its name.
     """
-
-    WHOLE: ClassVar[Sequence[str]]
 
     def describe(
         self,
@@ -126,27 +104,28 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """
         folder = kaggle.manual_folder(dl_manager)
         for place in (folder / self.name, folder):
-            if tree := archives.find(place, name, within=self.WHOLE):
+            if tree := archives.find(place, name, within=kaggle.SOURCES[self.name].wholes):
                 return tree
         return None
 
     def need(self, dl_manager: tfds.download.DownloadManager, name: str) -> archives.Tree:
-        """The same as `find`, of what the dataset cannot do without; fetched where it can be.
+        """The same as `find`, of what the dataset cannot do without; fetched if it is nowhere.
 
         Raises:
-            FileNotFoundError: If it is nowhere and there are no credentials for Kaggle; the message
-                says how to get it.
+            FileNotFoundError: If it is nowhere and there are no credentials to fetch it with; three
+                lines say what to do.
+            FetchError: If it cannot be fetched.
             ArchiveError: If what was found is broken.
         """
         if tree := self.find(dl_manager, name):
             return tree
+        folder = kaggle.manual_folder(dl_manager)
         config = self.builder_config.name if self.builder_config else "default"
-        kaggle.supply(self.name, kaggle.manual_folder(dl_manager), config=config)
+        kaggle.supply(self.name, folder, config=config)
         if tree := self.find(dl_manager, name):
             return tree
-        raise FileNotFoundError(
-            f"{dl_manager.manual_dir}: there is no {name}.zip and no folder {name} in it.\n"
-            f"{self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
+        raise archives.ArchiveError(
+            f"{folder}: what was fetched for {self.name} holds no {name}. Give the archive itself."
         )
 
     def encoded(

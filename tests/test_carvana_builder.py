@@ -127,11 +127,11 @@ def test_zips_in_a_zip_and_folders_build_the_same(tmp_path, place):
 
 
 def test_only_what_a_configuration_needs_is_asked_for(tmp_path, drawn_carvana):
-    with pytest.raises(FileNotFoundError, match=r"built from train_masks\.zip, train\.zip"):
+    with pytest.raises(FileNotFoundError, match=r", train\.zip"):
         build("carvana/lowres", drawn_carvana, tmp_path / "data")
     carvana.draw(tmp_path / "manual", examples=2, seed=4, size=SMALL, views=1)
     build("carvana", tmp_path / "manual", tmp_path / "data")
-    with pytest.raises(FileNotFoundError, match=r"test_hq\.zip"):
+    with pytest.raises(FileNotFoundError, match=r", test_hq\.zip"):
         build("carvana/with_test", tmp_path / "manual", tmp_path / "data")
 
 

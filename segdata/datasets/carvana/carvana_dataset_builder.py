@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from segdata import archives, builder, splits
+from segdata import archives, builder, kaggle, splits
 from segdata.sources import carvana
 
 
@@ -37,16 +37,7 @@ class Builder(builder.SourceBuilder):
         Config(name="lowres", description="The photos in lower JPEG quality.", photos="train"),
         Config(name="with_test", description="With the unlabelled test photos.", test="test_hq"),
     ]
-    WHOLE: ClassVar = [carvana.COMPETITION]
-    MANUAL_DOWNLOAD_INSTRUCTIONS = builder.instructions(
-        name="carvana",
-        files="train_hq.zip (train.zip for carvana/lowres) and train_masks.zip, and test_hq.zip "
-        "for carvana/with_test alone; or the folders they unpack to, or the whole "
-        f"{carvana.COMPETITION}.zip",
-        how=f"Accept the rules at https://www.kaggle.com/c/{carvana.COMPETITION}/rules in a "
-        f"browser. Then `kaggle competitions download {carvana.COMPETITION} -f train_hq.zip "
-        "-p MANUAL_DIR`, and the same for train_masks.zip.",
-    )
+    MANUAL_DOWNLOAD_INSTRUCTIONS = kaggle.instructions("carvana", "MANUAL_DIR")
 
     @tfds.core.utils.classproperty
     @classmethod

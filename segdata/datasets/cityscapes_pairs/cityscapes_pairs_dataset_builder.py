@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from segdata import archives, builder
+from segdata import archives, builder, kaggle
 from segdata.sources import cityscapes_pairs
 
 _PAGE = "https://www.kaggle.com/datasets/dansbecker/cityscapes-image-pairs"
@@ -21,14 +21,7 @@ class Builder(builder.SourceBuilder):
         tfds.core.BuilderConfig(name="road", description="Road or not."),
         tfds.core.BuilderConfig(name="classes", description="All classes that have a colour."),
     ]
-    WHOLE: ClassVar = cityscapes_pairs.DOWNLOADS
-    MANUAL_DOWNLOAD_INSTRUCTIONS = builder.instructions(
-        name="cityscapes_pairs",
-        files="cityscapes-image-pairs.zip, which a browser calls archive.zip, or the folder "
-        f"{cityscapes_pairs.FOLDER} that it unpacks to",
-        how="`kaggle datasets download dansbecker/cityscapes-image-pairs -p MANUAL_DIR`; there "
-        "are no rules to accept.",
-    )
+    MANUAL_DOWNLOAD_INSTRUCTIONS = kaggle.instructions("cityscapes_pairs", "MANUAL_DIR")
 
     def _info(self) -> tfds.core.DatasetInfo:
         palette = {name: list(colour) for name, colour in cityscapes_pairs.PALETTE.items()}

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from segdata import archives, builder, splits
+from segdata import archives, builder, kaggle, splits
 from segdata.parallel import ordered_map
 from segdata.sources import dsb2018
 
@@ -24,14 +24,7 @@ class Builder(builder.SourceBuilder):
         tfds.core.BuilderConfig(name="default", description="Image and class mask."),
         tfds.core.BuilderConfig(name="instances", description="With a map of single nuclei."),
     ]
-    WHOLE: ClassVar = [_COMPETITION]
-    MANUAL_DOWNLOAD_INSTRUCTIONS = builder.instructions(
-        name="dsb2018",
-        files="stage1_train.zip (and stage1_test.zip for the unlabelled test split), the folders "
-        f"they unpack to, or the whole {_COMPETITION}.zip",
-        how=f"Accept the rules at https://www.kaggle.com/c/{_COMPETITION}/rules in a browser. Then "
-        f"`kaggle competitions download {_COMPETITION} -f stage1_train.zip -p MANUAL_DIR`.",
-    )
+    MANUAL_DOWNLOAD_INSTRUCTIONS = kaggle.instructions("dsb2018", "MANUAL_DIR")
 
     def _info(self) -> tfds.core.DatasetInfo:
         more = {}
