@@ -76,6 +76,11 @@ class Augment:
             for name, neutral in (("rotation_range", 0), ("scale_range", 1), ("shift_range", 0))
         )
 
+    @property
+    def changes_contrast(self) -> bool:
+        """Whether the mean of each channel must be known."""
+        return self.contrast_range != (1, 1)
+
 
 _LIMITS = {
     "rotation_range": (-360.0, 360.0),
@@ -126,28 +131,34 @@ def apply(settings: Augment, pixels: tf.Tensor, *, seed: int, epoch: tf.Tensor, 
             4,096 pixels.
     """
     batch, height, width, _ = pixels.shape
-    rows = tf.reshape(tf.bitcast(pixels, tf.uint32), [batch, height * width])
-    return apply_rows(settings, rows, size=(height, width), seed=seed, epoch=epoch, example=example)
+    table = tf.reshape(tf.bitcast(pixels, tf.uint32), [batch, height * width])
+    size = (height, width)
+    rows = tf.range(batch)
+    return apply_rows(settings, table, rows, size=size, seed=seed, epoch=epoch, example=example)
 
 
 def apply_rows(
     settings: Augment,
+    table: tf.Tensor,
     rows: tf.Tensor,
     *,
     size: tuple[int, int],
     lead: int = 0,
+    means: tf.Tensor | None = None,
     seed: int,
     epoch: tf.Tensor,
     example: tf.Tensor,
 ) -> tf.Tensor:
-    """`apply` to rows with something before and behind the pixels, which saves a copy.
+    """`apply` to some rows of a table, read where they lie: gathering them first is a pass more.
 
     Args:
         settings: As in `apply`.
-        rows: uint32 [B, N], a word a pixel in memory order: red is the lowest byte, the class the
-            highest.
+        table: uint32 [count, N], a word a pixel in memory order: red is the lowest byte, the class
+            the highest.
+        rows: Integers [B] in [0, count).
         size: H and W.
-        lead: Words before the first pixel of each row.
+        lead: Words before the first pixel of each row; behind the last there may be more.
+        means: Float64 [count, 3] of `means`, if contrast changes: else a pass more works them out.
         seed: As in `apply`.
         epoch: As in `apply`.
         example: As in `apply`.
@@ -169,13 +180,35 @@ def apply_rows(
             f"rotation, scale and shift take sides up to {pixels_.MAX_SIDE:,}, "
             f"these are {height}×{width}."
         )
-    drawn = _draw(settings, height, width)(hashing.u64(seed), epoch, example)
-    offset = _offset(settings, height, width, lead)(rows, drawn)
+    if means is not None:
+        means = tf.gather(means, rows)
+    elif settings.changes_contrast:
+        means = _means(height, width, lead)(table, rows)
+    drawn = _draw(settings, height, width)(hashing.u64(seed), epoch, example, means)
     if settings.warps:
-        rows, lead = _warp(height, width, lead)(rows, drawn["map"]), 0
-    words = _transform(settings, height, width, lead)(rows, drawn, offset)
+        table = _warp(height, width, lead)(tf.gather(table, rows), drawn["map"])
+        rows, lead = tf.range(tf.size(rows)), 0
+    words = _transform(settings, height, width, lead)(table, rows, drawn)
     # The cast stands outside what is compiled: within, XLA works a word out for each of its bytes.
     return tf.bitcast(words, tf.uint8)
+
+
+def means(table: tf.Tensor, *, size: tuple[int, int], lead: int = 0) -> tf.Tensor:
+    """The mean of each channel of every row: float64 [count, 3], exact.
+
+    Takes what `apply_rows` does, and one pass over the pixels in pieces of 16 MiB or so.
+    """
+    height, width = size
+    count = table.shape[0]
+    piece = max(1, (4 << 20) // (height * width))
+    of_rows = _means(height, width, lead)
+    return tf.concat(
+        [
+            of_rows(table, tf.range(first, min(first + piece, count)))
+            for first in range(0, count, piece)
+        ],
+        axis=0,
+    )
 
 
 def _between(settings: Augment, keys: tf.Tensor, name: str, slot: str | None = None) -> tf.Tensor:
@@ -192,24 +225,30 @@ def _draw(settings: Augment, height: int, width: int):
     """What happens to each example: a dict of tensors whose first axis is the batch."""
 
     @tf.function(jit_compile=True, autograph=False)
-    def draw(seed: tf.Tensor, epoch: tf.Tensor, example: tf.Tensor) -> dict[str, tf.Tensor]:
+    def draw(
+        seed: tf.Tensor, epoch: tf.Tensor, example: tf.Tensor, means: tf.Tensor | None
+    ) -> dict[str, tf.Tensor]:
         keys = hashing.key(seed, epoch, example)
         contrast = _between(settings, keys, "contrast_range")
         saturation = _between(settings, keys, "saturation_range")
+        added = _between(settings, keys, "brightness_range")[:, None] * 255
+        if settings.changes_contrast:
+            grey = tf.reduce_sum(means * _GREY, axis=1, keepdims=True)
+            pivot = saturation[:, None] * means + (1 - saturation[:, None]) * grey
+            added += (1 - contrast[:, None]) * pivot
         deviation = _between(settings, keys, "noise_range") * 255 / pixels_.NOISE_DEVIATION
-        transpose, flip_x, flip_y = symmetry = _symmetry(settings, keys)
-        return {
-            "transpose": transpose,
-            "flip_x": flip_x,
-            "flip_y": flip_y,
-            "map": _coordinate_map(settings, keys, symmetry, height=height, width=width),
-            "brightness": _between(settings, keys, "brightness_range") * 255,
-            "contrast": contrast,
-            "saturation": saturation,
+        symmetry = transpose, flip_x, flip_y = _symmetry(settings, keys)
+        moved = (
+            {"map": _coordinate_map(settings, keys, symmetry, height=height, width=width)}
+            if settings.warps
+            else {"transpose": transpose, "flip_x": flip_x, "flip_y": flip_y}
+        )
+        return moved | {
             "gain": pixels_.fixed(contrast * saturation),
             "grey": tf.stack(
                 [pixels_.fixed(contrast * (1 - saturation) * w) for w in _GREY], axis=1
             ),
+            "offset": tf.broadcast_to(pixels_.fixed(added), [tf.shape(keys)[0], 3]),
             "deviation": pixels_.fixed(deviation),
             "noise_key": tf.cast(hashing.bits(keys, _SLOTS["noise"]) & 0xFFFFFFFF, tf.uint32),
         }
@@ -218,28 +257,15 @@ def _draw(settings: Augment, height: int, width: int):
 
 
 @functools.cache
-def _offset(settings: Augment, height: int, width: int, lead: int):
-    """What contrast and brightness add to each channel, fixed point int32 [B, 3]."""
+def _means(height: int, width: int, lead: int):
+    """Of some rows of a table, float64 [B, 3]."""
 
     @tf.function(jit_compile=True, autograph=False)
-    def offset(rows: tf.Tensor, drawn: dict[str, tf.Tensor]) -> tf.Tensor:
-        brightness = drawn["brightness"]
-        if settings.contrast_range == (1, 1):
-            return tf.stack([pixels_.fixed(brightness)] * 3, axis=1)
-        means = pixels_.means(_words(rows, height, width, lead))
-        grey = tf.add_n([weight * mean for weight, mean in zip(_GREY, means, strict=True)])
-        contrast, saturation = drawn["contrast"], drawn["saturation"]
-        return tf.stack(
-            [
-                pixels_.fixed(
-                    brightness + (1 - contrast) * (saturation * mean + (1 - saturation) * grey)
-                )
-                for mean in means
-            ],
-            axis=1,
-        )
+    def means(table: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+        words = _words(tf.gather(table, rows), height, width, lead)
+        return tf.stack(pixels_.means(words), axis=1)
 
-    return offset
+    return means
 
 
 @functools.cache
@@ -247,11 +273,11 @@ def _transform(settings: Augment, height: int, width: int, lead: int):
     """Flips, turns and colours: uint32 [B, H, W]."""
 
     @tf.function(jit_compile=True, autograph=False)
-    def transform(rows: tf.Tensor, drawn: dict[str, tf.Tensor], offset: tf.Tensor) -> tf.Tensor:
-        words = _words(rows, height, width, lead)
+    def transform(table: tf.Tensor, rows: tf.Tensor, drawn: dict[str, tf.Tensor]) -> tf.Tensor:
+        words = _words(tf.gather(table, rows), height, width, lead)
         if not settings.warps:
             words = _turn(settings, words, drawn)
-        return _colour(settings, words, drawn, offset)
+        return _colour(settings, words, drawn)
 
     return transform
 
@@ -323,16 +349,14 @@ def _turn(settings: Augment, words: tf.Tensor, drawn: dict[str, tf.Tensor]) -> t
     return words
 
 
-def _colour(
-    settings: Augment, words: tf.Tensor, drawn: dict[str, tf.Tensor], offset: tf.Tensor
-) -> tf.Tensor:
-    contrasts = settings.contrast_range != (1, 1)
+def _colour(settings: Augment, words: tf.Tensor, drawn: dict[str, tf.Tensor]) -> tf.Tensor:
+    contrasts = settings.changes_contrast
     saturates = settings.saturation_range != (1, 1)
     noisy = settings.noise_range != (0, 0)
     if not (contrasts or saturates or noisy or settings.brightness_range != (0, 0)):
         return words
     channels = pixels_.channels(words)
-    added = [pixels_.per_pixel(column) for column in tf.unstack(offset, axis=1)]
+    added = [pixels_.per_pixel(column) for column in tf.unstack(drawn["offset"], axis=1)]
     if saturates:
         weights = tf.unstack(drawn["grey"], axis=1)
         grey = tf.add_n([pixels_.per_pixel(w) * x for w, x in zip(weights, channels, strict=True)])

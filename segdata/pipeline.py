@@ -66,21 +66,24 @@ def stream(
 ) -> tf.data.Dataset:
     """`train_batches` of an open packed file."""
     table = records.tensor()
+    means = None
+    if augment and augment.changes_contrast:  # once, not again in every epoch
+        means = augment_.means(table, size=records.size, lead=records.lead)
 
-    def rows_of_step(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        position = step * batch + tf.range(batch, dtype=tf.int64)
-        epoch = position // records.count
-        return _shuffled(position % records.count, epoch, records.count, seed=seed), epoch
+    @tf.function(jit_compile=True, autograph=False)  # gathers and parts in one pass
+    def untouched(example: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return _parted(records.pixels(tf.gather(table, example)))
 
-    def augmented(example: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
-        rows = tf.ensure_shape(tf.gather(table, example), [batch, None])
+    def augmented(example: tf.Tensor, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         if augment in (None, augment_.Augment()):
-            return _parted(records.pixels(rows))
+            return untouched(tf.ensure_shape(example, [batch]))
         pixels = augment_.apply_rows(
             augment,
-            rows,
+            table,
+            tf.ensure_shape(example, [batch]),
             size=records.size,
             lead=records.lead,
+            means=means,
             seed=seed,
             epoch=epoch,
             example=example,
@@ -89,7 +92,8 @@ def stream(
 
     data = tf.data.Dataset.range(start_step, tf.int64.max)
     data = data.map(  # a batch a call, from its number to its pixels
-        lambda step: augmented(*rows_of_step(step)), num_parallel_calls=tf.data.AUTOTUNE
+        lambda step: augmented(*_order(step, batch=batch, count=records.count, seed=seed)),
+        num_parallel_calls=tf.data.AUTOTUNE,
     )
     return data.prefetch(tf.data.AUTOTUNE)
 
@@ -125,16 +129,28 @@ def steps_per_epoch(name: str, split: str, *, batch: int, data_dir: PathLike | N
     return math.ceil(records_.examples(records_.built(name, data_dir=data_dir), split) / batch)
 
 
-def _shuffled(index: tf.Tensor, epoch: tf.Tensor, count: int, *, seed: int) -> tf.Tensor:
-    """Permutes [0, count), another way each epoch; int64 [B]."""
-    keys = hashing.key(hashing.u64(seed), epoch)
-    # The cipher behind it needs seeds without pattern: with the bare epoch number in them, some
-    # examples come first far more often than others, whatever the rounds (TensorFlow 2.21).
-    seeds = tf.cast(tf.stack([hashing.bits(keys, slot) for slot in range(3)], axis=1), tf.uint32)
+def _order(step: tf.Tensor, *, batch: int, count: int, seed: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """The examples of a step and their epochs, int64 [B] each; every epoch a new permutation."""
+    place, epoch, seeds = _places(hashing.u64(seed), step, batch=batch, count=count)
     # The public function pads a vector of seeds along the wrong axis.
-    return tf.raw_ops.RandomIndexShuffle(
-        index=index, seed=seeds, max_index=tf.constant(count - 1, tf.int64), rounds=8
+    example = tf.raw_ops.RandomIndexShuffle(
+        index=place, seed=seeds, max_index=tf.constant(count - 1, tf.int64), rounds=8
     )
+    return example, epoch
+
+
+@tf.function(jit_compile=True, autograph=False)  # 70 small operations as one
+def _places(
+    seed: tf.Tensor, step: tf.Tensor, *, batch: int, count: int
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Before they are shuffled: place in the epoch, epoch, and the seeds of its permutation."""
+    position = step * batch + tf.range(batch, dtype=tf.int64)
+    epoch = position // count
+    keys = hashing.key(seed, epoch)
+    # The cipher behind the shuffle needs seeds without pattern: with the bare epoch number in them,
+    # some examples come first far more often than others, whatever the rounds (TensorFlow 2.21).
+    seeds = tf.stack([hashing.bits(keys, slot) for slot in range(3)], axis=1)
+    return position % count, epoch, tf.cast(seeds, tf.uint32)
 
 
 @tf.function(jit_compile=True, autograph=False)

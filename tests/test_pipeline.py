@@ -56,10 +56,10 @@ def test_order_does_not_depend_on_batch_size_but_on_seed(packed):
 def test_shuffling_is_fair(packed):
     """Each example comes first in an epoch about as often as any other."""
     count, epochs = 64, 500
-    index = np.tile(np.arange(count), epochs)
-    epoch = np.repeat(np.arange(epochs), count)
-    places = pipeline._shuffled(tf.constant(index), tf.constant(epoch), count, seed=0).numpy()
-    table = np.stack([np.bincount(places[index == i], minlength=count) for i in range(count)])
+    step = tf.constant(0, tf.int64)
+    example, _ = pipeline._order(step, batch=count * epochs, count=count, seed=0)
+    by_place = example.numpy().reshape(epochs, count).T
+    table = np.stack([np.bincount(examples, minlength=count) for examples in by_place])
     expected = epochs / count
     freedom = (count - 1) ** 2
     deviation = ((table - expected) ** 2 / expected).sum() - freedom

@@ -3,11 +3,14 @@
     python tools/bench_input.py --data_dir DIR [--json FILE]
 
 All rows are measured in one run, on one dataset, at one size and batch, all cores. Each is the
-median of several windows after a warm-up; "of the limit" is its ratio to a gather of the same
-rows, which copies the bytes once and does nothing else.
+median of several windows after a warm-up, in rounds over all rows, so that what else the machine
+does, and what the allocator has learned, meets all alike. "Of the limit" is the ratio to a gather
+of the same rows, which copies the bytes once and does nothing else.
 """
 
 import argparse
+import collections
+import importlib.util
 import itertools
 import json
 import os
@@ -45,12 +48,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--examples", type=int, default=4096, help="rows of the packed file")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a window")
+    parser.add_argument("--rounds", type=int, default=5, help="times three windows a row")
     parser.add_argument("--json", type=pathlib.Path, help="write the figures to this file")
     asked = parser.parse_args()
     size, batch = tuple(asked.size), asked.batch
     with tempfile.TemporaryDirectory() as folder:
         packed = _repeated(asked, pathlib.Path(folder) / "bench.tfrecord")
-        rates = {"packed, from disk (cold), no augmentation": _cold(packed, batch)}
         rows: dict[str, Callable[[], Iterator]] = {
             "copy limit: gather by index, nothing else": lambda: _gather(packed, batch),
             "packed, from RAM, no augmentation": lambda: _stream(packed, batch, None),
@@ -62,11 +65,15 @@ def main() -> None:
                 packed, batch
             ),
         }
-        for name, make in rows.items():
-            try:
-                rates[name] = _rate(make(), batch, seconds=asked.seconds)
-            except ModuleNotFoundError as error:
-                print(f"left out: {name}: {error}; pip install 'segdata[bench]'")
+        if not importlib.util.find_spec("albumentations"):
+            print("left out: albumentations is not installed; pip install 'segdata[bench]'")
+            del rows["albumentations on threads, from RAM, flip + colour"]
+        windows: dict[str, list[float]] = collections.defaultdict(list)
+        for _ in range(asked.rounds):
+            windows["packed, from disk (cold), no augmentation"].append(_cold(packed, batch))
+            for name, make in rows.items():
+                windows[name] += _rates(make(), batch, seconds=asked.seconds)
+    rates = {name: statistics.median(measured) for name, measured in windows.items()}
     limit = rates["copy limit: gather by index, nothing else"]
     machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
     print(f"{asked.name}, {size[0]}×{size[1]}, batch {batch}, {packed.count} examples, {machine}")
@@ -87,8 +94,8 @@ def _repeated(asked: argparse.Namespace, path: pathlib.Path) -> records.Records:
     return records.Records(path=path, count=asked.examples, size=size)
 
 
-def _rate(batches: Iterator, batch: int, *, seconds: float, windows: int = 7) -> float:
-    """Images a second: the median over windows."""
+def _rates(batches: Iterator, batch: int, *, seconds: float, windows: int = 3) -> list[float]:
+    """Images a second in each window."""
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:  # autotuning settles, compilation is done
         next(batches)
@@ -99,7 +106,7 @@ def _rate(batches: Iterator, batch: int, *, seconds: float, windows: int = 7) ->
             next(batches)
             count += batch
         rates.append(count / (now - begun))
-    return statistics.median(rates)
+    return rates
 
 
 def _cold(packed: records.Records, batch: int) -> float:
