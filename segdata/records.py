@@ -159,7 +159,7 @@ def built(name: str, *, data_dir: str | os.PathLike[str] | None = None):
     except (tfds.core.DatasetNotFoundError, KeyError) as error:
         known = ", ".join(segdata.datasets.__all__)
         raise ValueError(f"{name!r} is not a dataset known here; there are {known}.") from error
-    if not builder.is_prepared():
+    if not (builder.data_path / "dataset_info.json").exists():  # `is_prepared` would warn as well
         raise ValueError(
             f"{name} {builder.version} is not built in {builder.data_dir}. "
             f"Run `segdata build {name} --data_dir {data_dir or '~/tensorflow_datasets'}`."
