@@ -1,32 +1,26 @@
 """One read-only tree over a folder, a zip, and zips inside zips. Nothing is extracted.
 
 A tree holds names and where their bytes lie, no open file: it may be read from any number of
-threads at once, pickled, and needs no closing. What is wrong with an archive is said at the first
-touch, never passed on as data. No image, no data set is known here.
+threads at once, pickled, and needs no closing. No image, no data set is known here.
 """
 
 import bisect
+import contextlib
 import dataclasses
 import functools
-import io
 import os
 import pathlib
-import shutil
-import struct
-import tempfile
-import zipfile
-import zlib
+import stat
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
 
-_CHUNK = 1 << 20  # bytes; what one step of a read holds
-_LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of the name and the extra field
-_ENCRYPTED = 0x1
-_AGAIN = "Delete the archive and download it again."
+from segdata import zips
+from segdata.zips import ArchiveError
 
+__all__ = ["ArchiveError", "Tree", "find", "open"]
 
-class ArchiveError(OSError):
-    """An archive that is missing, broken, or not what it claims to be."""
+_LARGEST = 1 << 27  # bytes; no image is as large, a bomb is
+_DEEPEST = 8  # zips or folders of one name in each other; a zip may hold itself
+_LITTER = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "Thumbs.db", "desktop.ini"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +33,7 @@ class Tree:
     """
 
     label: str
-    files: Mapping[str, "pathlib.Path | _Member"] = dataclasses.field(repr=False)
+    files: Mapping[str, pathlib.Path | zips.Member] = dataclasses.field(repr=False)
 
     @functools.cached_property
     def names(self) -> tuple[str, ...]:
@@ -53,27 +47,25 @@ class Tree:
         """A file's bytes, checked against the archive's length and checksum.
 
         Raises:
-            ArchiveError: If there is no such file, or it is damaged or cannot be read.
+            ArchiveError: If there is no such file, it is damaged or cannot be read, or it is larger
+                than 128 MiB.
         """
-        match self.files.get(name):
-            case None:
-                raise ArchiveError(f"{self.label}: there is no file {name!r}.")
-            case pathlib.Path() as path:
-                return path.read_bytes()
-            case member:
-                return b"".join(_chunks(member, f"{self.label}: {name}"))
+        file = self._file(name)
+        size = _regular(file).st_size if isinstance(file, pathlib.Path) else file.info.file_size
+        if size > _LARGEST:
+            raise ArchiveError(
+                f"{self.label}: {name} is {size:,} bytes, more than the {_LARGEST:,} that are read "
+                "at once. It cannot be what its name says; remove it or download it again."
+            )
+        return b"".join(self.chunks(name))
 
     def chunks(self, name: str) -> Iterator[bytes]:
         """A file's bytes piece by piece, checked as they pass; nothing larger is held."""
-        match self.files.get(name):
-            case pathlib.Path() as path:
-                with path.open("rb") as file:
-                    while piece := file.read(_CHUNK):
-                        yield piece
-            case _Member() as member:
-                yield from _chunks(member, f"{self.label}: {name}")
-            case None:
-                raise ArchiveError(f"{self.label}: there is no file {name!r}.")
+        file = self._file(name)
+        if isinstance(file, pathlib.Path):
+            yield from _chunks(file)
+        else:
+            yield from zips.chunks(file, f"{self.label}: {name}")
 
     def sub(self, name: str) -> "Tree":
         """The tree inside a folder or a zip of this tree.
@@ -82,13 +74,21 @@ class Tree:
             ArchiveError: If there is no such folder or zip, or the zip is broken.
         """
         label = f"{self.label}/{name}"
-        if name in self.files:
-            return _zip(_span(self.files[name], label), label)
+        file = self.files.get(name)
+        if isinstance(file, pathlib.Path):
+            return _zip(zips.Span(file, 0, _regular(file).st_size), label)
+        if file:
+            return _zip(zips.unpacked(file, label), label)
         inside = self._inside(name)
         if not inside:
             raise ArchiveError(f"{self.label}: there is no folder or zip {name!r}.")
         start = len(name) + 1
         return Tree(label, {inner[start:]: self.files[inner] for inner in inside})
+
+    def _file(self, name: str) -> pathlib.Path | zips.Member:
+        if name not in self.files:
+            raise ArchiveError(f"{self.label}: there is no file {name!r}.")
+        return self.files[name]
 
     def _inside(self, folder: str) -> tuple[str, ...]:
         first = bisect.bisect_left(self.names, f"{folder}/")
@@ -110,10 +110,16 @@ def open(path: str | os.PathLike[str]) -> Tree:  # noqa: A001 - always read as a
         return Tree(str(path), dict(_walk(path)))
     if not path.exists():
         raise ArchiveError(f"{path}: there is no such folder or file.")
-    return _zip(_span(path, str(path)), str(path))
+    return _zip(zips.Span(path, 0, _regular(path).st_size), str(path))
 
 
-def find(folder: str | os.PathLike[str], name: str, *, within: Sequence[str] = ()) -> Tree | None:
+def find(
+    folder: str | os.PathLike[str],
+    name: str,
+    *,
+    within: Sequence[str] = (),
+    parts: Sequence[str] = (),
+) -> Tree | None:
     """The tree that is called `name`, wherever downloading and unpacking left it.
 
     Looked for in this order: the folder `name`, then `name.zip`; each in `folder`, then inside
@@ -123,142 +129,111 @@ def find(folder: str | os.PathLike[str], name: str, *, within: Sequence[str] = (
         folder: Where to look.
         name: Of the folder or the zip, without ".zip".
         within: Names of what may hold it, without ".zip", such as the whole competition's download.
+        parts: Names of the folders in it: where they lie side by side without it, they are it.
 
     Returns:
         None if there is no such thing.
 
     Raises:
-        ArchiveError: If what was found is broken.
+        ArchiveError: If what was found is broken, or a folder lacks files of the zip beside it.
     """
     folder = pathlib.Path(folder)
     for place in (folder, *(folder / outer for outer in within)):
-        for path in (place / name, place / f"{name}.zip"):
-            if path.exists():
-                return _innermost(open(path), name)
+        if found := _here(place, name):
+            return found
+        if parts and all((place / part).is_dir() for part in parts):
+            found = {f"{part}/{n}": p for part in parts for n, p in _walk(place / part)}
+            return Tree(str(place), found)
     for outer in within:
         path = folder / f"{outer}.zip"
         if path.exists():
             tree = _innermost(open(path), outer)
             if found := _child(tree, name):
                 return _innermost(found, name)
+            if parts and all(part in tree for part in parts):
+                return tree
     return None
 
 
-class _Span(NamedTuple):
-    """A stretch of a file, in bytes."""
-
-    path: pathlib.Path
-    start: int
-    size: int
-
-    def open(self) -> io.BufferedReader:
-        return io.BufferedReader(_Window(self))
-
-
-class _Member(NamedTuple):
-    """A file in a zip."""
-
-    archive: _Span
-    info: zipfile.ZipInfo
+def _here(place: pathlib.Path, name: str) -> Tree | None:
+    """The folder or the zip of a name in a folder."""
+    folder, packed = place / name, place / f"{name}.zip"
+    if not folder.exists():
+        return _innermost(open(packed), name) if packed.exists() else None
+    tree = _innermost(open(folder), name)
+    if packed.exists() and (lacking := {*_innermost(open(packed), name).names} - {*tree.names}):
+        raise ArchiveError(
+            f"{folder} lacks {len(lacking):,} files of {packed}, such as {min(lacking)}: an "
+            "unpacking was cut short. Remove the folder, or the zip if the folder is as you want."
+        )
+    return tree
 
 
-class _Window(io.RawIOBase):
-    """A stretch of a file as a file of its own."""
-
-    def __init__(self, span: _Span):
-        self._span = span
-        self._at = 0
-        self._file = span.path.open("rb", buffering=0)
-
-    def seekable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._at = offset + (0, self._at, self._span.size)[whence]
-        if self._at < 0:
-            raise ValueError("before the start")
-        return self._at
-
-    def readinto(self, buffer) -> int:
-        room = max(0, self._span.size - self._at)
-        self._file.seek(self._span.start + self._at)
-        count = self._file.readinto(memoryview(buffer)[:room]) or 0
-        self._at += count
-        return count
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
+def _regular(path: pathlib.Path) -> os.stat_result:
+    """What is known of a file that can be read; to open a pipe would be to wait for ever."""
+    with _reading(path):
+        found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ArchiveError(f"{path} is no file but a pipe, a socket or a device. Remove it.")
+    return found
 
 
-def _walk(folder: pathlib.Path) -> Iterator[tuple[str, pathlib.Path]]:
-    def fail(error: OSError) -> None:
-        raise ArchiveError(f"{error.filename}: cannot be listed: {error.strerror}.") from error
-
-    for parent, _, files in os.walk(folder, onerror=fail, followlinks=True):
-        prefix = pathlib.Path(parent).relative_to(folder).as_posix()
-        for file in files:
-            name = file if prefix == "." else f"{prefix}/{file}"
-            if not _is_litter(name):
-                yield name, pathlib.Path(parent, file)
+def _chunks(path: pathlib.Path) -> Iterator[bytes]:
+    _regular(path)
+    with _reading(path):
+        file = path.open("rb")
+    with file:
+        while piece := file.read(zips.CHUNK):
+            yield piece
 
 
-def _zip(span: _Span, label: str) -> Tree:
+@contextlib.contextmanager
+def _reading(path: str | os.PathLike[str], doing: str = "read") -> Iterator[None]:
     try:
-        with span.open() as file, zipfile.ZipFile(file) as archive:
-            infos = archive.infolist()
-    # A damaged directory makes the parser stumble in all of these ways.
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, struct.error) as error:
-        raise ArchiveError(f"{label}: {_diagnosis(span)}") from error
-    files = {}
-    for info in infos:
-        name = _safe_name(info, label)
-        if info.is_dir() or name.endswith("/") or _is_litter(name):
+        yield
+    except OSError as error:
+        raise ArchiveError(
+            f"{os.fspath(path)} cannot be {doing}: {error.strerror}. Mend its permissions, or the "
+            "link that it is; or remove it."
+        ) from error
+
+
+def _walk(
+    folder: str | os.PathLike[str], above: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[tuple[str, pathlib.Path]]:
+    """The files of a folder by relative name; links are followed, but not back up."""
+    with _reading(folder, "listed"):
+        found = os.stat(folder)
+        inside = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    here = (found.st_dev, found.st_ino)
+    if here in above:
+        return
+    for entry in inside:
+        if _is_litter(entry.name):
+            continue
+        if os.path.isdir(entry.path):
+            for name, path in _walk(entry.path, above | {here}):
+                yield f"{entry.name}/{name}", path
+        else:
+            yield entry.name, pathlib.Path(entry.path)
+
+
+def _zip(span: zips.Span, label: str) -> Tree:
+    files: dict[str, pathlib.Path | zips.Member] = {}
+    for name, member in zips.members(span, label):
+        if any(map(_is_litter, name.split("/"))):
             continue
         if name in files:
             raise ArchiveError(
                 f"{label}: {name!r} is in it twice; which is meant, nobody knows. Pack it again."
             )
-        files[name] = _Member(span, info)
+        files[name] = member
     return Tree(label, files)
 
 
-def _diagnosis(span: _Span) -> str:
-    with span.open() as file:
-        head = file.read(1024)
-    if head.startswith(b"PK"):
-        return (
-            f"it begins like a zip and has no readable end: {span.size:,} bytes of a longer file, "
-            "or damaged. Delete it and download it again."
-        )
-    if b"<html" in head.lower() or b"<!doctype" in head.lower():
-        return (
-            "it is a web page, not a zip: the download met a login or rules that are not yet "
-            "accepted. Delete it, sign in, and download it again."
-        )
-    return f"it is not a zip: it begins with {head[:8]!r}. Delete it and download it again."
-
-
-def _safe_name(info: zipfile.ZipInfo, label: str) -> str:
-    name = info.filename.replace("\\", "/")
-    parts = name.split("/")
-    if not parts[0] or parts[0].endswith(":") or ".." in parts:
-        raise ArchiveError(
-            f"{label}: the name {info.filename!r} leads out of the archive. "
-            "Do not trust this file; download it from its source."
-        )
-    if "." in parts or "" in parts[:-1]:
-        name = "/".join(part for part in parts[:-1] if part not in ("", ".")) + f"/{parts[-1]}"
-    return name.removeprefix("/")
-
-
-def _is_litter(name: str) -> bool:
-    """Whether macOS or a file manager left it there."""
-    base = name.rpartition("/")[2]
-    return base.startswith("._") or base == ".DS_Store" or "__MACOSX/" in name
+def _is_litter(part: str) -> bool:
+    """Whether a system or a file manager left a file or folder of that name."""
+    return part.startswith(".") or part in _LITTER
 
 
 def _child(tree: Tree, name: str) -> Tree | None:
@@ -269,108 +244,12 @@ def _child(tree: Tree, name: str) -> Tree | None:
 
 
 def _innermost(tree: Tree, name: str) -> Tree:
-    while inner := _child(tree, name):
+    for _ in range(_DEEPEST):
+        inner = _child(tree, name)
+        if inner is None:
+            return tree
         tree = inner
-    return tree
-
-
-def _span(file: "pathlib.Path | _Member", label: str) -> _Span:
-    """Where the bytes of a zip lie on disk, inflating them first if that cannot be helped."""
-    if isinstance(file, pathlib.Path):
-        return _Span(file, 0, file.stat().st_size)
-    archive, info = file
-    if info.compress_type == zipfile.ZIP_STORED:
-        with archive.open() as outer:
-            return _Span(
-                archive.path, archive.start + _data_start(outer, info, label), info.file_size
-            )
-    return _Span(_inflated(file, label), 0, info.file_size)
-
-
-def _inflated(member: _Member, label: str) -> pathlib.Path:
-    """A copy of a deflated zip in the user's cache, made once: deflate cannot be read at random."""
-    cache = pathlib.Path(
-        os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache", "segdata"
+    raise ArchiveError(
+        f"{tree.label}: {name!r} lies in itself more than {_DEEPEST} times. "
+        "Do not trust this file; download it from its source."
     )
-    info = member.info
-    path = cache / f"{info.CRC:08x}-{info.file_size}.zip"
-    if path.exists() and path.stat().st_size == info.file_size:
-        return path
-    cache.mkdir(parents=True, exist_ok=True)
-    if (free := shutil.disk_usage(cache).free) < info.file_size:
-        raise ArchiveError(
-            f"{label} is a compressed zip; reading it takes {info.file_size:,} bytes in {cache}, "
-            f"where {free:,} are free. Make room, or set XDG_CACHE_HOME to a larger disk."
-        )
-    with tempfile.TemporaryDirectory(dir=cache) as unfinished:
-        copy = pathlib.Path(unfinished, path.name)
-        with copy.open("wb") as file:
-            file.writelines(_chunks(member, label))
-        copy.replace(path)
-    return path
-
-
-def _chunks(member: _Member, label: str) -> Iterator[bytes]:
-    """The bytes of a member, checked as they pass; nothing larger than a chunk is held."""
-    archive, info = member
-    size, crc = 0, 0
-    with archive.open() as file:
-        file.seek(_data_start(file, info, label))
-        packed = _pieces(file, info.compress_size, label)
-        stored = info.compress_type == zipfile.ZIP_STORED
-        for piece in packed if stored else _inflate(packed, label):
-            size += len(piece)
-            crc = zlib.crc32(piece, crc)
-            if size > info.file_size:
-                raise ArchiveError(
-                    f"{label} is longer than the {info.file_size:,} bytes it claims. "
-                    "Do not trust this file; download it from its source."
-                )
-            yield piece
-    if size < info.file_size:
-        raise ArchiveError(f"{label} is cut: {size:,} of {info.file_size:,} bytes. {_AGAIN}")
-    if crc != info.CRC:
-        raise ArchiveError(
-            f"{label} is damaged: its checksum is {crc:08x}, not {info.CRC:08x}. {_AGAIN}"
-        )
-
-
-def _data_start(file: io.BufferedReader, info: zipfile.ZipInfo, label: str) -> int:
-    """Where a member's data begins, in bytes from the start of its archive."""
-    if info.flag_bits & _ENCRYPTED:
-        raise ArchiveError(f"{label} is encrypted. Unpack it with its password, give the folder.")
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ArchiveError(
-            f"{label} is packed with method {info.compress_type}; stored (0) and deflated (8) can "
-            "be read. Unpack it and give the folder."
-        )
-    file.seek(info.header_offset)
-    header = file.read(_LOCAL_HEADER.size)
-    if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\3\4"):
-        raise ArchiveError(
-            f"{label} is not at byte {info.header_offset:,}, where the archive says. {_AGAIN}"
-        )
-    _, name, extra = _LOCAL_HEADER.unpack(header)
-    return info.header_offset + _LOCAL_HEADER.size + name + extra
-
-
-def _pieces(file: io.BufferedReader, size: int, label: str) -> Iterator[bytes]:
-    while size:
-        piece = file.read(min(size, _CHUNK))
-        if not piece:
-            raise ArchiveError(f"{label} is cut: its last {size:,} bytes are missing. {_AGAIN}")
-        size -= len(piece)
-        yield piece
-
-
-def _inflate(pieces: Iterator[bytes], label: str) -> Iterator[bytes]:
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        for piece in pieces:
-            yield inflater.decompress(piece, _CHUNK)
-            while not inflater.eof and (
-                more := inflater.decompress(inflater.unconsumed_tail, _CHUNK)
-            ):
-                yield more
-    except zlib.error as error:
-        raise ArchiveError(f"{label} is damaged: {error}. {_AGAIN}") from error

@@ -102,11 +102,7 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         Raises:
             ArchiveError: If what was found is broken.
         """
-        folder = kaggle.manual_folder(dl_manager)
-        for place in (folder / self.name, folder):
-            if tree := archives.find(place, name, within=kaggle.SOURCES[self.name].wholes):
-                return tree
-        return None
+        return kaggle.find(self.name, name, folder=kaggle.manual_folder(dl_manager))
 
     def need(self, dl_manager: tfds.download.DownloadManager, name: str) -> archives.Tree:
         """The same as `find`, of what the dataset cannot do without; fetched if it is nowhere.

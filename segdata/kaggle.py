@@ -51,11 +51,13 @@ class Source:
         slug: The competition, or `owner/name` of a data set on Kaggle.
         files: The builder's config to the files that it reads; others read the default's.
         wholes: Names of zips, without ".zip", that may hold everything.
+        parts: Folders that together are everything, where they were unpacked without one around.
     """
 
     slug: str
     files: Mapping[str, tuple[File, ...]]
     wholes: tuple[str, ...]
+    parts: tuple[str, ...] = ()
 
     def remote(self, file: File) -> kaggle_client.Remote:
         """Where a file lies."""
@@ -79,6 +81,7 @@ SOURCES: Mapping[str, Source] = {
         "dansbecker/cityscapes-image-pairs",
         {"default": (File("cityscapes-image-pairs.zip", 106_000_000, holds="cityscapes_data"),)},
         wholes=("archive", "cityscapes-image-pairs"),  # the browser's name for it is the first
+        parts=("train", "val"),
     ),
     "dsb2018": Source(
         "data-science-bowl-2018",
@@ -129,6 +132,27 @@ def fetch(
         for file in missing:
             _fetch(client, SOURCES[name].remote(file), path_of(folder, name, file), say)
     return [path_of(folder, name, file) for file in missing]
+
+
+def find(name: str, part: str, *, folder: pathlib.Path) -> archives.Tree | None:
+    """What a data set's files or folders hold, wherever in a folder they were put.
+
+    Args:
+        name: Of the data set, a key of `SOURCES`.
+        part: Which of its archives or folders, without ".zip".
+        folder: That holds it, or the data set's own folder with it.
+
+    Returns:
+        None if it is not there.
+
+    Raises:
+        ArchiveError: If what was found is broken.
+    """
+    source = SOURCES[name]
+    for place in (folder / name, folder):
+        if tree := archives.find(place, part, within=source.wholes, parts=source.parts):
+            return tree
+    return None
 
 
 def supply(name: str, folder: str | os.PathLike[str], *, config: str = "default") -> None:
@@ -237,7 +261,7 @@ def check(path: pathlib.Path) -> None:
     tree = archives.open(path)
     if not tree.names:
         raise archives.ArchiveError(f"{path}: it is a zip with nothing in it.")
-    for _ in parallel.ordered_map(lambda member: len(tree.read(member)), tree.names):
+    for _ in parallel.ordered_map(lambda member: sum(map(len, tree.chunks(member))), tree.names):
         pass
 
 
@@ -328,12 +352,10 @@ def _adopt(begun: transfer.Part, part: transfer.Part) -> None:
 
 def _elsewhere(folder: pathlib.Path, name: str, file: File) -> bool:
     """Whether a builder would find the file's content without the file."""
-    for place in (folder, folder / name):
-        if (place / file.stem).is_file():
-            return True
-        with contextlib.suppress(archives.ArchiveError):
-            if archives.find(place, file.stem, within=SOURCES[name].wholes):
-                return True
+    if any((place / file.stem).is_file() for place in (folder, folder / name)):
+        return True
+    with contextlib.suppress(archives.ArchiveError):
+        return find(name, file.stem, folder=folder) is not None
     return False
 
 

@@ -7,18 +7,35 @@ that a source needs stand here; its format is known to `segdata.sources` alone.
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from segdata import archives, rle
+import numpy as np
+
+from segdata import archives, kaggle, rle
 from segdata.examples import Collection, Pending
-from segdata.sources import carvana, cityscapes_pairs, dsb2018
+from segdata.sources import Example, carvana, cityscapes_pairs, dsb2018
+
+Find = Callable[[str], archives.Tree | None]
+"""Finds one of a source's archives or folders by its name."""
+
+
+class _Part(NamedTuple):
+    """One of a source's folders, listed."""
+
+    split: str
+    tree: archives.Tree
+    listing: tuple[Sequence[Any], Mapping[str, str]]
+    """Entries, and id or file name to fault."""
+    read: Callable[[Any], Example]
+    """Reads an entry."""
 
 
 def collection(name: str, *, manual_dir: str | os.PathLike[str]) -> Collection:
     """The examples of a raw archive or folder, as Kaggle ships it.
 
     Args:
-        name: Which source, such as `dsb2018`.
+        name: Which source, such as `dsb2018`; `cityscapes_pairs/classes` labels all classes.
         manual_dir: The folder that holds the archive, or its folder of that name.
 
     Raises:
@@ -27,156 +44,110 @@ def collection(name: str, *, manual_dir: str | os.PathLike[str]) -> Collection:
     """
     if name not in _SOURCES:
         raise ValueError(f"there is no raw source {name!r}; there are {', '.join(_SOURCES)}.")
-    for folder in (pathlib.Path(manual_dir), pathlib.Path(manual_dir, name)):
-        if found := _SOURCES[name](folder):
-            return found
-    raise archives.ArchiveError(
-        f"{manual_dir}: there is no archive of {name} in it. `segdata draw {name} --to "
-        f"{manual_dir}` draws a small one; Kaggle has the real one."
-    )
-
-
-def _dsb2018(folder: pathlib.Path) -> Collection | None:
-    whole = ["data-science-bowl-2018"]
-    parts = {
-        name: tree
-        for name in ("stage1_train", "stage1_test")
-        if (tree := archives.find(folder, name, within=whole))
-    }
+    source = _SOURCES[name]
+    plain = name.partition("/")[0]
+    folder = pathlib.Path(manual_dir)
+    parts = list(source.parts(lambda part: kaggle.find(plain, part, folder=folder)))
     if not parts:
-        return None
-    listed = {part: dsb2018.survey(tree) for part, tree in parts.items()}
-    faults = list(_faults(listed))
-    entries = {
-        part: [entry for entry in listed[part][0] if entry.masks or part != "stage1_train"]
-        for part in listed
-    }
-    faults += [
-        ("stage1_train", entry.id, "an image and no masks; an unpacking was cut short")
-        for entry in listed.get("stage1_train", ((), ()))[0]
-        if not entry.masks
-    ]
+        raise archives.ArchiveError(
+            f"{manual_dir}: there is no archive of {plain} in it. `segdata draw {plain} --to "
+            f"{manual_dir}` draws a small one; Kaggle has the real one."
+        )
 
     def stream() -> Iterator[Pending]:
-        for part, members in entries.items():
-            tree = parts[part]
-            for entry in members:
+        for split, tree, (entries, _), read in parts:
+            for entry in entries:
                 yield Pending(
-                    split=part,
+                    split=split,
                     id=entry.id,
-                    read=functools.partial(dsb2018.read_example, tree, entry),
+                    read=functools.partial(read, entry),
                     original=functools.partial(tree.read, entry.image),
                 )
 
     return Collection(
-        name="dsb2018, raw",
+        name=f"{name}, raw",
         place=str(folder),
-        classes=("background", "nucleus"),
-        count=sum(map(len, entries.values())),
+        classes=source.classes,
+        count=sum(len(part.listing[0]) for part in parts),
         stream=stream,
-        faults=tuple(faults),
+        faults=tuple(
+            (part.split, key, text) for part in parts for key, text in part.listing[1].items()
+        ),
         tables=tuple(
-            functools.partial(rle.read_stage1, path, name=name)
-            for name in ("stage1_train_labels.csv", "stage1_solution.csv")
-            for path in _tables(folder, name, whole)
+            functools.partial(source.read_table, place, name=table)
+            for table in source.tables
+            for place in _table(plain, table, folder)
         ),
     )
 
 
-def _carvana(folder: pathlib.Path) -> Collection | None:
-    whole = [carvana.COMPETITION]
-    parts: dict[str, archives.Tree] = {}
+def _dsb2018(find: Find) -> Iterator[_Part]:
+    for name, survey in (
+        ("stage1_train", dsb2018.survey),
+        ("stage1_test", dsb2018.survey_unlabelled),
+    ):
+        if tree := find(name):
+            yield _Part(name, tree, survey(tree), functools.partial(dsb2018.read_example, tree))
+
+
+def _carvana(find: Find) -> Iterator[_Part]:
+    labels = find("train_masks")
+    if labels is None:
+        return
     for names in (("train_hq", "train"), ("test_hq", "test")):
-        for name in names:  # both hold the same photos, in two qualities
-            if tree := archives.find(folder, name, within=whole):
-                parts[name] = tree
-                break
-    labels = archives.find(folder, "train_masks", within=whole)
-    if not parts or labels is None:
-        return None
-    listed = {
-        part: carvana.survey(tree, labels)
-        if part.startswith("train")
-        else (carvana.unlabelled_entries(tree), {})
-        for part, tree in parts.items()
-    }
-
-    def stream() -> Iterator[Pending]:
-        for part, (members, _) in listed.items():
-            photos = parts[part]
-            for entry in members:
-                yield Pending(
-                    split=part,
-                    id=entry.id,
-                    read=functools.partial(
-                        carvana.read_example, entry, photos=photos, labels=labels
-                    ),
-                    original=functools.partial(photos.read, entry.image),
-                )
-
-    return Collection(
-        name="carvana, raw",
-        place=str(folder),
-        classes=("background", "car"),
-        count=sum(len(members) for members, _ in listed.values()),
-        stream=stream,
-        faults=_faults(listed),
-        tables=tuple(
-            functools.partial(rle.read_train_masks, path)
-            for path in _tables(folder, "train_masks.csv", whole)
-        ),
-    )
+        # Both hold the same photos, in two qualities.
+        name, tree = next(((n, tree) for n in names if (tree := find(n))), ("", None))
+        if tree is None:
+            continue
+        labelled = name.startswith("train")
+        listing = carvana.survey(tree, labels) if labelled else carvana.survey_unlabelled(tree)
+        read = functools.partial(carvana.read_example, photos=tree, labels=labels)
+        yield _Part(name, tree, listing, read)
 
 
-def _cityscapes_pairs(folder: pathlib.Path) -> Collection | None:
-    tree = archives.find(folder, cityscapes_pairs.FOLDER, within=cityscapes_pairs.DOWNLOADS)
+def _cityscapes_pairs(
+    find: Find, *, label: Callable[[np.ndarray], np.ndarray] = cityscapes_pairs.road
+) -> Iterator[_Part]:
+    tree = find(cityscapes_pairs.FOLDER)
     if tree is None:
-        return None
-    members, faults = cityscapes_pairs.survey(tree)
-
-    def stream() -> Iterator[Pending]:
-        for entry in members:
-            yield Pending(
-                split=entry.split,
-                id=entry.id,
-                read=functools.partial(cityscapes_pairs.read_example, tree, entry),
-                original=functools.partial(tree.read, entry.image),
-            )
-
-    return Collection(
-        name="cityscapes_pairs, raw",
-        place=str(folder),
-        classes=("other", "road"),
-        count=len(members),
-        stream=stream,
-        faults=_faults({cityscapes_pairs.FOLDER: (members, faults)}),
-    )
+        return
+    entries, faults = cityscapes_pairs.survey(tree)
+    read = functools.partial(cityscapes_pairs.read_example, tree, label=label)
+    yield _Part(cityscapes_pairs.FOLDER, tree, ([], faults), read)
+    for split in ("train", "val"):
+        members = [entry for entry in entries if entry.split == split]
+        yield _Part(split, tree, (members, {}), read)
 
 
-def _faults(
-    listed: Mapping[str, tuple[Sequence[object], Mapping[str, str]]],
-) -> tuple[tuple[str, str, str], ...]:
-    return tuple((part, key, text) for part in listed for key, text in listed[part][1].items())
+def _table(name: str, table: str, folder: pathlib.Path) -> Iterator[pathlib.Path | archives.Tree]:
+    """The first place where a table of a source lies, if there is any."""
+    for place in (folder / name, folder):
+        for path in (place / table, place / f"{table}.zip"):
+            if path.is_file():
+                yield path
+                return
+        for outer in kaggle.SOURCES[name].wholes:
+            tree = archives.find(place, outer)
+            if tree and any(inner.endswith((table, f"{table}.zip")) for inner in tree.names):
+                yield tree
+                return
 
 
-def _tables(
-    folder: pathlib.Path, name: str, within: Iterable[str]
-) -> Iterator[pathlib.Path | archives.Tree]:
-    """The first place where a table lies, if there is any."""
-    for path in (folder / name, folder / f"{name}.zip"):
-        if path.is_file():
-            yield path
-            return
-    for outer in within:
-        tree = archives.find(folder, outer)
-        if tree and any(n.endswith((name, f"{name}.zip")) for n in tree.names):
-            yield tree
-            return
+class _Source(NamedTuple):
+    classes: tuple[str, ...]
+    parts: Callable[[Find], Iterator[_Part]]
+    tables: tuple[str, ...] = ()
+    read_table: Callable[..., Iterator[rle.Encoded]] = rle.read_stage1
 
 
-_SOURCES: Mapping[str, Callable[[pathlib.Path], Collection | None]] = {
-    "carvana": _carvana,
-    "cityscapes_pairs": _cityscapes_pairs,
-    "dsb2018": _dsb2018,
+_SOURCES = {
+    "carvana": _Source(("background", "car"), _carvana, ("train_masks.csv",), rle.read_train_masks),
+    "cityscapes_pairs": _Source(("other", "road"), _cityscapes_pairs),
+    "cityscapes_pairs/classes": _Source(
+        cityscapes_pairs.CLASSES,
+        functools.partial(_cityscapes_pairs, label=cityscapes_pairs.classes),
+    ),
+    "dsb2018": _Source(
+        ("background", "nucleus"), _dsb2018, ("stage1_train_labels.csv", "stage1_solution.csv")
+    ),
 }
-"""How each raw source is found in a folder."""

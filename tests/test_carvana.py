@@ -139,17 +139,20 @@ FAULTS = {
         {PHOTO: RGB, PHOTO.replace("jpg", "JPG"): RGB, MASK: GIF},
         "are the same example",
     ),
-    "a foreign photo": ({"train_hq/holiday.jpg": RGB}, r"holiday\.jpg is not called"),
+    "a foreign photo": (
+        {PHOTO: RGB, MASK: GIF, "train_hq/holiday.jpg": RGB},
+        r"holiday\.jpg is not called",
+    ),
     "a mask of another size": (
         {PHOTO: RGB, MASK: palette_gif(0, 0, 0, 9, 9, 9, indices=CAR.T)},
         rf"{KEY}_mask\.gif is 12×9, its photo 9×12",
     ),
     "a mask of two frames": ({PHOTO: RGB, MASK: FRAMES}, rf"{KEY}_mask\.gif has 2 frames"),
-    "a mask that is no GIF": ({PHOTO: RGB, MASK: RGB}, rf"{KEY}_mask\.gif is no readable GIF"),
+    "a mask that is no GIF": ({PHOTO: RGB, MASK: RGB}, rf"{KEY}_mask\.gif is a JPEG, not a GIF"),
     "a cut mask": ({PHOTO: RGB, MASK: GIF[:-12]}, rf"{KEY}_mask\.gif is no readable GIF"),
-    "a photo that is no JPEG": ({PHOTO: GIF, MASK: GIF}, rf"{KEY}\.jpg is no readable JPEG"),
+    "a photo that is no JPEG": ({PHOTO: GIF, MASK: GIF}, rf"{KEY}\.jpg is a GIF, not a JPEG"),
     "a cut photo": ({PHOTO: RGB[:-60], MASK: GIF}, rf"{KEY}\.jpg is no readable JPEG"),
-    "an empty photo": ({PHOTO: b"", MASK: GIF}, rf"{KEY}\.jpg is no readable JPEG"),
+    "an empty photo": ({PHOTO: b"", MASK: GIF}, rf"{KEY}\.jpg is empty"),
 }
 
 

@@ -148,7 +148,7 @@ FAULTS = {
     ),
     "grey": ({"val/3.jpg": encoded(GREY)}, r"val/3\.jpg is L of 32×16"),
     "cut": ({"val/3.jpg": pair(0, 90)[0][:-400]}, r"val/3\.jpg is no readable JPEG"),
-    "empty": ({"val/3.jpg": b""}, r"val/3\.jpg is no readable JPEG"),
+    "empty": ({"val/3.jpg": b""}, r"val/3\.jpg is empty"),
 }
 
 

@@ -125,7 +125,7 @@ def test_unlabelled_images_are_unknown_everywhere(tmp_path):
     [
         ({"readme.txt": b""}, "no source of dsb2018"),
         ({f"{KEY}/images/{KEY}.png": RGB}, f"{KEY} has an image and no masks"),
-        ({f"{KEY}/masks/1.png": MASK, "x/images/x.png": RGB}, f"{KEY} has 0 images"),
+        ({f"{KEY}/masks/1.png": MASK, "x/images/x.png": RGB}, f"{KEY} has masks and 0 images"),
         (
             {f"{KEY}/images/1.png": RGB, f"{KEY}/images/2.png": RGB, f"{KEY}/masks/1.png": MASK},
             f"{KEY} has 2 images",
@@ -136,7 +136,7 @@ def test_unlabelled_images_are_unknown_everywhere(tmp_path):
         ),
         (
             {f"{KEY}/images/1.png": RGB, f"{KEY}/masks/1.png": png(Image.new("L", (9, 11)))},
-            rf"{KEY}: mask 1 has shape \(11, 9\), the image has \(12, 9\)",
+            rf"{KEY}/masks/1\.png is 9×11, its image 9×12",
         ),
         (
             {f"{KEY}/images/1.png": RGB[:100], f"{KEY}/masks/1.png": MASK},
@@ -144,7 +144,7 @@ def test_unlabelled_images_are_unknown_everywhere(tmp_path):
         ),
         (
             {f"{KEY}/images/1.png": RGB, f"{KEY}/masks/1.png": b"GIF89a"},
-            rf"{KEY}/masks/1\.png is no readable PNG",
+            rf"{KEY}/masks/1\.png is a GIF, not a PNG",
         ),
         (
             {f"{KEY}/images/1.png": RGB[:60] + b"\0\0\0\0" + RGB[64:], f"{KEY}/masks/1.png": MASK},
@@ -256,9 +256,11 @@ def test_a_survey_lists_what_is_whole_and_names_the_rest(drawn_dsb2018, tmp_path
     (tmp_path / "stage1_train" / two / "images" / "second.png").write_bytes(b"")
     shutil.rmtree(tmp_path / "stage1_train" / bare / "masks")
     entries, faults = dsb2018.survey(archives.open(tmp_path / "stage1_train"))
-    assert [entry.id for entry in entries] == [bare, *whole]
-    assert entries[0].masks == ()
-    assert faults == {
-        lone: "0 images; each example has one",
-        two: "2 images; each example has one",
-    }
+    assert [entry.id for entry in entries] == whole
+    assert list(faults) == [lone, two, bare]
+    for key, fault in {lone: "0 images", two: "2 images", bare: "no masks"}.items():
+        assert key in faults[key]
+        assert fault in faults[key]
+    unlabelled, faults = dsb2018.survey_unlabelled(archives.open(tmp_path / "stage1_train"))
+    assert [entry.id for entry in unlabelled] == [bare, *whole]
+    assert list(faults) == [lone, two]

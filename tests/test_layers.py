@@ -11,7 +11,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 NAMES = ["dsb2018", "carvana", "cityscapes_pairs"]
 LAYERS = [
     ["segdata"],  # the public names, loaded when used
-    ["segdata.console", "segdata.parallel", "segdata.archives", "segdata.masks"],
+    ["segdata.console", "segdata.parallel", "segdata.zips", "segdata.masks"],
+    ["segdata.archives"],
     ["segdata.images", "segdata.rle", "segdata.overlays"],
     ["segdata.sources", "segdata.splits", "segdata.hashing"],
     ["segdata.pixels"],

@@ -4,10 +4,14 @@ No TensorFlow here, no TFDS, and nothing of splits, sizes or batches.
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
 
 from segdata import archives
+
+Entry = TypeVar("Entry")
 
 
 class SizeMismatchError(archives.ArchiveError):
@@ -38,3 +42,14 @@ class Example:
     instances: np.ndarray | None = None
     overlap: int = 0
     renewed: str = ""
+
+
+def whole(entries: list[Entry], faults: Mapping[str, str]) -> list[Entry]:
+    """The entries of a survey in which nothing is wrong.
+
+    Raises:
+        ArchiveError: The first fault, if there is one.
+    """
+    for fault in faults.values():
+        raise archives.ArchiveError(fault)
+    return entries

@@ -22,7 +22,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from segdata import archives, images, masks
 from segdata.parallel import ordered_map
-from segdata.sources import Example, SizeMismatchError, packing, turntable
+from segdata.sources import Example, SizeMismatchError, packing, turntable, whole
 
 COMPETITION = "carvana-image-masking-challenge"
 SIZE = (1280, 1918)
@@ -66,20 +66,7 @@ def entries(photos: archives.Tree, labels: archives.Tree) -> list[Entry]:
     Raises:
         ArchiveError: If there are none, one is there twice, a photo has no mask or a mask no photo.
     """
-    found = unlabelled_entries(photos)
-    gifs = _named(labels, ".gif", _MASK, "<car>_<view>_mask.gif")
-    for entry in found:
-        if entry.id not in gifs:
-            raise archives.ArchiveError(
-                f"{photos.label}: {entry.image} has no {entry.id}_mask.gif in {labels.label}. "
-                "An unpacking was cut short, or these are the unlabelled photos of the test."
-            )
-    if lone := gifs.keys() - {entry.id for entry in found}:
-        raise archives.ArchiveError(
-            f"{labels.label}: {gifs[min(lone)]} has no photo {min(lone)}.jpg in {photos.label}. "
-            "An unpacking was cut short; give the zip itself."
-        )
-    return [dataclasses.replace(entry, mask=gifs[entry.id]) for entry in found]
+    return whole(*survey(photos, labels))
 
 
 def unlabelled_entries(photos: archives.Tree) -> list[Entry]:
@@ -88,8 +75,7 @@ def unlabelled_entries(photos: archives.Tree) -> list[Entry]:
     Raises:
         ArchiveError: If there are none, or one is there twice.
     """
-    found = _named(photos, (".jpg", ".jpeg"), _PHOTO, "<12 hex digits>_<view>.jpg")
-    return [Entry(key, found[key]) for key in sorted(found)]
+    return whole(*survey_unlabelled(photos))
 
 
 def survey(photos: archives.Tree, labels: archives.Tree) -> tuple[list[Entry], dict[str, str]]:
@@ -101,13 +87,28 @@ def survey(photos: archives.Tree, labels: archives.Tree) -> tuple[list[Entry], d
     Raises:
         ArchiveError: If it is no such source at all.
     """
-    found, faults = _matched(photos, (".jpg", ".jpeg"), _PHOTO, "<12 hex digits>_<view>.jpg")
+    found, faults = survey_unlabelled(photos)
     gifs, more = _matched(labels, ".gif", _MASK, "<car>_<view>_mask.gif")
     faults |= more
-    faults |= {key: f"{found[key]} has no mask" for key in sorted(found.keys() - gifs.keys())}
-    faults |= {key: f"{gifs[key]} has no photo" for key in sorted(gifs.keys() - found.keys())}
-    both = sorted(found.keys() & gifs.keys())
-    return [Entry(key, found[key], gifs[key]) for key in both], faults
+    faults |= {
+        entry.id: f"{_label(photos, entry.image)} has no {entry.id}_mask.gif in {labels.label}. "
+        "An unpacking was cut short, or these are the unlabelled photos of the test."
+        for entry in found
+        if entry.id not in gifs
+    }
+    faults |= {
+        key: f"{_label(labels, gifs[key])} has no photo {key}.jpg in {photos.label}. "
+        "An unpacking was cut short; give the zip itself."
+        for key in sorted(gifs.keys() - {entry.id for entry in found})
+    }
+    both = [entry for entry in found if entry.id in gifs]
+    return [dataclasses.replace(entry, mask=gifs[entry.id]) for entry in both], faults
+
+
+def survey_unlabelled(photos: archives.Tree) -> tuple[list[Entry], dict[str, str]]:
+    """The same as if nobody had labelled any."""
+    found, faults = _matched(photos, (".jpg", ".jpeg"), _PHOTO, "<12 hex digits>_<view>.jpg")
+    return [Entry(key, found[key]) for key in sorted(found)], faults
 
 
 def read(photos: archives.Tree, labels: archives.Tree) -> Iterator[Example]:
@@ -209,20 +210,10 @@ def draw(
     write(folder, names, itertools.chain.from_iterable(ordered_map(drawn, places)))
 
 
-def _named(
-    tree: archives.Tree, endings: str | tuple[str, ...], pattern: re.Pattern[str], form: str
-) -> dict[str, str]:
-    """The files of a tree by the id in their names."""
-    found, faults = _matched(tree, endings, pattern, form)
-    for fault in faults.values():
-        raise archives.ArchiveError(f"{tree.label}: {fault}")
-    return found
-
-
 def _matched(
     tree: archives.Tree, endings: str | tuple[str, ...], pattern: re.Pattern[str], form: str
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """The same, and what is wrong with other files, by name."""
+    """The files of a tree by the id in their names, and what is wrong with others, by name."""
     found: dict[str, str] = {}
     faults: dict[str, str] = {}
     for name in tree.names:
@@ -230,14 +221,20 @@ def _matched(
             continue
         matched = pattern.fullmatch(name.rpartition("/")[2])
         if not matched:
-            faults[name] = f"{name} is not called {form}; it is no source of carvana."
+            faults[name] = (
+                f"{_label(tree, name)} is not called {form}. Rename it, or remove it if it is no "
+                "part of carvana."
+            )
         elif (key := matched[1].lower()) in found:
-            faults[name] = f"{found[key]} and {name} are the same example. Remove one of them."
+            faults[name] = (
+                f"{tree.label}: {found[key]} and {name} are the same example. Remove one of them."
+            )
         else:
             found[key] = name
     if not found and not faults:
         raise archives.ArchiveError(
-            f"{tree.label}: there is no {form} in it; it is no source of carvana."
+            f"{tree.label}: there is no {form} in it; it is no source of carvana. "
+            "Download it again."
         )
     return found, faults
 
@@ -250,6 +247,10 @@ def _photo(data: bytes, name: str) -> tuple[bytes, tuple[int, int], str]:
     """A photo's bytes, its (W, H), and why they are not the bytes given, if they are not."""
     with images.opened(data, kind="JPEG", name=name) as image:
         size, mode = image.size, image.mode
+        if mode == "CMYK" and "adobe" not in image.info:
+            raise archives.ArchiveError(
+                f"{name} is CMYK and does not say whether inverted. Save it as RGB."
+            )
         turn = image.getexif().get(ExifTags.Base.Orientation, 1)
         turned = turn in range(2, 9)
         if mode == "RGB" and not turned:
@@ -267,11 +268,6 @@ def _photo(data: bytes, name: str) -> tuple[bytes, tuple[int, int], str]:
 def _mask(data: bytes, name: str) -> np.ndarray:
     """uint8 [H, W], 1 where the colour is nearer to white than to black."""
     with images.opened(data, kind="GIF", name=name) as image:
-        frames = getattr(image, "n_frames", 1)
-        if frames != 1:
-            raise archives.ArchiveError(
-                f"{name} has {frames} frames; a mask has one. Save the right one alone."
-            )
         image.load()
     if image.mode == "P":  # the palette is looked at, not the picture: 3 times as fast
         palette = np.reshape(image.getpalette("RGB") or [], (-1, 3)).mean(axis=-1)

@@ -18,12 +18,12 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from scipy import ndimage
 
 from segdata import archives, images, masks
 from segdata.parallel import ordered_map
-from segdata.sources import Example, SizeMismatchError, packing
+from segdata.sources import Example, SizeMismatchError, packing, whole
 
 # (H, W) of nearly all real images, about as often as they occur.
 _SIZES = (*4 * [(256, 256)], (256, 320), (360, 360), (520, 696))
@@ -50,14 +50,7 @@ def entries(tree: archives.Tree) -> list[Entry]:
     Raises:
         ArchiveError: If there are none, or an image has no masks or masks have no image.
     """
-    found = _entries(tree)
-    for entry in found:
-        if not entry.masks:
-            raise archives.ArchiveError(
-                f"{tree.label}: {entry.id} has an image and no masks. An unpacking was cut short, "
-                "or these are the unlabelled images of stage1_test."
-            )
-    return found
+    return whole(*survey(tree))
 
 
 def unlabelled_entries(tree: archives.Tree) -> list[Entry]:
@@ -66,26 +59,32 @@ def unlabelled_entries(tree: archives.Tree) -> list[Entry]:
     Raises:
         ArchiveError: If there are none, or a folder has no image.
     """
-    return [dataclasses.replace(entry, masks=()) for entry in _entries(tree)]
+    return whole(*survey_unlabelled(tree))
 
 
 def survey(tree: archives.Tree) -> tuple[list[Entry], dict[str, str]]:
-    """Lists what can be read, labelled or not, and says what is wrong with the rest.
+    """Lists the labelled examples that can be read, and says what is wrong with the rest.
 
     Returns:
-        The entries, sorted by id, and example id to fault. An image without masks is no fault.
+        The entries, sorted by id, and example id to fault.
 
     Raises:
         ArchiveError: If it is no such source at all.
     """
-    photos, objects = _files(tree)
-    faults = {
-        key: f"{len(photos[key])} images; each example has one"
-        for key in sorted(photos.keys() | objects.keys())
-        if len(photos[key]) != 1
+    found, faults = _survey(tree)
+    faults |= {
+        entry.id: f"{tree.label}: {entry.id} has an image and no masks. An unpacking was cut "
+        "short, or these are the unlabelled images of stage1_test."
+        for entry in found
+        if not entry.masks
     }
-    good = sorted(photos.keys() - faults.keys())
-    return [Entry(key, photos[key][0], tuple(objects[key])) for key in good], faults
+    return [entry for entry in found if entry.masks], faults
+
+
+def survey_unlabelled(tree: archives.Tree) -> tuple[list[Entry], dict[str, str]]:
+    """The same as if nobody had labelled any."""
+    found, faults = _survey(tree)
+    return [dataclasses.replace(entry, masks=()) for entry in found], faults
 
 
 def read(tree: archives.Tree) -> Iterator[Example]:
@@ -110,9 +109,10 @@ def read_image(tree: archives.Tree, entry: Entry) -> Image.Image:
 def read_example(tree: archives.Tree, entry: Entry) -> Example:
     """Reads and checks one example.
 
-    An 8-bit RGB PNG passes through untouched; grey, palette, RGBA and 16-bit images are encoded
-    anew: alpha is dropped, and of 16 bits the upper 8 stay. A nucleus is every pixel of its mask
-    with a colour other than black, whatever the kind of PNG.
+    An 8-bit RGB PNG passes through untouched; grey, palette, RGBA and 16-bit images, and those
+    that EXIF turns, are encoded anew: alpha is dropped, and of 16 bits the upper 8 stay. A nucleus
+    is every pixel of its mask that is more than half as bright as the brightest in its strongest
+    channel, whatever the kind of PNG: edges may be smooth.
 
     Args:
         tree: Where it lies.
@@ -126,23 +126,19 @@ def read_example(tree: archives.Tree, entry: Entry) -> Example:
         ArchiveError: If a PNG cannot be decoded or a mask's size is not the image's.
     """
     raw = tree.read(entry.image)
-    image = _rgb(_decode(raw, tree, entry.image))
+    decoded = _decode(raw, tree, entry.image)
+    image = _rgb(decoded)
     shape = (image.height, image.width)
     example = Example(
         id=entry.id,
         group=entry.id,
-        image=raw if _is_plain(raw) else images.png(image),
+        image=raw if _is_plain(raw) and not _is_turned(decoded) else images.png(image),
         mask=np.full(shape, masks.UNKNOWN, np.uint8),
     )
     if not entry.masks:
         return example
-    try:
-        merged = masks.merge_instances(
-            (_foreground(_decode(tree.read(name), tree, name)) for name in entry.masks),
-            shape=shape,
-        )
-    except ValueError as error:
-        raise SizeMismatchError(f"{tree.label}: {entry.id}: {error}") from error
+    nuclei = (_nucleus(tree, name, size=image.size) for name in entry.masks)
+    merged = masks.merge_instances(nuclei, shape=shape)
     return dataclasses.replace(
         example, mask=merged.mask, instances=merged.labels, overlap=merged.contested
     )
@@ -174,13 +170,16 @@ def draw_zips(
     packing.zips(folder, *_drawings(examples=examples, seed=seed, unlabelled=unlabelled))
 
 
-def _entries(tree: archives.Tree) -> list[Entry]:
-    found, faults = survey(tree)
-    for key, fault in faults.items():
-        raise archives.ArchiveError(
-            f"{tree.label}: {key} has {fault}. Unpack it again, or give the zip itself."
-        )
-    return found
+def _survey(tree: archives.Tree) -> tuple[list[Entry], dict[str, str]]:
+    """Examples with one image each, and what is wrong with the others, by id."""
+    photos, objects = _files(tree)
+    faults = {
+        key: f"{tree.label}: {_miscounted(key, photos[key])}"
+        for key in sorted(photos.keys() | objects.keys())
+        if len(photos[key]) != 1
+    }
+    good = sorted(photos.keys() - faults.keys())
+    return [Entry(key, photos[key][0], tuple(objects[key])) for key in good], faults
 
 
 def _files(tree: archives.Tree) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
@@ -196,9 +195,16 @@ def _files(tree: archives.Tree) -> tuple[dict[str, list[str]], dict[str, list[st
             objects[folder.rpartition("/")[2]].append(name)
     if not photos:
         raise archives.ArchiveError(
-            f"{tree.label}: there is no <id>/images/<id>.png in it; it is no source of dsb2018."
+            f"{tree.label}: there is no <id>/images/<id>.png in it; it is no source of dsb2018. "
+            "Download it again."
         )
     return photos, objects
+
+
+def _miscounted(key: str, names: Sequence[str]) -> str:
+    if not names:
+        return f"{key} has masks and 0 images. Unpack it again, or give the zip itself."
+    return f"{key} has {len(names)} images, {' and '.join(names)}. Remove all but one."
 
 
 def _decode(data: bytes, tree: archives.Tree, name: str) -> Image.Image:
@@ -213,18 +219,32 @@ def _is_plain(data: bytes) -> bool:
     return (bits, colour_type) == (8, 2)
 
 
+def _is_turned(image: Image.Image) -> bool:
+    return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+
+
 def _rgb(image: Image.Image) -> Image.Image:
+    if _is_turned(image):
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return image.convert("RGB")
 
 
-def _foreground(image: Image.Image) -> np.ndarray:
-    """Bool [H, W], true where any colour is not zero; alpha is no colour."""
+def _nucleus(tree: archives.Tree, name: str, *, size: tuple[int, int]) -> np.ndarray:
+    """Bool [H, W] of one mask, of an image of (W, H)."""
+    image = _decode(tree.read(name), tree, name)
+    if image.size != size:
+        raise SizeMismatchError(
+            f"{tree.label}: {name} is {image.width}×{image.height}, its image {size[0]}×{size[1]}. "
+            "One of them was replaced; download them again."
+        )
     if image.mode in ("P", "PA", "LA", "RGBA"):
-        image = image.convert("RGB")
-    pixels = np.asarray(image) != 0
-    return pixels if pixels.ndim == 2 else pixels.any(axis=-1)
+        image = image.convert("RGB")  # alpha is no colour
+    pixels = np.asarray(image)
+    if pixels.ndim == 3:
+        pixels = pixels.max(axis=-1)
+    return pixels if pixels.dtype == bool else pixels > pixels.max() // 2
 
 
 def _drawings(

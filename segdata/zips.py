@@ -1,0 +1,264 @@
+"""Zips read in place: what is in one, where a member's bytes lie, those bytes checked as they pass.
+
+What is wrong with a zip is said at the first touch, never passed on as data. Nothing is extracted
+but a zip that is deflated inside a zip, once, to the user's cache.
+"""
+
+import io
+import os
+import pathlib
+import shutil
+import stat
+import struct
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+CHUNK = 1 << 20  # bytes; what one step of a read holds
+_LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of the name and the extra field
+_END = b"PK\5\6"
+_LONGEST_END = 22 + 65535  # bytes, with its comment
+_ENCRYPTED, _UTF8 = 0x1, 0x800
+_AGAIN = "Delete the archive and download it again."
+_OTHERS = {b"Rar!": "RAR", b"7z\xbc\xaf": "7-Zip", b"\x1f\x8b": "gzip", b"BZh": "bzip2"}
+
+
+class ArchiveError(OSError):
+    """An archive that is missing, broken, or not what it claims to be."""
+
+
+class Span(NamedTuple):
+    """A stretch of a file, in bytes."""
+
+    path: pathlib.Path
+    start: int
+    size: int
+
+    def open(self) -> io.BufferedReader:
+        """The stretch as a file of its own."""
+        return io.BufferedReader(_Window(self))
+
+
+class Member(NamedTuple):
+    """A file in a zip."""
+
+    archive: Span
+    info: zipfile.ZipInfo
+
+
+def members(archive: Span, label: str) -> Iterator[tuple[str, Member]]:
+    """The files of a zip by relative posix name; folders are passed over.
+
+    Args:
+        archive: The zip.
+        label: Where it lies, for messages.
+
+    Raises:
+        ArchiveError: If it is not a whole zip, one of several parts, or a name leads out of it.
+    """
+    try:
+        with archive.open() as file, zipfile.ZipFile(file) as opened:
+            infos = opened.infolist()
+    # A damaged directory makes the parser stumble in all of these ways.
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, struct.error) as error:
+        raise ArchiveError(f"{label}: {_diagnosis(archive, error)}") from error
+    for info in infos:
+        if info.volume:
+            raise ArchiveError(
+                f"{label}: it is the last of several parts. Join them first: "
+                "`zip -s 0 PARTS.zip --out WHOLE.zip`."
+            )
+        name = _safe_name(info, label)
+        if not info.is_dir() and not name.endswith("/"):
+            yield name, Member(archive, info)
+
+
+def chunks(member: Member, label: str) -> Iterator[bytes]:
+    """The bytes of a member, checked as they pass; nothing larger than a chunk is held.
+
+    Raises:
+        ArchiveError: If it is damaged, or packed in a way that cannot be read.
+    """
+    archive, info = member
+    size, crc = 0, 0
+    with archive.open() as file:
+        file.seek(_data_start(file, info, label))
+        packed = _pieces(file, info.compress_size, label)
+        stored = info.compress_type == zipfile.ZIP_STORED
+        for piece in packed if stored else _inflate(packed, label):
+            size += len(piece)
+            crc = zlib.crc32(piece, crc)
+            if size > info.file_size:
+                raise ArchiveError(
+                    f"{label} is longer than the {info.file_size:,} bytes it claims. "
+                    "Do not trust this file; download it from its source."
+                )
+            yield piece
+    if size < info.file_size:
+        raise ArchiveError(f"{label} is cut: {size:,} of {info.file_size:,} bytes. {_AGAIN}")
+    if crc != info.CRC:
+        raise ArchiveError(
+            f"{label} is damaged: its checksum is {crc:08x}, not {info.CRC:08x}. {_AGAIN}"
+        )
+
+
+def unpacked(member: Member, label: str) -> Span:
+    """Where the bytes of a member lie on disk, inflating them first if that cannot be helped.
+
+    Raises:
+        ArchiveError: If it is damaged, or there is no room for it.
+    """
+    archive, info = member
+    if info.compress_type == zipfile.ZIP_STORED:
+        with archive.open() as file:
+            start = archive.start + _data_start(file, info, label)
+        return Span(archive.path, start, info.file_size)
+    return Span(_inflated(member, label), 0, info.file_size)
+
+
+class _Window(io.RawIOBase):
+    """A stretch of a file as a file of its own."""
+
+    def __init__(self, span: Span):
+        self._span = span
+        self._at = 0
+        self._file = span.path.open("rb", buffering=0)
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + (0, self._at, self._span.size)[whence]
+        if self._at < 0:
+            raise ValueError("before the start")
+        return self._at
+
+    def readinto(self, buffer) -> int:
+        room = max(0, self._span.size - self._at)
+        self._file.seek(self._span.start + self._at)
+        count = self._file.readinto(memoryview(buffer)[:room]) or 0
+        self._at += count
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _diagnosis(span: Span, error: Exception) -> str:
+    with span.open() as file:
+        head = file.read(1024)
+        file.seek(max(0, span.size - _LONGEST_END))
+        tail = file.read()
+    again = "Delete it and download it again."
+    if not head:
+        return f"it is not a zip: it is empty. {again}"
+    if head.startswith(b"PK") and _END in tail:
+        return f"it is a zip whose directory cannot be read: {error}. {again}"
+    if head.startswith(b"PK"):
+        return (
+            f"it begins like a zip and has no readable end: {span.size:,} bytes of a longer file, "
+            f"or damaged. {again}"
+        )
+    if b"<html" in head.lower() or b"<!doctype" in head.lower():
+        return (
+            "it is a web page, not a zip: the download met a login or rules that are not yet "
+            "accepted. Delete it, sign in, and download it again."
+        )
+    for magic, kind in _OTHERS.items():
+        if head.startswith(magic):
+            return f"it is a {kind} archive, not a zip. Unpack it and give the folder."
+    return f"it is not a zip: it begins with {head[:8]!r}. {again}"
+
+
+def _safe_name(info: zipfile.ZipInfo, label: str) -> str:
+    name = info.filename.replace("\\", "/")
+    parts = name.split("/")
+    if not parts[0] or parts[0].endswith(":") or ".." in parts:
+        raise ArchiveError(
+            f"{label}: the name {info.filename!r} leads out of the archive. "
+            "Do not trust this file; download it from its source."
+        )
+    if "." in parts or "" in parts[:-1]:
+        name = "/".join(part for part in parts[:-1] if part not in ("", ".")) + f"/{parts[-1]}"
+    return name.removeprefix("/")
+
+
+def _inflated(member: Member, label: str) -> pathlib.Path:
+    """A copy of a deflated zip in the user's cache, made once: deflate cannot be read at random."""
+    cache = pathlib.Path(
+        os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache", "segdata"
+    )
+    info = member.info
+    path = cache / f"{info.CRC:08x}-{info.file_size}.zip"
+    if path.exists() and path.stat().st_size == info.file_size:
+        return path
+    cache.mkdir(parents=True, exist_ok=True)
+    if (free := shutil.disk_usage(cache).free) < info.file_size:
+        raise ArchiveError(
+            f"{label} is a compressed zip; reading it takes {info.file_size:,} bytes in {cache}, "
+            f"where {free:,} are free. Make room, or set XDG_CACHE_HOME to a larger disk."
+        )
+    with tempfile.TemporaryDirectory(dir=cache) as unfinished:
+        copy = pathlib.Path(unfinished, path.name)
+        with copy.open("wb") as file:
+            file.writelines(chunks(member, label))
+        copy.replace(path)
+    return path
+
+
+def _data_start(file: io.BufferedReader, info: zipfile.ZipInfo, label: str) -> int:
+    """Where a member's data begins, in bytes from the start of its archive."""
+    if info.flag_bits & _ENCRYPTED:
+        raise ArchiveError(f"{label} is encrypted. Unpack it with its password, give the folder.")
+    if stat.S_ISLNK(info.external_attr >> 16):
+        raise ArchiveError(
+            f"{label} is a symbolic link, not a file. Pack the archive again with the file itself, "
+            "or unpack it and give the folder."
+        )
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ArchiveError(
+            f"{label} is packed with method {info.compress_type}; stored (0) and deflated (8) can "
+            "be read. Unpack it and give the folder."
+        )
+    file.seek(info.header_offset)
+    header = file.read(_LOCAL_HEADER.size)
+    if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\3\4"):
+        raise ArchiveError(
+            f"{label} is not at byte {info.header_offset:,}, where the archive says. {_AGAIN}"
+        )
+    _, name, extra = _LOCAL_HEADER.unpack(header)
+    found = file.read(name)
+    if found != info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8 else "cp437"):
+        raise ArchiveError(
+            f"{label} is called {found.decode(errors='replace')!r} where it lies: the archive "
+            "contradicts itself. Do not trust this file; download it from its source."
+        )
+    return info.header_offset + _LOCAL_HEADER.size + name + extra
+
+
+def _pieces(file: io.BufferedReader, size: int, label: str) -> Iterator[bytes]:
+    while size:
+        piece = file.read(min(size, CHUNK))
+        if not piece:
+            raise ArchiveError(f"{label} is cut: its last {size:,} bytes are missing. {_AGAIN}")
+        size -= len(piece)
+        yield piece
+
+
+def _inflate(pieces: Iterator[bytes], label: str) -> Iterator[bytes]:
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        for piece in pieces:
+            yield inflater.decompress(piece, CHUNK)
+            while not inflater.eof and (
+                more := inflater.decompress(inflater.unconsumed_tail, CHUNK)
+            ):
+                yield more
+    except zlib.error as error:
+        raise ArchiveError(f"{label} is damaged: {error}. {_AGAIN}") from error
