@@ -55,7 +55,7 @@ class Tree:
         if size > _LARGEST:
             raise ArchiveError(
                 f"{self.label}: {name} is {size:,} bytes, more than the {_LARGEST:,} that are read "
-                "at once. It cannot be what its name says; remove it or download it again."
+                "at once. It cannot be what its name says. Remove it, or download it again."
             )
         return b"".join(self.chunks(name))
 
@@ -138,51 +138,64 @@ def find(
         ArchiveError: If what was found is broken, or a folder lacks files of the zip beside it.
     """
     folder = pathlib.Path(folder)
-    for place in (folder, *(folder / outer for outer in within)):
-        if found := _here(place, name):
+    for outer in ("", *within):
+        unpacked = _in_folder(folder / outer, name, parts)
+        packed = _in_zip(folder / f"{outer}.zip", name, parts) if outer else None
+        if unpacked and packed:
+            _compare(unpacked, packed)
+        if found := unpacked or packed:
             return found
-        if parts and all((place / part).is_dir() for part in parts):
-            found = {f"{part}/{n}": p for part in parts for n, p in _walk(place / part)}
-            return Tree(str(place), found)
-    for outer in within:
-        path = folder / f"{outer}.zip"
-        if path.exists():
-            tree = _innermost(open(path), outer)
-            if found := _child(tree, name):
-                return _innermost(found, name)
-            if parts and all(part in tree for part in parts):
-                return tree
     return None
 
 
-def _here(place: pathlib.Path, name: str) -> Tree | None:
-    """The folder or the zip of a name in a folder."""
-    folder, packed = place / name, place / f"{name}.zip"
-    if not folder.exists():
-        return _innermost(open(packed), name) if packed.exists() else None
-    tree = _innermost(open(folder), name)
-    if packed.exists() and (lacking := {*_innermost(open(packed), name).names} - {*tree.names}):
+def _in_folder(place: pathlib.Path, name: str, parts: Sequence[str]) -> Tree | None:
+    paths = (place / name, place / f"{name}.zip")
+    trees = [_innermost(open(path), name) for path in paths if path.exists()]
+    if len(trees) == 2:
+        _compare(*trees)
+    if trees:
+        return trees[0]
+    if parts and all((place / part).is_dir() for part in parts):
+        found = {f"{part}/{inner}": p for part in parts for inner, p in _walk(place / part)}
+        return Tree(str(place), found)
+    return None
+
+
+def _in_zip(path: pathlib.Path, name: str, parts: Sequence[str]) -> Tree | None:
+    if not path.exists():
+        return None
+    tree = _innermost(open(path), path.stem)
+    while tree:
+        if found := _child(tree, name):
+            return _innermost(found, name)
+        if parts and all(part in tree for part in parts):
+            return tree
+        tree = _unwrapped(tree)
+    return None
+
+
+def _compare(unpacked: Tree, packed: Tree) -> None:
+    if lacking := {*packed.names} - {*unpacked.names}:
         raise ArchiveError(
-            f"{folder} lacks {len(lacking):,} files of {packed}, such as {min(lacking)}: an "
-            "unpacking was cut short. Remove the folder, or the zip if the folder is as you want."
+            f"{unpacked.label} lacks {len(lacking):,} of the files of {packed.label}, such as "
+            f"{min(lacking)}: an unpacking was cut short. Remove the folder; or the zip, if the "
+            "folder is as you want it."
         )
-    return tree
 
 
 def _regular(path: pathlib.Path) -> os.stat_result:
     """What is known of a file that can be read; to open a pipe would be to wait for ever."""
     with _reading(path):
         found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
-        raise ArchiveError(f"{path} is no file but a pipe, a socket or a device. Remove it.")
-    return found
+        if stat.S_ISREG(found.st_mode):
+            path.open("rb").close()
+            return found
+    raise ArchiveError(f"{path} is no file but a pipe, a socket or a device. Remove it.")
 
 
 def _chunks(path: pathlib.Path) -> Iterator[bytes]:
     _regular(path)
-    with _reading(path):
-        file = path.open("rb")
-    with file:
+    with path.open("rb") as file:
         while piece := file.read(zips.CHUNK):
             yield piece
 
@@ -228,6 +241,8 @@ def _zip(span: zips.Span, label: str) -> Tree:
                 f"{label}: {name!r} is in it twice; which is meant, nobody knows. Pack it again."
             )
         files[name] = member
+    if not files:
+        raise ArchiveError(f"{label}: it is a zip with nothing in it. Download it again.")
     return Tree(label, files)
 
 
@@ -243,13 +258,21 @@ def _child(tree: Tree, name: str) -> Tree | None:
     return None
 
 
+def _unwrapped(tree: Tree) -> Tree | None:
+    """The tree in the only folder that everything lies in, whatever its name."""
+    top, inside, _ = tree.names[0].partition("/")
+    is_all = inside and tree.names[-1].startswith(f"{top}/")  # names are sorted
+    return tree.sub(top) if is_all else None
+
+
 def _innermost(tree: Tree, name: str) -> Tree:
+    outermost = tree.label
     for _ in range(_DEEPEST):
         inner = _child(tree, name)
         if inner is None:
             return tree
         tree = inner
     raise ArchiveError(
-        f"{tree.label}: {name!r} lies in itself more than {_DEEPEST} times. "
+        f"{outermost}: {name!r} lies in itself more than {_DEEPEST} times. "
         "Do not trust this file; download it from its source."
     )

@@ -7,17 +7,27 @@ import contextlib
 import dataclasses
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.core.utils import shard_utils
 
-from segdata import archives, images, kaggle
+from segdata import archives, images, kaggle, sources
 from segdata.parallel import ordered_map
 from segdata.sources import Example
 
-Entry = TypeVar("Entry")
+Entry = TypeVar("Entry", bound="HasId")
+Result = TypeVar("Result")
+
+
+class HasId(Protocol):
+    """What tells of an example where it lies."""
+
+    @property
+    def id(self) -> str:
+        """Of the example."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +65,19 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """A builder whose examples come from archives in the manual dir, fetched if they must be.
 
     What it is built from is in `kaggle.SOURCES`, under its name.
+
+    Attributes:
+        skip_damaged: Whether examples that cannot be read are left out and listed in the metadata
+            under `skipped`, id to reason; else the first of them ends the build.
     """
+
+    def __init__(self, *, skip_damaged: bool = False, **kwargs: Any):
+        self.skip_damaged = skip_damaged
+        super().__init__(**kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()["_original_state"]
+        return {"_original_state": state | {"skip_damaged": self.skip_damaged}}
 
     def describe(
         self,
@@ -93,7 +115,7 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             supervised_keys=("image", "mask"),
             homepage=homepage,
             license=license,
-            metadata=tfds.core.MetadataDict(metadata or {}),
+            metadata=tfds.core.MetadataDict({"skipped": {}, **(metadata or {})}),
         )
 
     def find(self, dl_manager: tfds.download.DownloadManager, name: str) -> archives.Tree | None:
@@ -124,6 +146,63 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             f"{folder}: what was fetched for {self.name} holds no {name}. Give the archive itself."
         )
 
+    def kept(self, entries: list[Entry], faults: Mapping[str, str]) -> list[Entry]:
+        """The entries of a source's survey; without `skip_damaged` there must be no faults.
+
+        Raises:
+            ArchiveError: The first fault.
+        """
+        if not self.skip_damaged:
+            return sources.whole(entries, faults)
+        self._skipped.update({key: _line(fault) for key, fault in faults.items()})
+        if not entries:
+            raise archives.ArchiveError(
+                f"Every example of {self.name} is damaged; the first: {next(iter(faults.values()))}"
+            )
+        return entries
+
+    def readable(
+        self, entries: Iterable[Entry], read: Callable[[Entry], Result]
+    ) -> Iterator[tuple[Entry, Result]]:
+        """Reads entries on all cores, in their order; passes over the damaged with `skip_damaged`.
+
+        Args:
+            entries: Of any source.
+            read: Reads one, or a part of it.
+
+        Yields:
+            The entries that could be read, with what was read.
+
+        Raises:
+            ArchiveError: If one is damaged and may not be skipped, or all are.
+        """
+
+        def attempt(entry: Entry) -> tuple[Entry, Result | archives.ArchiveError]:
+            try:
+                return entry, read(entry)
+            except archives.ArchiveError as error:
+                return entry, error
+
+        found, last = 0, None
+        for entry, result in ordered_map(attempt, entries):
+            if not isinstance(result, archives.ArchiveError):
+                found += 1
+                yield entry, result
+            elif self.skip_damaged:
+                last = result
+                self._skipped[entry.id] = _line(result)
+            else:
+                raise result
+        if last and not found:
+            raise archives.ArchiveError(
+                f"Every example of a split of {self.name} is damaged; the last: {last}"
+            ) from last
+
+    @property
+    def _skipped(self) -> dict[str, str]:
+        metadata: Any = self.info.metadata
+        return metadata["skipped"]
+
     def encoded(
         self, entries: Iterable[Entry], read: Callable[[Entry], tuple[Example, dict[str, Any]]]
     ) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -146,7 +225,7 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             return example, common | {"image": example.image, "mask": mask} | more
 
         metadata = self.info.metadata or {}  # TFDS saves it after the last example
-        for example, found in ordered_map(features, entries):
+        for _, (example, found) in self.readable(entries, features):
             for note in ("overlap", "renewed"):
                 if note in metadata and (value := getattr(example, note)):
                     metadata[note][example.id] = value
@@ -161,6 +240,11 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         same = {field.name: getattr(download_config, field.name) for field in settings}
         with _sorted_maps():
             super()._download_and_prepare(dl_manager, _Download(**same))
+        if self._skipped:
+            print(
+                f"{len(self._skipped):,} damaged examples were left out; the dataset's metadata "
+                "lists them under `skipped`."
+            )
 
 
 class _Download(tfds.download.DownloadConfig):
@@ -182,3 +266,7 @@ def _sorted_maps() -> Iterator[None]:
 
 def _serialized(serializer: tfds.core.ExampleSerializer, example: Any) -> bytes:
     return serializer.get_tf_example(example).SerializeToString(deterministic=True)
+
+
+def _line(fault: object) -> str:
+    return " ".join(str(fault).split())

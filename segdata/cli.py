@@ -20,7 +20,7 @@ class Draw:
 
     source: str = simple_parsing.field(positional=True, metavar="SOURCE")
     """Which: carvana, cityscapes_pairs or dsb2018."""
-    to: pathlib.Path
+    to: pathlib.Path | None = None
     """The folder to draw into; made if missing."""
     examples: int = 64
     """How many labelled examples."""
@@ -28,12 +28,16 @@ class Draw:
     """How many examples without masks; cityscapes_pairs has none."""
     seed: int = 0
     """The same seed draws the same files."""
+    damage: str = ""
+    """What is to go wrong with one of them; `--damage list` lists what can."""
 
     def __post_init__(self) -> None:
         if self.source not in _DATASETS:
             raise ValueError(f"there is no source {self.source!r}; draw {', '.join(_DATASETS)}.")
         if self.unlabelled and self.source == "cityscapes_pairs":
             raise ValueError("unlabelled: every pair of cityscapes_pairs has its mask.")
+        if not self.to and self.damage != "list":
+            raise ValueError("--to: name the folder to draw into.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,8 +132,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _draw(argv: Sequence[str]) -> None:
     """Draw a small synthetic source; needs no account and no download."""
     settings = console.parse(Draw, argv, prog="segdata draw")
-    from segdata.sources import carvana, cityscapes_pairs, dsb2018
+    from segdata.sources import carvana, cityscapes_pairs, damage, dsb2018
 
+    if settings.to is None:  # a list of damages was asked for
+        for name, kind in damage.kinds(settings.source).items():
+            print(f"{name:16}  {kind.what}")
+        return
+    kind = settings.damage and damage.kind_of(settings.damage, source=settings.source)
     draw = {
         "carvana": carvana.draw,
         "cityscapes_pairs": cityscapes_pairs.draw,
@@ -137,6 +146,10 @@ def _draw(argv: Sequence[str]) -> None:
     }[settings.source]
     more = {"unlabelled": settings.unlabelled} if settings.unlabelled else {}
     draw(settings.to, examples=settings.examples, seed=settings.seed, **more)
+    if kind:
+        name, seed = settings.damage, settings.seed
+        victim = damage.inflict(name, settings.to, source=settings.source, seed=seed)
+        print(f"{victim} is damaged: {kind.what}.")
     print(
         f"{settings.examples} examples drawn: `segdata build {settings.source} "
         f"--manual_dir {settings.to}` makes a dataset of them."
@@ -172,15 +185,28 @@ def _build(argv: Sequence[str]) -> None:
         from tensorflow_datasets.core import registered
         from tensorflow_datasets.scripts.cli import build
 
-    settings = console.parse(build.Args, argv, prog="segdata build")
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Build(build.Args):
+        """Builds datasets; the flags are those of `tfds build`, and this one."""
+
+        skip_damaged: bool = False
+        """Leave out damaged examples, and list them in the metadata under `skipped`."""
+
+    settings = console.parse(Build, argv, prog="segdata build")
     names = settings.positional_datasets + settings.datasets
     if not names:
         raise ValueError(f"name a dataset to build: {', '.join(_DATASETS)}.")
     imports = ",".join(filter(None, ["segdata.datasets", settings.generation.imports]))
     generation = dataclasses.replace(settings.generation, imports=imports)
+    suffix = "/skip_damaged=True" if settings.skip_damaged else ""  # TFDS reads it as a keyword
     logging.disable(logging.WARNING)  # such as "apitools not found": nothing a user can act on
     try:
-        dataclasses.replace(settings, generation=generation).execute()
+        dataclasses.replace(
+            settings,
+            generation=generation,
+            positional_datasets=[f"{name}{suffix}" for name in names],
+            datasets=[],
+        ).execute()
     except registered.DatasetNotFoundError as error:  # its own message lists a thousand names
         raise ValueError(
             f"there is no dataset {' or '.join(names)}; segdata has {', '.join(_DATASETS)}."

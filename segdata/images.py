@@ -25,17 +25,19 @@ _OPEN = {  # by their plugins: `Image.open` tells what is wrong less exactly
     "GIF": GifImagePlugin.GifImageFile,
 }
 _PNG = b"\x89PNG\r\n\x1a\n"
-_KINDS = {
-    _PNG: "a PNG",
-    b"\xff\xd8\xff": "a JPEG",
-    b"GIF8": "a GIF",
-    b"II*\0": "a TIFF",
-    b"MM\0*": "a TIFF",
-    b"BM": "a BMP",
-    b"RIFF": "a WebP",
-    b"%PDF": "a PDF",
-    b"PK": "a zip",
-    b"<": "a web page or other text",
+_PICTURES = {
+    _PNG: "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"GIF8": "GIF",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"BM": "BMP",
+    b"RIFF": "WebP",
+}
+_JARGON = {
+    "not identified by this driver": "its header gives no size",
+    "Decompressed data too large for PngImagePlugin.MAX_TEXT_CHUNK": "a comment inflates to over "
+    "1 MiB",
 }
 
 
@@ -54,10 +56,14 @@ def opened(data: bytes, *, kind: Literal["PNG", "JPEG", "GIF"], name: str) -> It
     """
     if not data:
         raise archives.ArchiveError(f"{name} is empty, 0 bytes. Download it again.")
-    if (found := _kind(data)) != f"a {kind}":
+    found = next((k for magic, k in _PICTURES.items() if data.startswith(magic)), "")
+    if found and found != kind:
         raise archives.ArchiveError(
-            f"{name} is {found}, not a {kind}. Save it as a {kind}, or download it again."
+            f"{name} is a {found}, not a {kind}. Save it as a {kind}, or download it again."
         )
+    if not found:
+        page = "a web page" if data.lstrip().startswith(b"<") else f"no picture: {data[:8]!r}…"
+        raise archives.ArchiveError(f"{name} is {page}, not a {kind}. Download it again.")
     try:
         if kind == "PNG":
             _check(data)
@@ -118,19 +124,12 @@ def _check(data: bytes) -> None:
         pass
 
 
-def _kind(data: bytes) -> str:
-    for magic, kind in _KINDS.items():
-        if data.lstrip().startswith(magic):
-            return kind
-    return f"of a kind that begins with {data[:8]!r}"
-
-
 def _gist(error: Exception) -> str:
     """What is wrong with an image, in words of one who does not know Pillow."""
     if isinstance(error, (EOFError, IndexError, TypeError, struct.error)):
         return "its header is cut or damaged"
     text = str(error).rstrip(".")
-    return "its header gives no size" if text == "not identified by this driver" else text
+    return _JARGON.get(text, text)
 
 
 def _measure(image: Image.Image, name: str) -> None:

@@ -70,6 +70,8 @@ def members(archive: Span, label: str) -> Iterator[tuple[str, Member]]:
                 f"{label}: it is the last of several parts. Join them first: "
                 "`zip -s 0 PARTS.zip --out WHOLE.zip`."
             )
+        if info.header_offset < 0:
+            raise ArchiveError(f"{label}: its beginning or its middle is missing. {_AGAIN}")
         name = _safe_name(info, label)
         if not info.is_dir() and not name.endswith("/"):
             yield name, Member(archive, info)
@@ -135,7 +137,7 @@ class _Window(io.RawIOBase):
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         self._at = offset + (0, self._at, self._span.size)[whence]
         if self._at < 0:
-            raise ValueError("before the start")
+            raise OSError("before the start")  # as a file does
         return self._at
 
     def readinto(self, buffer) -> int:
@@ -156,6 +158,8 @@ def _diagnosis(span: Span, error: Exception) -> str:
         file.seek(max(0, span.size - _LONGEST_END))
         tail = file.read()
     again = "Delete it and download it again."
+    if isinstance(error, UnicodeDecodeError):
+        return "a name in it claims to be UTF-8 and is not. Pack it again, or download it again."
     if not head:
         return f"it is not a zip: it is empty. {again}"
     if head.startswith(b"PK") and _END in tail:
@@ -223,8 +227,9 @@ def _data_start(file: io.BufferedReader, info: zipfile.ZipInfo, label: str) -> i
         )
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ArchiveError(
-            f"{label} is packed with method {info.compress_type}; stored (0) and deflated (8) can "
-            "be read. Unpack it and give the folder."
+            f"{label} is packed with method {info.compress_type} "
+            f"({zipfile.compressor_names.get(info.compress_type, 'unknown')}); stored (0) and "
+            "deflated (8) can be read. Unpack it and give the folder."
         )
     file.seek(info.header_offset)
     header = file.read(_LOCAL_HEADER.size)

@@ -233,19 +233,69 @@ LAYOUTS = {
     "folder in an outer zip": {"outer.zip": packed({"part/x": b"x"})},
     "zip in an outer zip": {"outer.zip": packed({"part.zip": packed({"x": b"x"})}, 0)},
     "zip in a doubled outer zip": {"outer.zip": packed({"outer/part.zip": packed({"x": b"x"})}, 0)},
+    "zip in folders of an outer zip": {
+        "outer.zip": packed({"a/b/part.zip": packed({"x": b"x"})}, 0)
+    },
+    "folder beside its zip": {"part/x": b"x", "part/y": b"y", "part.zip": packed({"x": b"x"})},
 }
+BARE = {
+    "folders": {"left/x": b"x", "right/y": b"y", "other/z": b"z"},
+    "folders in an outer folder": {"outer/left/x": b"x", "outer/right/y": b"y"},
+    "folders in an outer zip": {"outer.zip": packed({"left/x": b"x", "right/y": b"y"})},
+    "folders in a folder of an outer zip": {
+        "outer.zip": packed({"a/left/x": b"x", "a/right/y": b""})
+    },
+}
+
+
+def laid_out(folder: pathlib.Path, files: dict[str, bytes]) -> pathlib.Path:
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return folder
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_source_is_found_wherever_unpacking_left_it(tmp_path, layout):
-    for name, data in LAYOUTS[layout].items():
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+    laid_out(tmp_path, LAYOUTS[layout])
     found = archives.find(tmp_path, "part", within=["other", "outer"])
     assert found is not None
     assert found.read("x") == b"x"
     assert archives.find(tmp_path, "absent", within=["other", "outer"]) is None
+
+
+@pytest.mark.parametrize("layout", BARE)
+def test_folders_side_by_side_are_what_would_hold_them(tmp_path, layout):
+    laid_out(tmp_path, BARE[layout])
+    found = archives.find(tmp_path, "part", within=["outer"], parts=["left", "right"])
+    assert found is not None
+    assert found.names == ("left/x", "right/y")
+    assert found.read("left/x") == b"x"
+    assert archives.find(tmp_path, "part", within=["outer"], parts=["left", "middle"]) is None
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"part/x": b"x", "part.zip": packed({"x": b"x", "y": b"y"})},
+        {"outer/part/x": b"x", "outer.zip": packed({"part/x": b"x", "part/y": b"y"})},
+    ],
+)
+def test_a_folder_that_lacks_files_of_the_zip_beside_it_is_refused(tmp_path, files):
+    laid_out(tmp_path, files)
+    with pytest.raises(archives.ArchiveError, match=r"lacks 1 of the files of .*, such as y: an"):
+        archives.find(tmp_path, "part", within=["outer"])
+
+
+def test_a_link_to_a_folder_around_it_adds_nothing(tmp_path):
+    laid_out(tmp_path, {"a/x": b"x", "b/y": b"y"})
+    (tmp_path / "a" / "up").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "a" / "aside").symlink_to(tmp_path / "b", target_is_directory=True)
+    (tmp_path / "b" / "back").symlink_to(tmp_path / "a", target_is_directory=True)
+    found = archives.open(tmp_path)
+    assert found.names == ("a/aside/y", "a/x", "b/back/x", "b/y")
+    assert found.read("b/back/x") == b"x"
 
 
 def test_pieces_are_the_bytes_and_checked_alike(tmp_path):

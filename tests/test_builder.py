@@ -3,6 +3,8 @@
 import json
 import os
 import pathlib
+import pickle
+import shutil
 import subprocess
 import sys
 from typing import Any
@@ -12,7 +14,9 @@ import pytest
 import tensorflow_datasets as tfds
 
 import segdata.datasets  # noqa: F401 - registers the builders
-from segdata import builder
+from segdata import builder, cli, examples
+from segdata.archives import ArchiveError
+from segdata.sources import carvana, damage
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = ["carvana", "cityscapes_pairs", "dsb2018"]
@@ -134,3 +138,99 @@ def test_every_way_to_build_makes_the_same_files_in_any_process(tmp_path, manual
     assert any(".tfrecord-" in file for file in first)
     for other in others:
         assert other == first
+
+
+def kept(data_dir: pathlib.Path, name: str) -> dict[str, tuple[bytes, bytes]]:
+    """Image and mask of every example, encoded, by id."""
+    decoders = {key: tfds.decode.SkipDecoding() for key in ("image", "mask")}
+    built: Any = tfds.builder(name, data_dir=data_dir)
+    read = tfds.ReadConfig(try_autocache=False)
+    return {
+        example["id"].decode(): (example["image"], example["mask"])
+        for split in built.info.splits
+        for example in tfds.as_numpy(
+            built.as_dataset(split=split, decoders=decoders, read_config=read)
+        )
+    }
+
+
+@pytest.fixture
+def damaged(tmp_path, manual_dirs):
+    """A copy of a drawn manual dir with two kinds of damage in it; its folder and what is lost."""
+
+    def inflict(name: str, *kinds: str) -> tuple[pathlib.Path, list[str]]:
+        folder = tmp_path / "damaged"
+        shutil.copytree(manual_dirs[name], folder)
+        return folder, [damage.inflict(kind, folder, source=name, seed=1) for kind in kinds]
+
+    return inflict
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_first_damaged_example_ends_a_build_and_leaves_nothing(tmp_path, damaged, name):
+    folder, (victim,) = damaged(name, "cut")
+    with pytest.raises(ArchiveError, match=pathlib.PurePath(victim).stem):
+        build(name, folder, tmp_path / "data")
+    left = [path.name for path in (tmp_path / "data" / name).rglob("*") if path.is_file()]
+    assert left == ["metadata.json"]  # of TFDS, about configurations
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_damaged_examples_are_left_out_and_listed_when_asked_for(
+    tmp_path, capsys, manual_dirs, damaged, name
+):
+    folder, (copy, cut) = damaged(name, "copy", "cut")
+    build(name, manual_dirs[name], tmp_path / "sound")
+    command = ["build", name, "--manual_dir", str(folder), "--data_dir", str(tmp_path / "data")]
+    assert cli.main([*command, "--skip_damaged"]) == 0
+    assert "2 damaged examples were left out" in capsys.readouterr().out
+    sound, found = kept(tmp_path / "sound", name), kept(tmp_path / "data", name)
+    metadata: Any = tfds.builder(name, data_dir=tmp_path / "data").info.metadata
+    skipped = metadata["skipped"]
+    assert len(skipped) == 2
+    for victim in (copy, cut):
+        stem = pathlib.PurePath(victim).stem
+        assert [reason for reason in skipped.values() if stem in reason]
+    assert found == {key: sound[key] for key in found}
+    assert sound.keys() - found.keys() == skipped.keys() & sound.keys()
+    assert 1 <= len(sound) - len(found) <= 2
+    (note,) = examples.built(name, data_dir=tmp_path / "data").notes
+    assert note == "examples left out as damaged, as the metadata tells: 2"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sound_archive_is_built_the_same_whether_damage_may_be_skipped(
+    tmp_path, manual_dirs, name
+):
+    build(name, manual_dirs[name], tmp_path / "plain")
+    build(f"{name}/skip_damaged=True", manual_dirs[name], tmp_path / "skipping")
+    assert files(tmp_path / "plain") == files(tmp_path / "skipping")
+
+
+@pytest.mark.parametrize("kind", ["no-end", "upwards"])
+@pytest.mark.parametrize("name", NAMES)
+def test_an_archive_that_cannot_be_read_is_an_error_even_so(tmp_path, capsys, damaged, name, kind):
+    folder, (victim,) = damaged(name, kind)
+    command = ["build", name, "--manual_dir", str(folder), "--data_dir", str(tmp_path / "data")]
+    assert cli.main([*command, "--skip_damaged"]) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("segdata build: error: ")
+    assert victim in line
+
+
+def test_a_source_in_which_all_is_damaged_is_an_error(tmp_path):
+    carvana.draw(tmp_path / "drawn", examples=1, seed=0, size=(64, 96))
+    damage.inflict("cut", tmp_path / "drawn", source="carvana", seed=0)
+    with pytest.raises(ArchiveError, match=r"Every example of .* is damaged.*truncated"):
+        build("carvana/skip_damaged=True", tmp_path / "drawn", tmp_path / "data")
+    shutil.rmtree(tmp_path / "drawn")
+    carvana.draw(tmp_path / "drawn", examples=1, seed=0, size=(64, 96))
+    damage.inflict("misnamed", tmp_path / "drawn", source="carvana", seed=0)
+    with pytest.raises(ArchiveError, match=r"Every example of .* is damaged.*is not called"):
+        build("carvana/skip_damaged=True", tmp_path / "drawn", tmp_path / "data")
+
+
+def test_what_may_be_skipped_survives_a_copy_to_another_process(tmp_path):
+    skipping = tfds.builder("carvana", data_dir=tmp_path, skip_damaged=True)
+    assert pickle.loads(pickle.dumps(skipping)).skip_damaged
+    assert not pickle.loads(pickle.dumps(tfds.builder("carvana", data_dir=tmp_path))).skip_damaged

@@ -157,7 +157,7 @@ def test_a_photo_that_was_turned_is_in_the_metadata(tmp_path):
     exif[0x0112] = 3
     image.save(photo, "JPEG", exif=exif.tobytes())
     info = build("carvana", tmp_path / "manual", tmp_path / "data")
-    assert info.metadata == {"renewed": {photo.stem: "EXIF orientation 3"}}
+    assert info.metadata == {"renewed": {photo.stem: "EXIF orientation 3"}, "skipped": {}}
 
 
 def test_one_car_makes_a_dataset_without_validation(tmp_path):

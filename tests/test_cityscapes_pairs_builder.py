@@ -1,6 +1,8 @@
 import io
 import pathlib
+import shutil
 import tempfile
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 import segdata.datasets  # noqa: F401 - registers the builder
-from segdata import archives
+from segdata import archives, doctor
 from segdata.datasets.cityscapes_pairs import cityscapes_pairs_dataset_builder
 from segdata.sources import cityscapes_pairs, packing
 
@@ -87,3 +89,21 @@ def test_either_name_and_a_doubled_folder_build_the_same(tmp_path, name, doubled
         built = sorted((tmp_path / f"{place} data").rglob("*.tfrecord*"))
         records.append([path.read_bytes() for path in built])
     assert records[0] == records[1]
+
+
+@pytest.mark.parametrize("place", [".", "cityscapes_pairs"])
+def test_the_two_folders_build_the_same_without_one_around(tmp_path, drawn_cityscapes_pairs, place):
+    bare = tmp_path / "bare" / place
+    with zipfile.ZipFile(drawn_cityscapes_pairs / "cityscapes-image-pairs.zip") as archive:
+        archive.extractall(tmp_path / "apart")
+    shutil.copytree(tmp_path / "apart" / cityscapes_pairs.FOLDER, bare)
+    build("cityscapes_pairs", drawn_cityscapes_pairs, tmp_path / "zip data")
+    build("cityscapes_pairs", tmp_path / "bare", tmp_path / "bare data")
+    records = [
+        [path.read_bytes() for path in sorted((tmp_path / data).rglob("*.tfrecord*"))]
+        for data in ("zip data", "bare data")
+    ]
+    assert records[0] == records[1]
+    assert len(records[0]) == 2
+    findings = doctor.examine("cityscapes_pairs", tmp_path / "bare")
+    assert all(finding.is_well for finding in findings)

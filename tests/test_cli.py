@@ -5,7 +5,7 @@ import time
 import pytest
 
 from segdata import cli
-from segdata.sources import dsb2018
+from segdata.sources import damage, dsb2018
 
 COMMAND = [sys.executable, "-c", "import sys; from segdata import cli; sys.exit(cli.main())"]
 
@@ -58,6 +58,19 @@ def test_build_builds_from_a_drawing_with_the_flags_of_tfds(tmp_path, drawn_dsb2
     assert "Shuffling" not in capsys.readouterr().out
 
 
+def test_draw_lists_the_damage_that_it_can_do(capsys):
+    for source in NAMES.split(", "):
+        assert cli.main(["draw", source, "--damage", "list"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in lines] == list(damage.kinds(source))
+
+
+def test_draw_damages_one_file_and_says_which(tmp_path, capsys):
+    arguments = ["draw", "cityscapes_pairs", "--to", str(tmp_path), "--examples", "2"]
+    assert cli.main([*arguments, "--damage", "cut"]) == 0
+    assert "train/2.jpg is damaged: a photo ends in the middle." in capsys.readouterr().out
+
+
 def one_line(capsys: pytest.CaptureFixture[str]) -> str:
     """The last line on stderr; TFDS's progress bars may come before it."""
     errors = capsys.readouterr().err
@@ -82,6 +95,15 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         (
             ["draw", "cityscapes_pairs", "--to", "x", "--unlabelled", "1"],
             "every pair of cityscapes_pairs has its mask",
+        ),
+        (["draw", "dsb2018"], "--to: name the folder to draw into"),
+        (
+            ["draw", "dsb2018", "--to", "x", "--damage", "flood"],
+            "damage 'flood': of dsb2018 there are cut, empty, ",
+        ),
+        (
+            ["draw", "carvana", "--to", "x", "--damage", "odd-width"],
+            "damage 'odd-width': of carvana there are cut, empty, ",
         ),
         (["build", "cats"], f"there is no dataset cats; segdata has {NAMES}"),
         (["build"], f"name a dataset to build: {NAMES}"),

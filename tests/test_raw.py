@@ -87,3 +87,12 @@ def test_a_street_under_another_name_is_a_finding(tmp_path):
     (names,) = errors(report).values()
     assert [name.rpartition("/")[2] for name in names] == ["sheet.jpg"]
     assert len(report.summaries) == 7
+
+
+def test_streets_are_audited_with_all_classes_when_asked_for(tmp_path):
+    cityscapes_pairs.draw(tmp_path, examples=2, seed=2)
+    report = audit.audit(raw.collection("cityscapes_pairs/classes", manual_dir=tmp_path))
+    assert report.name == "cityscapes_pairs/classes, raw"
+    assert len(report.summaries) == 2
+    assert report.classes == cityscapes_pairs.CLASSES
+    assert audit.statistics(report, "train")["pixels"]["sky"] > 0

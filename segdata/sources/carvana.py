@@ -92,13 +92,13 @@ def survey(photos: archives.Tree, labels: archives.Tree) -> tuple[list[Entry], d
     faults |= more
     faults |= {
         entry.id: f"{_label(photos, entry.image)} has no {entry.id}_mask.gif in {labels.label}. "
-        "An unpacking was cut short, or these are the unlabelled photos of the test."
+        "Give the zip itself if an unpacking was cut short; or remove the photo."
         for entry in found
         if entry.id not in gifs
     }
     faults |= {
         key: f"{_label(labels, gifs[key])} has no photo {key}.jpg in {photos.label}. "
-        "An unpacking was cut short; give the zip itself."
+        "Give the zip itself if an unpacking was cut short; or remove the mask."
         for key in sorted(gifs.keys() - {entry.id for entry in found})
     }
     both = [entry for entry in found if entry.id in gifs]

@@ -275,10 +275,14 @@ def _share_of_classes(colours: np.ndarray) -> float:
 def _halves(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Photo and mask, uint8 [H, W/2, 3] each."""
     with images.opened(data, kind="JPEG", name=name) as image:
-        if image.mode != "RGB" or image.width % 2:
+        if image.mode != "RGB":
             raise archives.ArchiveError(
-                f"{name} is {image.mode} of {image.width}×{image.height}; a pair is RGB and of an "
-                "even width, half photo and half mask. Download it again."
+                f"{name} has the colours {image.mode}; a pair is RGB. Download it again."
+            )
+        if image.width % 2:
+            raise archives.ArchiveError(
+                f"{name} is {image.width} pixels wide; half of a pair is photo and half is mask, "
+                "so the width is even. Download it again."
             )
         if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
             raise archives.ArchiveError(

@@ -73,8 +73,8 @@ def survey(tree: archives.Tree) -> tuple[list[Entry], dict[str, str]]:
     """
     found, faults = _survey(tree)
     faults |= {
-        entry.id: f"{tree.label}: {entry.id} has an image and no masks. An unpacking was cut "
-        "short, or these are the unlabelled images of stage1_test."
+        entry.id: f"{tree.label}: {entry.id} has an image and no masks. Give the zip itself if an "
+        "unpacking was cut short; or remove the folder."
         for entry in found
         if not entry.masks
     }
@@ -228,7 +228,12 @@ def _rgb(image: Image.Image) -> Image.Image:
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return image.convert("RGB")
+    return _opaque(image)
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """As RGB, whatever is to be seen through; Pillow warns of palettes that go the short way."""
+    return (image.convert("RGBA") if "transparency" in image.info else image).convert("RGB")
 
 
 def _nucleus(tree: archives.Tree, name: str, *, size: tuple[int, int]) -> np.ndarray:
@@ -240,7 +245,7 @@ def _nucleus(tree: archives.Tree, name: str, *, size: tuple[int, int]) -> np.nda
             "One of them was replaced; download them again."
         )
     if image.mode in ("P", "PA", "LA", "RGBA"):
-        image = image.convert("RGB")  # alpha is no colour
+        image = _opaque(image)  # alpha is no colour
     pixels = np.asarray(image)
     if pixels.ndim == 3:
         pixels = pixels.max(axis=-1)

@@ -60,7 +60,7 @@ class Builder(builder.SourceBuilder):
         config = self.builder_config
         assert isinstance(config, Config)
         photos, labels = self.need(dl_manager, config.photos), self.need(dl_manager, "train_masks")
-        entries = carvana.entries(photos, labels)
+        entries = self.kept(*carvana.survey(photos, labels))
         split_of = splits.assign(
             {entry.id: entry.group for entry in entries}, strata={entry.id: "" for entry in entries}
         )
@@ -71,7 +71,8 @@ class Builder(builder.SourceBuilder):
         }
         if config.test:
             test = self.need(dl_manager, config.test)
-            parts["test"] = self._generate_examples(carvana.unlabelled_entries(test), test)
+            unlabelled = self.kept(*carvana.survey_unlabelled(test))
+            parts["test"] = self._generate_examples(unlabelled, test)
         return parts
 
     def _generate_examples(

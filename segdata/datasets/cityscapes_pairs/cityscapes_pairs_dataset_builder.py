@@ -36,7 +36,7 @@ class Builder(builder.SourceBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         tree = self.need(dl_manager, cityscapes_pairs.FOLDER)
-        entries = cityscapes_pairs.entries(tree)
+        entries = self.kept(*cityscapes_pairs.survey(tree))
         return {
             split: self._generate_examples(tree, members)
             for folder, split in _SPLITS.items()

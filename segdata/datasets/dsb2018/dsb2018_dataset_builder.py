@@ -7,7 +7,6 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from segdata import archives, builder, kaggle, splits
-from segdata.parallel import ordered_map
 from segdata.sources import dsb2018
 
 _COMPETITION = "data-science-bowl-2018"
@@ -47,9 +46,11 @@ class Builder(builder.SourceBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         tree = self.need(dl_manager, "stage1_train")
-        entries = dsb2018.entries(tree)
+        listed = self.kept(*dsb2018.survey(tree))
         # A first pass, of images alone: nothing but a hash and a stratum of each is kept.
-        looks = dict(ordered_map(lambda entry: (entry.id, _look(tree, entry)), entries))
+        seen = list(self.readable(listed, lambda entry: _look(tree, entry)))
+        entries = [entry for entry, _ in seen]
+        looks = {entry.id: look for entry, look in seen}
         groups = splits.near_duplicates({key: look.hash for key, look in looks.items()})
         split_of = splits.assign(groups, strata={key: look.stratum for key, look in looks.items()})
         parts = {
@@ -58,7 +59,8 @@ class Builder(builder.SourceBuilder):
             if (members := [entry for entry in entries if split_of[entry.id] == split])
         }
         if test := self.find(dl_manager, "stage1_test"):
-            parts["test"] = self._generate_examples(test, dsb2018.unlabelled_entries(test), {})
+            unlabelled = self.kept(*dsb2018.survey_unlabelled(test))
+            parts["test"] = self._generate_examples(test, unlabelled, {})
         return parts
 
     def _generate_examples(

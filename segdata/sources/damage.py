@@ -1,0 +1,60 @@
+"""Damage that real archives show, written into drawn ones: one victim, chosen by the seed."""
+
+import os
+import pathlib
+import zipfile
+
+import numpy as np
+
+from segdata.sources import cityscapes_pairs
+from segdata.sources.damage_kinds import KINDS, Kind
+
+_HOLDS = {  # where each source keeps photos and masks
+    "carvana": {"photo": "train_hq", "mask": "train_masks"},
+    "cityscapes_pairs": {"photo": cityscapes_pairs.DOWNLOADS[0]},
+    "dsb2018": {"photo": "stage1_train", "mask": "stage1_train"},
+}
+
+
+def kinds(source: str) -> dict[str, Kind]:
+    """The kinds of damage that can happen to a source, by name."""
+    return {name: kind for name, kind in KINDS.items() if source in kind.outcomes}
+
+
+def kind_of(name: str, *, source: str) -> Kind:
+    """One kind of damage.
+
+    Raises:
+        ValueError: If there is no such kind, or it cannot happen to this source.
+    """
+    known = kinds(source)
+    if name not in known:
+        raise ValueError(f"damage {name!r}: of {source} there are {', '.join(known)}.")
+    return known[name]
+
+
+def inflict(name: str, folder: str | os.PathLike[str], *, source: str, seed: int) -> str:
+    """Damages a drawn source in the way that is called `name`.
+
+    Args:
+        name: A key of `kinds(source)`.
+        folder: That holds the source as zips, undamaged.
+        source: What was drawn there.
+        seed: Chooses the victim.
+
+    Returns:
+        What was damaged: the name of a file, an example or a zip.
+
+    Raises:
+        ValueError: If there is no such damage, or it cannot happen to this source.
+    """
+    kind = kind_of(name, source=source)
+    archive = pathlib.Path(folder, f"{_HOLDS[source][kind.part]}.zip")
+    with zipfile.ZipFile(archive) as packed:
+        names = sorted(n for n in packed.namelist() if _is_victim(n, part=kind.part, source=source))
+    victim = names[int(np.random.default_rng([seed, len(name)]).integers(len(names)))]
+    return kind.change(archive, victim)
+
+
+def _is_victim(name: str, *, part: str, source: str) -> bool:
+    return source != "dsb2018" or f"/{part}s/".replace("photo", "image") in name

@@ -1,0 +1,58 @@
+"""Every kind of damage, done to a drawn source, and what the user is told: a table in Markdown.
+
+    python tools/damage_table.py
+
+`segdata build` prints the same sentence after `segdata build: error: `. Sources lie in `FOLDER`.
+"""
+
+import pathlib
+import shutil
+import sys
+import tempfile
+
+from segdata import raw
+from segdata.archives import ArchiveError
+from segdata.sources import carvana, cityscapes_pairs, damage, damage_kinds, dsb2018
+
+
+def main() -> int:
+    """Prints the table; returns how many lines are not what the table of kinds promises."""
+    surprises = 0
+    print("| kind | what has happened | source | outcome | what the user sees |")
+    print("|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        drawn = pathlib.Path(folder, "drawn")
+        carvana.draw(drawn / "carvana", examples=3, seed=0, size=(96, 144), views=1)
+        cityscapes_pairs.draw(drawn / "cityscapes_pairs", examples=7, seed=0)
+        dsb2018.draw_zips(drawn / "dsb2018", examples=3, seed=0)
+        for name, kind in damage_kinds.KINDS.items():
+            for source, promised in kind.outcomes.items():
+                place = pathlib.Path(folder, f"{source}-{name}")
+                shutil.copytree(drawn / source, place)
+                damage.inflict(name, place, source=source, seed=0)
+                outcome, told = _told(source, place)
+                surprises += outcome != promised
+                shown = told.replace(str(place), "FOLDER").replace("|", "\\|")
+                print(f"| `{name}` | {kind.what} | {source} | {outcome} | {shown} |")
+                shutil.rmtree(place)
+    return surprises
+
+
+def _told(source: str, folder: pathlib.Path) -> tuple[damage_kinds.Outcome, str]:
+    """What becomes of a source, and the first thing that is said about it."""
+    try:
+        found = raw.collection(source, manual_dir=folder)
+    except ArchiveError as error:
+        return "archive refused", str(error)
+    for _, _, fault in found.faults:
+        return "example refused", fault
+    for pending in found.stream():
+        try:
+            pending.read()
+        except ArchiveError as error:
+            return "example refused", str(error)
+    return "read", ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
