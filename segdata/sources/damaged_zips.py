@@ -254,7 +254,7 @@ def link_inside(path: pathlib.Path, victim: str) -> str:
 def nested(times: int, *, method: int = zipfile.ZIP_STORED) -> Change:
     """It lies in a zip of its name, and that in another."""
 
-    def inflict(path: pathlib.Path, _: str) -> str:
+    def inflict(path: pathlib.Path, victim: str) -> str:
         for _ in range(times):
             write(path, {path.name: path.read_bytes()}, method=method)
         return path.name
