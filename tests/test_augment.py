@@ -219,6 +219,28 @@ def test_means_are_exact_for_every_height(height, width):
     np.testing.assert_array_equal(np.stack(means, axis=1), expected)
 
 
+@pytest.mark.parametrize("settings", [Augment(contrast_range=(0.5, 1.5)), EVERYTHING])
+def test_means_known_before_change_nothing(settings):
+    """And a table of more than one piece, with words around the pixels."""
+    batch = pixels(batch=20, height=512, width=512)
+    rows = np.random.default_rng(1).permutation(20)
+    words = np.pad(batch.view(np.uint32).reshape(20, -1), ((0, 0), (3, 1)), constant_values=7)
+    means = augment.means(tf.constant(words), size=(512, 512), lead=3)
+    np.testing.assert_array_equal(means, batch[..., :3].mean(axis=(1, 2)))
+    known = augment.apply_rows(
+        settings,
+        tf.constant(words),
+        tf.constant(rows),
+        size=(512, 512),
+        lead=3,
+        means=means,
+        seed=1,
+        epoch=tf.zeros(20, tf.int64),
+        example=tf.range(20, dtype=tf.int64),
+    )
+    np.testing.assert_array_equal(known, apply(settings, batch[rows]))
+
+
 def test_noise_has_its_deviation_and_no_pattern():
     batch = np.full((4, 64, 64, 4), 128, np.uint8)
     out = apply(Augment(noise_range=(0.05, 0.05)), batch)[..., :3].astype(float) - 128

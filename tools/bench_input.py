@@ -79,7 +79,7 @@ def main() -> None:
     print(f"{asked.name}, {size[0]}×{size[1]}, batch {batch}, {packed.count} examples, {machine}")
     print(f"\n| pipeline | images/s | of the limit |\n|{'-' * 52}|---:|---:|")
     for name, rate in sorted(rates.items(), key=lambda item: -item[1]):
-        print(f"| {name:50} | {rate:8,.0f} | {rate / limit:5.2f} |")
+        print(f"| {name:50} | {rate:8,.0f} | {rate / limit:5.3f} |")
     if asked.json:
         figures = {"machine": machine, "size": size, "batch": batch, "images_per_second": rates}
         asked.json.write_text(json.dumps(figures, indent=1) + "\n")
