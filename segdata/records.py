@@ -176,9 +176,10 @@ def examples(builder, split: str) -> int:
     splits = builder.info.splits
     try:
         count = splits[split].num_examples
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError) as error:  # also where a slice reaches beyond the last example
+        known = ", ".join(f"{name} of {info.num_examples:,}" for name, info in splits.items())
         raise ValueError(
-            f"{builder.info.full_name} has no split {split!r}; it has {', '.join(splits)}."
+            f"{builder.info.full_name} has no split {split!r}; it has {known} examples."
         ) from error
     if not count:
         raise ValueError(f"split {split!r} of {builder.info.full_name} holds no examples.")

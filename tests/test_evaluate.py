@@ -26,15 +26,27 @@ def scores(batch: int, **changes) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 7])
-def test_scores_do_not_depend_on_the_batch_size(batch):
-    assert scores(batch) == pytest.approx(scores(7), rel=1e-7)
+@pytest.mark.parametrize("loss", losses.BY_NAME.values())
+def test_scores_do_not_depend_on_the_batch_size(batch, loss):
+    assert scores(batch, loss=loss) == pytest.approx(scores(7, loss=loss), rel=1e-6)
+
+
+def test_the_batch_of_batch_dice_is_the_whole_data_set():
+    images, masks = drawn()
+    probability = images[..., :1].astype(np.float32) / 255
+    whole = np.asarray(losses.batch_dice(masks, probability))
+    assert scores(2, loss=losses.batch_dice)["loss"] == pytest.approx(whole[0], rel=1e-6)
+    each = [
+        np.asarray(losses.batch_dice(masks[i : i + 1], probability[i : i + 1])) for i in range(7)
+    ]
+    assert np.mean(each) != pytest.approx(whole[0], rel=1e-2)
 
 
 def test_scores_are_what_their_names_say():
     images, masks = drawn()
     probability = images[..., :1].astype(np.float32) / 255
     counts = metrics.counts(masks, probability > 0.6)
-    totals = [n.sum() for n in counts]
+    totals = [n.sum(axis=0) for n in counts]
     assert scores(3) == pytest.approx(
         {
             "images": 7,
@@ -60,6 +72,7 @@ def test_each_image_comes_with_its_own_scores():
     assert len(rows) == 7
     assert all(np.array_equal(row.image, image) for row, image in zip(rows, images, strict=True))
     assert rows[3].dice == metrics.dice(*rows[3].counts)
+    assert rows[3].loss == losses.cross_entropy(masks[3:4], rows[3].probability[None])
     assert rows[3].probability.shape == rows[3].mask.shape == (6, 4, 1)
 
 

@@ -38,7 +38,8 @@ UNET_LAYERS = [
     ["unet.recipes"],
     ["unet.runs"],
     ["unet.evaluate", "unet.predict"],
-    ["unet.train", "unet.report"],
+    ["unet.train", "unet.pictures"],
+    ["unet.report"],
     ["unet.cli"],
 ]
 # A package registers its own builder; a builder is written against its own package's folder.

@@ -7,7 +7,7 @@ import pytest
 
 from unet import losses
 
-ALL = [losses.cross_entropy, losses.dice, losses.cross_entropy_dice]
+ALL = [*losses.BY_NAME.values()]
 
 
 def batch(*images) -> np.ndarray:
@@ -87,4 +87,47 @@ def test_a_saved_model_finds_its_loss_again(loss, tmp_path):
 @pytest.mark.parametrize("loss", ALL)
 def test_shapes_that_differ_are_refused(loss):
     with pytest.raises(ValueError, match="differ in shape"):
+        loss(masks([1, 0, 0, 0]), np.zeros((1, 1, 3, 1), np.float32))
+    with pytest.raises(ValueError, match="differ in shape"):
+        loss(masks([1, 0, 0, 0]), np.zeros((1, 1, 3, 2), np.float32))
+
+
+@pytest.mark.parametrize("loss", [x for x in ALL if x is not losses.cross_entropy])
+def test_only_cross_entropy_takes_several_classes(loss):
+    with pytest.raises(ValueError, match="differ in shape"):
         loss(masks([1, 0, 0, 0]), np.zeros((1, 1, 4, 2), np.float32))
+
+
+def test_cross_entropy_of_classes_is_the_mean_over_the_labelled_pixels():
+    mask = masks([2, 0, 255, 255], [1, 255, 255, 255])
+    one, other = [0.2, 0.3, 0.5], [0.7, 0.2, 0.1]
+    guess = np.array([[[one, other, one, one]], [[other, one, one, one]]], np.float32)
+    by_hand = [-(math.log(0.5) + math.log(0.7)) / 2, -math.log(0.2)]
+    assert np.asarray(losses.cross_entropy(mask, guess)) == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_batch_dice_is_of_the_flattened_batch():
+    mask = masks([1, 0, 255, 1], [0, 0, 0, 0])
+    guess = probabilities([0.5, 0.25, 1.0, 1.0], [0.5, 0.5, 0, 0])
+    by_hand = 1 - (2 * 1.5 + 1e-5) / (2 + 1.75 + 1 + 1e-5)
+    assert np.asarray(losses.batch_dice(mask, guess)) == pytest.approx([by_hand] * 2, rel=1e-6)
+
+
+def test_squared_error_takes_targets_of_any_kind_as_they_are():
+    guess = probabilities([0.5, -1.0, 7.0, 200.0])
+    target = masks([1, 0, 255, 190])
+    for kind in (np.uint8, np.float32):
+        error = np.asarray(losses.squared_error(target.astype(kind), guess))
+        assert error == pytest.approx([(0.25 + 1 + 100) / 3])
+
+
+@pytest.mark.parametrize("loss", ALL)
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_the_loss_of_a_data_set_does_not_depend_on_how_it_is_cut(loss, batch_size):
+    rng = np.random.default_rng(0)
+    mask = rng.choice(np.array([0, 1, 255], np.uint8), (5, 4, 6, 1), p=[0.5, 0.4, 0.1])
+    guess = rng.random((5, 4, 6, 1), np.float32)
+    cuts = range(0, 5, batch_size)
+    parts = [losses.parts(loss, *(x[i : i + batch_size] for x in (mask, guess))) for i in cuts]
+    whole = losses.total(loss, np.concatenate([np.asarray(part, np.float64) for part in parts]))
+    assert whole == pytest.approx(np.asarray(loss(mask, guess)).mean(), rel=1e-6)

@@ -15,12 +15,33 @@ def drawn(images: int = 6) -> tuple[np.ndarray, np.ndarray]:
 def test_counts_are_by_image_and_leave_out_what_is_not_labelled():
     mask = np.array([[1, 1, 0, 0, 255, 255], [255] * 6], np.uint8).reshape(2, 1, 6, 1)
     found = np.array([[1, 0, 1, 0, 1, 0], [1] * 6], bool).reshape(2, 1, 6, 1)
-    assert [n.tolist() for n in metrics.counts(mask, found)] == [[1, 0], [1, 0], [1, 0]]
+    assert [n.tolist() for n in metrics.counts(mask, found)] == [[[1], [0]]] * 3
+
+
+def test_each_class_is_the_foreground_of_its_own_counts():
+    mask = np.array([0, 1, 2, 2, 255, 7], np.uint8).reshape(1, 1, 6, 1)
+    found = np.array([0, 2, 2, 1, 1, 0], np.uint8).reshape(1, 1, 6, 1)
+    counts = metrics.counts(mask, found, channels=4)
+    assert [n.tolist() for n in counts] == [[[1, 0, 1, 0]], [[1, 1, 1, 0]], [[0, 1, 1, 0]]]
+
+
+def test_a_score_is_the_mean_over_the_classes_that_occur():
+    counts = [np.array(n) for n in ([3, 0, 4, 0], [1, 2, 0, 0], [2, 0, 0, 0])]
+    assert metrics.dice(*counts) == pytest.approx((6 / 9 + 0 + 1) / 3)
+    assert metrics.iou(*counts) == pytest.approx((3 / 6 + 0 + 1) / 3)
+    assert metrics.dice(*(0 * n for n in counts)) == 1
+
+
+def test_a_pixel_is_of_its_most_probable_class_or_above_the_threshold():
+    output = np.array([[0.2, 0.5, 0.3], [0.4, 0.35, 0.25]], np.float32)
+    assert metrics.decide(output, threshold=0.9).tolist() == [[1], [0]]
+    assert metrics.decide(output[:, 1:2], threshold=0.4).tolist() == [[1], [0]]
 
 
 def test_scores_agree_with_the_formulas_and_with_each_other():
-    assert metrics.dice(3, 1, 2) == pytest.approx(6 / 9)
-    assert metrics.iou(3, 1, 2) == pytest.approx(3 / 6)
+    one = [np.array([n]) for n in (3, 1, 2)]
+    assert metrics.dice(*one) == pytest.approx(6 / 9)
+    assert metrics.iou(*one) == pytest.approx(3 / 6)
     mask, guess = drawn()
     counts = metrics.counts(mask, guess > 0.5)
     dice = metrics.dice(*counts)
@@ -48,7 +69,27 @@ def test_the_keras_metric_gives_the_numpy_scores_whatever_the_batch_size(batch):
     for start in range(0, len(mask), batch):
         overlap.update_state(mask[start : start + batch], guess[start : start + batch])
     counts = metrics.counts(mask, guess > 0.4)
-    totals = [n.sum() for n in counts]
+    totals = [n.sum(axis=0) for n in counts]
+    assert {name: float(value) for name, value in overlap.result().items()} == pytest.approx(
+        {
+            "dice": metrics.dice(*counts).mean(),
+            "dataset_dice": float(metrics.dice(*totals)),
+            "dataset_iou": float(metrics.iou(*totals)),
+        }
+    )
+
+
+@pytest.mark.parametrize("batch", [1, 4, 6])
+def test_the_keras_metric_gives_the_numpy_scores_of_classes_too(batch):
+    rng = np.random.default_rng(1)
+    mask = rng.choice(np.array([0, 1, 2, 255], np.uint8), (6, 5, 7, 1))
+    mask[0], mask[1] = 0, 255
+    guess = rng.random((6, 5, 7, 4), np.float32) * (1, 1, 1, 0)
+    overlap = metrics.Overlap(channels=4)
+    for start in range(0, len(mask), batch):
+        overlap.update_state(mask[start : start + batch], guess[start : start + batch])
+    counts = metrics.counts(mask, metrics.decide(guess, threshold=0.5), channels=4)
+    totals = [n.sum(axis=0) for n in counts]
     assert {name: float(value) for name, value in overlap.result().items()} == pytest.approx(
         {
             "dice": metrics.dice(*counts).mean(),
@@ -61,7 +102,7 @@ def test_the_keras_metric_gives_the_numpy_scores_whatever_the_batch_size(batch):
 def test_the_keras_metric_starts_over_and_survives_its_config():
     mask, guess = drawn()
     overlap = metrics.Overlap.from_config(metrics.Overlap(threshold=0.3).get_config())
-    assert overlap.threshold == 0.3
+    assert (overlap.threshold, overlap.channels) == (0.3, 1)
     overlap.update_state(mask, guess)
     overlap.reset_state()
     assert {float(value) for value in overlap.result().values()} == {1}

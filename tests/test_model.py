@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from unet import model
-from unet.model import UNet
+from unet.model import FCN, UNet
 from unet.recipes import RECIPES
 
 TINY = UNet(filters=(2, 3, 4))
@@ -26,13 +26,13 @@ def images(*shape: int) -> np.ndarray:
     [
         (RECIPES["dsb2018-generator"].model, 1_962_625),
         (RECIPES["dsb2018-dropout"].model, 1_941_105),
-        (
-            UNet(filters=(64, 128, 256, 512, 1024), batch_norm=True, upsampling="transposed"),
-            31_055_297,
-        ),
+        (RECIPES["carvana-fcn"].model, 2_879_489),
+        (RECIPES["carvana-unet"].model, 34_550_273),
+        (RECIPES["unet-batchnorm"].model, 31_055_297),
     ],
 )
 def test_published_parameter_counts_are_met_exactly(settings, parameters):
+    assert settings.parameters == parameters
     assert model.build(settings).count_params() == parameters
 
 
@@ -46,10 +46,14 @@ def test_published_parameter_counts_are_met_exactly(settings, parameters):
         UNet(filters=(2, 3), stem_stride=2, standardise=True),
         UNet(filters=(2, 3), stem_stride=2, upsampling="transposed"),
         UNet(filters=(2,), output_channels=3, output_activation="softmax"),
+        UNet(filters=(2, 3), head_filters=5),
+        FCN(filters=(2, 3)),
+        FCN(filters=(3,), output_channels=3, output_activation="softmax", activation="elu"),
     ],
 )
 def test_every_image_that_the_stride_divides_gives_as_many_pixels(settings):
     network = model.build(settings)
+    assert network.count_params() == settings.parameters
     for height, width in ((8, 12), (16, 8)):
         output = np.asarray(network(images(2, height, width)))
         assert output.shape == (2, height, width, settings.output_channels)
@@ -63,6 +67,34 @@ def test_one_rate_of_dropout_is_for_all_levels():
     rates = [x.rate for x in model.build(one).layers if isinstance(x, keras.layers.Dropout)]
     assert rates == [0.25] * 3
     assert not any("dropout" in x.name for x in model.build(TINY).layers)
+
+
+def test_the_two_deepest_blocks_alone_drop_out_where_it_was_published_so():
+    network = model.build(RECIPES["carvana-unet"].model)
+    rates = [x.rate for x in network.layers if isinstance(x, keras.layers.Dropout)]
+    assert rates == [0, 0, 0, 0.3, 0.3, 0, 0, 0, 0]
+    by_level = UNet(filters=(2, 3, 4), dropout=(0.1, 0.2, 0.3))
+    assert by_level.rates == (0.1, 0.2, 0.3, 0.2, 0.1)
+
+
+def test_a_plain_decoder_mirrors_its_encoder():
+    layers = [
+        (type(x).__name__, x.filters, x.strides[0])
+        for x in model.build(FCN(filters=(2, 3))).layers
+        if isinstance(x, keras.layers.Conv2D | keras.layers.Conv2DTranspose)
+    ]
+    down, up = "Conv2D", "Conv2DTranspose"
+    assert layers == [
+        *((down, 2, 2), (down, 2, 1), (down, 3, 2), (down, 3, 1)),
+        *((up, 3, 1), (up, 3, 2), (up, 2, 1), (up, 2, 2)),
+        (down, 1, 1),
+    ]
+
+
+def test_a_linear_head_gives_any_number():
+    network = model.build(UNet(filters=(2, 3), output_activation="linear"))
+    output = np.asarray(network(images(4, 8, 8)))
+    assert output.min() < 0 or output.max() > 1
 
 
 def test_an_image_that_the_stride_does_not_divide_is_refused_by_size_and_stride():
@@ -122,6 +154,7 @@ def test_patches_keep_every_pixel():
         ("upsampling", "cubic"),
         ("transposed_kernel", 4),
         ("stem_stride", 3),
+        ("head_filters", -1),
         ("output_channels", 0),
         ("output_activation", "tanh"),
     ],
@@ -129,3 +162,11 @@ def test_patches_keep_every_pixel():
 def test_a_setting_that_makes_no_sense_is_named(field, value):
     with pytest.raises(ValueError, match=field):
         UNet(**{field: value})
+    if field in ("filters", "output_channels", "output_activation"):
+        with pytest.raises(ValueError, match=field):
+            FCN(**{field: value})
+
+
+def test_one_channel_cannot_be_softmax():
+    with pytest.raises(ValueError, match=r"output_channels is 1.*2 or more, with softmax"):
+        UNet(output_activation="softmax")

@@ -153,6 +153,7 @@ def test_steps_per_epoch_rounds_up(built_dsb2018):
         ({"start_step": -1}, "start_step=-1"),
         ({"size": (0, 8)}, "size="),
         ({"split": "holdout"}, "no split 'holdout'; it has"),
+        ({"split": "train[:800]"}, r"no split 'train\[:800\]'; it has train of \d+.* examples"),
         ({"name": "dsb2019"}, "'dsb2019' is not a dataset"),
         ({"data_dir": "nowhere"}, "is not built in.*segdata build dsb2018"),
     ],

@@ -27,7 +27,7 @@ def test_a_probability_has_its_images_size(height, width):
     network = Bright()
     probability = predict.predict(network, half_white(height, width), size=(16, 32))
     assert network.seen == [(1, 16, 32, 3)]
-    assert probability.shape == (height, width)
+    assert probability.shape == (height, width, 1)
     assert probability.dtype == np.float32
     assert probability.min() >= 0
     assert probability.max() <= 1
@@ -44,6 +44,24 @@ def test_resizing_in_is_antialiased():
     stripes[:, ::2] = 255
     probability = predict.predict(Bright(), stripes, size=(8, 8))
     assert np.allclose(probability, 0.5, atol=0.05)
+
+
+def test_several_classes_are_written_by_number_and_drawn_in_their_colours(tmp_path):
+    class Thirds:
+        def predict_on_batch(self, images) -> np.ndarray:
+            place = np.arange(images.shape[2]) * 3 // images.shape[2]
+            return np.broadcast_to(np.eye(3, dtype=np.float32)[place], images.shape)
+
+    Image.fromarray(half_white(12, 30)).save(tmp_path / "a.png")
+    assert list(
+        predict.files(Thirds(), [tmp_path / "a.png"], size=(8, 24), threshold=0.5, to=tmp_path)
+    ) == [(tmp_path / "a.png", None)]
+    with Image.open(tmp_path / "a.mask.png") as image:
+        assert np.array_equal(np.asarray(image), np.arange(30)[None] // 10 + np.zeros((12, 1)))
+    with Image.open(tmp_path / "a.overlay.png") as image:
+        assert np.array_equal(
+            np.asarray(image)[5, [9, 10, 19, 20]], predict.colours(3)[[0, 1, 1, 2]]
+        )
 
 
 def test_an_outline_is_the_masks_own_edge():

@@ -2,11 +2,13 @@ import dataclasses
 import json
 import subprocess
 import sys
+from typing import Any
 
+import numpy as np
 import pytest
 
-from unet import recipes
-from unet.model import UNet
+from unet import evaluate, losses, recipes, train
+from unet.model import FCN, UNet
 from unet.recipes import RECIPES, Recipe
 
 
@@ -24,9 +26,73 @@ def test_a_field_of_another_version_is_named():
         recipes.from_json({})
 
 
+def test_a_run_from_before_there_were_other_models_and_splits_is_read():
+    saved = recipes.to_json(Recipe())
+    del saved["model"]["kind"], saved["model"]["head_filters"]
+    del saved["train_split"], saved["validation_split"], saved["epsilon"]
+    assert recipes.from_json(saved) == Recipe()
+    with pytest.raises(ValueError, match="GAN"):
+        recipes.from_json(saved | {"model": {"kind": "GAN"}})
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_trains_and_is_scored(name):
+    recipe = dataclasses.replace(RECIPES[name], size=(16, 16), batch=2)
+    rng = np.random.default_rng(0)
+    mask = rng.integers(0, 2, (2, 16, 16, 1), np.uint8)
+    image = (mask * 150 + rng.integers(0, 90, (2, 16, 16, 3))).astype(np.uint8)
+    network: Any = train.compiled(recipe, steps_per_epoch=2, xla=False)
+    network.run_eagerly = True  # tracing takes longer than a few steps
+    before = network.get_weights()
+    logs = [network.train_on_batch(image, mask, return_dict=True) for _ in range(2)]
+    assert all(np.isfinite(row["loss"]) for row in logs)
+    after = network.get_weights()
+    assert any(not np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+    loss = losses.BY_NAME[recipe.loss]
+    scores = evaluate.evaluate(network, [(image, mask)], threshold=recipe.threshold, loss=loss)
+    assert scores["images"] == 2
+    assert all(np.isfinite(value) for value in scores.values())
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_says_where_it_is_from_and_augments_what_there_is(name):
+    from segdata.augment import Augment
+
+    assert RECIPES[name].source
+    assert Augment(**RECIPES[name].augment) != Augment() or not RECIPES[name].augment
+
+
+def test_the_published_settings_of_adam_reach_the_optimizer():
+    recipe = dataclasses.replace(RECIPES["carvana-fcn"], model=FCN(filters=(2,)))
+    for changed in (recipe, dataclasses.replace(recipe, optimizer="rmsprop")):
+        optimizer: Any = train.compiled(changed, steps_per_epoch=1, xla=False).optimizer
+        assert (float(optimizer.learning_rate), optimizer.epsilon) == pytest.approx((1e-4, 1e-6))
+    plain = dataclasses.replace(recipe, optimizer="sgd", epsilon=1e-7)
+    assert train.compiled(plain, steps_per_epoch=1, xla=False).optimizer is not None
+    with pytest.raises(ValueError, match=r"epsilon is 1e-06.*sgd"):
+        dataclasses.replace(recipe, optimizer="sgd")
+
+
+@pytest.mark.parametrize(
+    ("model", "loss", "fault"),
+    [
+        (
+            UNet(output_channels=3, output_activation="softmax"),
+            "dice",
+            "cross_entropy with softmax",
+        ),
+        (UNet(output_activation="linear"), "cross_entropy", "squared_error with linear"),
+        (FCN(output_channels=2), "cross_entropy", "output_channels is 2; it must be 1"),
+    ],
+)
+def test_a_loss_that_does_not_fit_the_head_is_refused(model, loss, fault):
+    with pytest.raises(ValueError, match=fault):
+        Recipe(model=model, loss=loss)
+
+
 def test_an_unknown_recipe_lists_those_there_are():
     with pytest.raises(ValueError, match="dsb2018, dsb2018-generator, dsb2018-dropout"):
-        recipes.named("carvana")
+        recipes.named("carvana-net")
 
 
 @pytest.mark.parametrize(
@@ -35,6 +101,8 @@ def test_an_unknown_recipe_lists_those_there_are():
         ("batch", 0),
         ("epochs", -1),
         ("learning_rate", 0.0),
+        ("epsilon", 0.0),
+        ("loss", "hinge"),
         ("size", (100, 128)),
         ("warmup", 26.0),
         ("patience", 0),

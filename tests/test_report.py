@@ -130,6 +130,20 @@ def test_ticks_are_few_and_hold_all_values(low, high):
     assert np.allclose(np.diff(ticks), ticks[1] - ticks[0])
 
 
+def test_several_classes_have_colours_and_names(run):
+    class Guess:
+        def predict_on_batch(self, images) -> np.ndarray:
+            return np.asarray(images).astype(np.float32) / 255
+
+    names = ("road", "sky", "<ego>")
+    saved = json.loads((run / "settings.json").read_text()) | {"classes": names}
+    (run / "settings.json").write_text(json.dumps(saved))
+    text, tags = read(report.write(run, batches(), network=Guess()))
+    assert tags.count["img"] == 2 * 6 * 4
+    for shown in ("road", "sky", "&lt;ego&gt;", "another class than the truth"):
+        assert shown in text
+
+
 @pytest.mark.heavy
 def test_a_browser_draws_the_page_and_asks_for_nothing(run, tmp_path):
     browser = shutil.which("chromium") or shutil.which("google-chrome")

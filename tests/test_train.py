@@ -168,6 +168,25 @@ def test_any_iterable_and_any_precision_trains(tmp_path):
     assert network.predict_on_batch(batch(0)[0]).dtype == np.float32
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_a_linear_head_learns_any_number(tmp_path, kind):
+    def targets(step: int) -> tuple[np.ndarray, np.ndarray]:
+        image, mask = batch(step)
+        value = image.mean(axis=-1, keepdims=True) / 40
+        return image, np.where(mask == 255, 255, value).astype(kind)
+
+    model = UNet(filters=(4, 4), output_activation="linear")
+    settings = with_recipe(model=model, loss="squared_error", epochs=4, learning_rate=0.1)
+    state = train.run(
+        settings,
+        batches=lambda start: map(targets, itertools.count(start)),
+        validation=[targets(10_000)],
+        steps_per_epoch=10,
+        out=tmp_path / "run",
+    )
+    assert state.history[-1]["val_loss"] < 0.8 * state.history[0]["val_loss"]
+
+
 def test_a_run_never_overwrites(whole, tmp_path):
     with pytest.raises(ValueError, match=r"unet resume .*another folder"):
         fit(whole)

@@ -14,6 +14,7 @@ from segdata import pipeline
 from segdata.augment import Augment
 from unet import cli, hardware, runs
 from unet.hardware import Hardware
+from unet.model import FCN
 from unet.recipes import RECIPES
 
 TINY = [
@@ -30,6 +31,7 @@ TINY = [
     "--checkpoint_minutes",
     "0",
 ]
+SOFTMAX = ["--output_activation", "softmax", "--output_channels", "30"]
 
 
 def drawn(seed: int, images: int = 2) -> tuple[np.ndarray, np.ndarray]:
@@ -92,6 +94,37 @@ def test_any_setting_of_the_recipe_can_be_changed_by_a_flag(trained, asked):
         "seed": 3,
         "data_dir": "here",
     }
+
+
+def test_a_recipe_of_another_model_has_the_flags_of_that_model(tmp_path, asked):
+    flags = [*TINY, "--out", str(tmp_path / "run"), "--validation_split", "validation[:5]"]
+    asked.clear()
+    assert cli.main(["train", "--recipe", "carvana-fcn", *flags]) == 0
+    recipe = runs.settings(tmp_path / "run").recipe
+    assert recipe == dataclasses.replace(
+        RECIPES["carvana-fcn"],
+        size=(8, 8),
+        batch=2,
+        epochs=1,
+        validation_split="validation[:5]",
+        model=FCN(filters=(2, 3)),
+    )
+    assert {call["split"] for call in asked} == {"train[:800]", "validation[:5]"}
+    asked.clear()
+    assert cli.main(["evaluate", str(tmp_path / "run")]) == 0
+    assert [call["split"] for call in asked] == ["validation[:5]"]
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--recipe", "carvana-fcn", *flags, "--convolutions", "3"])
+
+
+def test_a_run_can_be_scored_by_another_loss(trained, capsys):
+    def loss(*flags: str) -> float:
+        assert cli.main(["evaluate", str(trained), "--json", *flags]) == 0
+        return json.loads(capsys.readouterr().out.splitlines()[-1])["loss"]
+
+    parts = [loss("--loss", name) for name in ("cross_entropy", "dice")]
+    assert loss() == pytest.approx(sum(parts))
+    assert 0 < loss("--loss", "batch_dice") < 1
 
 
 def test_a_trained_run_has_a_model_and_a_report(trained):
@@ -164,14 +197,18 @@ def test_recipes_are_listed(capsys):
     assert cli.main(["recipes"]) == 0
     printed = capsys.readouterr().out
     assert all(name in printed for name in RECIPES)
+    for shown in ("FCN 64–128–256, 2,879,489 parameters", "34,550,273", "carvana at 96×128"):
+        assert shown in printed
 
 
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["train", "--recipe", "carvana", "--out", "{new}"], "dsb2018-generator"),
+        (["train", "--recipe", "carvana-net", "--out", "{new}"], "dsb2018-generator"),
         (["train", "--out", "{new}", "--filters", "4", "0"], "filters"),
         (["train", "--out", "{new}", "--size", "100", "100"], "stride, 16"),
+        (["train", "--recipe", "carvana-fcn", "--out", "{new}", "--size", "8", "12"], "stride, 8"),
+        (["train", "--out", "{new}", "--loss", "squared_error", *SOFTMAX], "loss"),
         (["train", "--out", "{new}", "--horizontal_flip", "2"], "horizontal_flip"),
         (["train", "--out", "{run}", *TINY], "unet resume"),
         (["train", "--out", "{new}", "--precision", "float16"], "cannot multiply in"),

@@ -15,7 +15,7 @@ import simple_parsing
 from segdata import console
 from unet import hardware, recipes, runs
 from unet.hardware import Compilation, Precision
-from unet.recipes import RECIPES, Recipe
+from unet.recipes import RECIPES, Loss, Recipe
 from unet.runs import Settings
 
 
@@ -70,8 +70,11 @@ class _Run:
 class Evaluate(_Run):
     """Scores the best model of a run."""
 
-    split: str = "validation"
-    """The part of the data set to score on."""
+    split: str | None = None
+    """The part of the data set to score on; the recipe's validation_split if not given."""
+
+    loss: Loss | None = None
+    """The loss to score with; the recipe's if not given."""
 
     json: bool = False
     """Print one JSON object."""
@@ -119,17 +122,18 @@ def _train(argv: Sequence[str]) -> None:
 
     parser = _parser()
     parser.add_arguments(Train, dest="train")
-    parser.add_arguments(Recipe, dest="settings", default=recipe)
+    _add_recipe(parser, recipe)
     parser.add_arguments(Augment, dest="augment", default=Augment(**recipe.augment))
     asked = parser.parse_args(list(argv))
     train: Train = asked.train
     runs.require_new(train.out)  # before any work on the data
+    kept = {"augment": _differences(asked.augment), "source": recipe.source}  # have no flag
+    recipe = Recipe(**vars(asked.settings) | kept)
     settings = Settings(
         name=train.recipe,
-        recipe=dataclasses.replace(  # what has no flag comes back as its default
-            asked.settings, augment=_differences(asked.augment), source=recipe.source
-        ),
+        recipe=recipe,
         choice=hardware.choose(train.precision, train.compile),
+        classes=_classes(recipe, train.data_dir),
         data_dir=train.data_dir,
         deterministic=train.deterministic,
         checkpoint_minutes=train.checkpoint_minutes,
@@ -163,9 +167,9 @@ def _evaluate(argv: Sequence[str]) -> None:
     recipe = settings.recipe
     scores = evaluate.evaluate(
         runs.load(asked.run),
-        _batches(recipe, asked.split, settings.data_dir),
+        _batches(recipe, asked.split or recipe.validation_split, settings.data_dir),
         threshold=recipe.threshold,
-        loss=losses.BY_NAME[recipe.loss],
+        loss=losses.BY_NAME[asked.loss or recipe.loss],
     )
     if asked.json:
         print(json.dumps(scores))
@@ -211,8 +215,9 @@ def _recipes(argv: Sequence[str]) -> None:
     for name, recipe in RECIPES.items():
         print(
             f"{name}\n    {recipe.source}\n    {recipe.dataset} at {recipe.size[0]}×"
-            f"{recipe.size[1]}, {recipe.epochs} epochs of batches of {recipe.batch}, "
-            f"filters {'–'.join(map(str, recipe.model.filters))}"
+            f"{recipe.size[1]}, {recipe.epochs} epochs of batches of {recipe.batch}\n    "
+            f"{type(recipe.model).__name__} {'–'.join(map(str, recipe.model.filters))}, "
+            f"{recipe.model.parameters:,} parameters"
         )
 
 
@@ -223,6 +228,20 @@ def _parser(prog: str = "unet train", **options: Any) -> simple_parsing.Argument
         add_option_string_dash_variants=simple_parsing.DashVariant.AUTO,
         **options,
     )
+
+
+def _add_recipe(parser: simple_parsing.ArgumentParser, recipe: Recipe) -> None:
+    """Adds a flag for each setting; those of the model are of its own kind."""
+    fields = [("model", type(recipe.model), dataclasses.field(default=recipe.model))]
+    kind = dataclasses.make_dataclass(
+        "Recipe",
+        fields,
+        bases=(Recipe,),
+        namespace={"__doc__": Recipe.__doc__},
+        frozen=True,
+        kw_only=True,
+    )
+    parser.add_arguments(kind, dest="settings", default=kind(**vars(recipe)))
 
 
 def _load_keras(*, deterministic: bool = False) -> None:
@@ -245,6 +264,22 @@ def _differences(augment: Any) -> Mapping[str, Any]:
     }
 
 
+def _classes(recipe: Recipe, data_dir: str | None) -> tuple[str, ...]:
+    """The names of the classes, where the model tells them apart; refuses another number."""
+    if recipe.model.output_activation != "softmax":
+        return ()
+    from segdata import records
+
+    features: Any = records.built(recipe.dataset, data_dir=data_dir).info.features
+    names = tuple(features["mask"].names)
+    if len(names) != recipe.model.output_channels:
+        raise ValueError(
+            f"output_channels is {recipe.model.output_channels}, but {recipe.dataset} has "
+            f"{len(names)} classes; give --output_channels {len(names)}."
+        )
+    return names
+
+
 def _data(recipe: Recipe, data_dir: str | None) -> dict[str, Any]:
     """What `train.run` and `train.resume` take of the data set."""
     from segdata import pipeline
@@ -255,7 +290,7 @@ def _data(recipe: Recipe, data_dir: str | None) -> dict[str, Any]:
     def batches(start_step: int) -> Any:
         return pipeline.train_batches(
             recipe.dataset,
-            "train",
+            recipe.train_split,
             size=recipe.size,
             batch=recipe.batch,
             augment=augment,
@@ -264,8 +299,10 @@ def _data(recipe: Recipe, data_dir: str | None) -> dict[str, Any]:
             data_dir=data_dir,
         )
 
-    steps = pipeline.steps_per_epoch(recipe.dataset, "train", batch=recipe.batch, data_dir=data_dir)
-    validation = _batches(recipe, "validation", data_dir)
+    steps = pipeline.steps_per_epoch(
+        recipe.dataset, recipe.train_split, batch=recipe.batch, data_dir=data_dir
+    )
+    validation = _batches(recipe, recipe.validation_split, data_dir)
     return {"batches": batches, "validation": validation, "steps_per_epoch": steps}
 
 
@@ -280,7 +317,9 @@ def _batches(recipe: Recipe, split: str, data_dir: str | None) -> Any:
 def _finish(run: pathlib.Path, settings: Settings) -> None:
     from unet import report
 
-    print(report.write(run, _batches(settings.recipe, "validation", settings.data_dir)))
+    recipe = settings.recipe
+    validation = _batches(recipe, recipe.validation_split, settings.data_dir)
+    print(report.write(run, validation))
 
 
 if __name__ == "__main__":

@@ -3,13 +3,14 @@
 Every image is scored by itself and sums are float64, so nothing depends on the batch size.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-from unet import metrics
+from unet import losses, metrics
+from unet.losses import Loss
 from unet.metrics import Counts
 
 
@@ -20,17 +21,19 @@ class Scored(NamedTuple):
     """uint8 [H, W, 3]."""
 
     mask: np.ndarray
-    """uint8 [H, W, 1]: 1 foreground, 255 not labelled."""
+    """uint8 [H, W, 1]: 1 foreground, or the number of the class; 255 not labelled."""
 
     probability: np.ndarray
-    """float32 [H, W, 1]."""
+    """float32 [H, W, C]."""
 
     counts: Counts
-    """Its pixels; int64 scalars."""
+    """Its pixels by class; int64 [K] each."""
 
     dice: float
     iou: float
-    loss: float
+
+    loss: np.ndarray
+    """What it adds to the loss of all: float32, as `losses.parts` gives it."""
 
 
 def evaluate(
@@ -38,14 +41,14 @@ def evaluate(
     batches: Iterable[tuple[Any, Any]],
     *,
     threshold: float,
-    loss: Callable[[Any, Any], Any],
+    loss: Loss,
 ) -> dict[str, float]:
     """Scores a model.
 
     Args:
-        network: From uint8 [B, H, W, 3] to float32 [B, H, W, 1].
+        network: From uint8 [B, H, W, 3] to float32 [B, H, W, C].
         batches: Images uint8 [B, H, W, 3] and masks uint8 [B, H, W, 1].
-        threshold: A pixel is foreground above this probability.
+        threshold: A pixel is foreground above this probability, where C is 1.
         loss: One of `unet.losses`.
 
     Returns:
@@ -54,7 +57,7 @@ def evaluate(
     Raises:
         ValueError: If there are no batches.
     """
-    scores = summary(scored(network, batches, threshold=threshold, loss=loss))
+    scores = summary(scored(network, batches, threshold=threshold, loss=loss), loss=loss)
     return {**scores, "threshold": threshold}
 
 
@@ -63,15 +66,19 @@ def scored(
     batches: Iterable[tuple[Any, Any]],
     *,
     threshold: float,
-    loss: Callable[[Any, Any], Any],
+    loss: Loss,
 ) -> Iterator[Scored]:
     """Predicts and scores image by image; takes what `evaluate` takes."""
     for images, masks in batches:
         probabilities = np.asarray(network.predict_on_batch(images))
         images, masks = np.asarray(images), np.asarray(masks)
-        counts = metrics.counts(masks, probabilities > threshold)
+        counts = metrics.counts(
+            masks,
+            metrics.decide(probabilities, threshold=threshold),
+            channels=probabilities.shape[-1],
+        )
         dice, iou = metrics.dice(*counts), metrics.iou(*counts)
-        losses: Any = keras.ops.convert_to_numpy(loss(masks, probabilities))
+        parts: Any = keras.ops.convert_to_numpy(losses.parts(loss, masks, probabilities))
         for i in range(len(images)):
             yield Scored(
                 image=images[i],
@@ -80,34 +87,36 @@ def scored(
                 counts=Counts(*(n[i] for n in counts)),
                 dice=float(dice[i]),
                 iou=float(iou[i]),
-                loss=float(losses[i]),
+                loss=parts[i],
             )
 
 
-def summary(images: Iterable[Scored]) -> dict[str, float]:
+def summary(images: Iterable[Scored], *, loss: Loss) -> dict[str, float]:
     """Sums up a data set.
 
     Args:
         images: What `scored` gives.
+        loss: The loss it was given.
 
     Returns:
-        `images`, their number; `dice`, `iou` and `loss`, means over images; `dataset_dice` and
-        `dataset_iou`, of all pixels together.
+        `images`, their number; `dice` and `iou`, means over images; `dataset_dice` and
+        `dataset_iou`, of all pixels together; `loss`, as `losses.total` has it. Of several classes,
+        Dice and IoU are means over those that occur.
 
     Raises:
         ValueError: If there are no images.
     """
-    rows = [(image.dice, image.iou, image.loss, *image.counts) for image in images]
+    rows = [((image.dice, image.iou), image.counts, image.loss) for image in images]
     if not rows:
         raise ValueError("there are no images to score.")
-    table = np.array(rows, np.float64)  # counts too: exact up to 2⁵³ pixels
-    dice, iou, loss = table[:, :3].mean(axis=0).tolist()
-    totals = table[:, 3:].sum(axis=0).tolist()
+    scores, counts, parts = (np.array(column, np.float64) for column in zip(*rows, strict=True))
+    dice, iou = scores.mean(axis=0).tolist()
+    totals = counts.sum(axis=0)  # exact up to 2⁵³ pixels
     return {
         "images": len(rows),
         "dice": dice,
         "iou": iou,
         "dataset_dice": float(metrics.dice(*totals)),
         "dataset_iou": float(metrics.iou(*totals)),
-        "loss": loss,
+        "loss": losses.total(loss, parts),
     }

@@ -1,9 +1,12 @@
-"""Losses of binary segmentation.
+"""Losses of segmentation.
 
 Each takes masks uint8 [B, H, W, 1] (1 is foreground, 255 not labelled, all else background) and
 probabilities float32 [B, H, W, 1], and gives one value an image: float32 [B]. An image's loss does
 not depend on the others in its batch, so means over images do not depend on the batch size. Pixels
 that are not labelled count in nothing; an image without a label costs 0.
+
+`batch_dice` alone is of a batch as a whole and gives all its images the same value. A data set is
+scored by `parts` and `total`, which take the whole set for one batch, however it was cut up.
 """
 
 # Keras ships no stubs: a checker takes what its ops return for None.
@@ -14,20 +17,25 @@ from types import MappingProxyType
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 UNLABELLED = 255
 
+Loss = Callable[[Any, Any], Any]
+
 _PIXELS = (1, 2, 3)
+_SMOOTH = 1e-5
 
 
 @keras.saving.register_keras_serializable(package="unet")
 def cross_entropy(mask, probability):
-    """Binary cross-entropy in nats, each image's mean over its labelled pixels.
+    """Cross-entropy in nats, each image's mean over its labelled pixels.
 
     Args:
         mask: uint8 [B, H, W, 1].
-        probability: float32 [B, H, W, 1].
+        probability: float32 [B, H, W, 1]; or [B, H, W, C], of each class, where masks hold the
+            classes 0 to C-1.
 
     Returns:
         float32 [B], 0 or more.
@@ -35,9 +43,13 @@ def cross_entropy(mask, probability):
     Raises:
         ValueError: If the shapes differ.
     """
-    truth, labelled = _split(mask, probability)
-    entropy = ops.binary_crossentropy(truth, probability) * labelled
-    return ops.sum(entropy, axis=_PIXELS) / ops.maximum(ops.sum(labelled, axis=_PIXELS), 1)
+    if probability.shape[-1] == 1:
+        truth, labelled = _split(mask, probability)
+        return _mean(ops.binary_crossentropy(truth, probability), labelled)
+    _, labelled = _split(mask, probability[..., :1])
+    truth = ops.cast(ops.where(mask == UNLABELLED, 0, mask), "int32")[..., 0]
+    entropy = ops.sparse_categorical_crossentropy(truth, probability)
+    return _mean(entropy[..., None], labelled)
 
 
 @keras.saving.register_keras_serializable(package="unet")
@@ -58,11 +70,25 @@ def dice(mask, probability):
 
     Source: Milletari, Navab and Ahmadi, "V-Net", 3DV 2016, with plain instead of squared sums.
     """
-    truth, labelled = _split(mask, probability)
-    probability = probability * labelled
-    common = ops.sum(truth * probability, axis=_PIXELS)
-    both = ops.sum(truth, axis=_PIXELS) + ops.sum(probability, axis=_PIXELS)
-    return 1 - (2 * common + 1) / (both + 1)
+    return _dice(*_overlap(mask, probability), smooth=1)
+
+
+@keras.saving.register_keras_serializable(package="unet")
+def batch_dice(mask, probability):
+    """Soft Dice loss of a batch as one flat image: 1 − (2 Σpt + 10⁻⁵) / (Σp + Σt + 10⁻⁵).
+
+    Args:
+        mask: uint8 [B, H, W, 1].
+        probability: float32 [B, H, W, 1].
+
+    Returns:
+        float32 [B] in [0, 1): the batch's value, for each of its images.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
+    common, both = _overlap(mask, probability)
+    return ops.ones_like(both) * _dice(ops.sum(common), ops.sum(both), smooth=_SMOOTH)
 
 
 @keras.saving.register_keras_serializable(package="unet")
@@ -71,9 +97,64 @@ def cross_entropy_dice(mask, probability):
     return cross_entropy(mask, probability) + dice(mask, probability)
 
 
-BY_NAME: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType(
-    {f.__name__: f for f in (cross_entropy, dice, cross_entropy_dice)}
+@keras.saving.register_keras_serializable(package="unet")
+def squared_error(target, output):
+    """Squared error, each image's mean over its labelled pixels; for dense regression.
+
+    Args:
+        target: uint8 or float32 [B, H, W, 1], as it is; 255 where it is not known.
+        output: float32 [B, H, W, 1].
+
+    Returns:
+        float32 [B], 0 or more.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
+    _, labelled = _split(target, output)
+    return _mean(ops.square(ops.cast(target, "float32") - output), labelled)
+
+
+BY_NAME: Mapping[str, Loss] = MappingProxyType(
+    {f.__name__: f for f in (cross_entropy, dice, cross_entropy_dice, batch_dice, squared_error)}
 )
+
+
+def parts(loss: Loss, mask, output):
+    """What each image adds to the loss of a data set, float32 [B, K]; `total` takes it."""
+    if loss is batch_dice:
+        return ops.stack(_overlap(mask, output), axis=-1)
+    return loss(mask, output)[:, None]
+
+
+def total(loss: Loss, parts: np.ndarray) -> float:
+    """The loss of a data set: the mean over its images, or `batch_dice` of all of them together.
+
+    Args:
+        loss: One of these losses.
+        parts: What `parts` gave, float64 [N, K], N images.
+    """
+    if loss is batch_dice:
+        return float(_dice(*parts.sum(axis=0), smooth=_SMOOTH))
+    return float(parts.mean())
+
+
+def _overlap(mask, probability):
+    """Σpt and Σp + Σt of each image, over labelled pixels; float32 [B] each."""
+    truth, labelled = _split(mask, probability)
+    probability = probability * labelled
+    common = ops.sum(truth * probability, axis=_PIXELS)
+    return common, ops.sum(truth, axis=_PIXELS) + ops.sum(probability, axis=_PIXELS)
+
+
+def _dice(common, both, *, smooth: float):
+    return 1 - (2 * common + smooth) / (both + smooth)
+
+
+def _mean(values, labelled):
+    """Each image's mean over its labelled pixels; float32 [B]."""
+    labels = ops.sum(labelled, axis=_PIXELS)
+    return ops.sum(values * labelled, axis=_PIXELS) / ops.maximum(labels, 1)
 
 
 def _split(mask, probability):
@@ -81,6 +162,6 @@ def _split(mask, probability):
     if tuple(mask.shape) != tuple(probability.shape):
         raise ValueError(
             f"masks {tuple(mask.shape)} and probabilities {tuple(probability.shape)} differ in "
-            f"shape; these losses take one channel of each."
+            f"shape; masks have one channel, and only cross_entropy takes more of the other."
         )
     return ops.cast(mask == 1, "float32"), ops.cast(mask != UNLABELLED, "float32")

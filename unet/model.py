@@ -1,8 +1,9 @@
-"""The U-Net.
+"""The U-Net, and a plain encoder and decoder beside it.
 
-One encoder, one decoder, a skip between them at each level. Images come in as uint8 [B, H, W, 3] of
-any height and width that the stride divides, probabilities go out as float32 [B, H, W, C], whatever
-the precision policy. The model scales its own input, so training and serving cannot differ.
+A U-Net has one encoder, one decoder, a skip between them at each level. Images come in as uint8
+[B, H, W, 3] of any height and width that the stride divides, probabilities go out as float32
+[B, H, W, C], whatever the precision policy. The model scales its own input, so training and serving
+cannot differ.
 
 Nothing here knows of data sets, losses or files. Keras is imported when a model is built, so that
 settings can be read and refused at once.
@@ -11,10 +12,13 @@ settings can be read and refused at once.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+import itertools
+from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
     import keras
+
+Head = Literal["sigmoid", "softmax", "linear"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +32,8 @@ class UNet:
     """3×3 convolutions in each level, on the way down and again on the way up."""
 
     dropout: tuple[float, ...] = ()
-    """Rate of each level, or one for all; it comes after each convolution but a level's last."""
+    """Rate of each level, or of each block down and up again, or one for all; it comes after each
+    convolution but a block's last."""
 
     batch_norm: bool = False
     """Normalise after each 3×3 convolution, before its activation."""
@@ -54,21 +59,25 @@ class UNet:
     standardise: bool = False
     """Subtract each image's mean and divide by its standard deviation; for dim images."""
 
-    output_channels: int = 1
-    """Channels of the output."""
+    head_filters: int = 0
+    """Filters of one more 3×3 convolution before the last one; 0 for none."""
 
-    output_activation: Literal["sigmoid", "softmax", "linear"] = "sigmoid"
-    """What turns the last convolution into probabilities."""
+    output_channels: int = 1
+    """1, or with softmax the number of classes."""
+
+    output_activation: Head = "sigmoid"
+    """What turns the last convolution into probabilities; linear leaves it as it is."""
 
     def __post_init__(self) -> None:
         _require(bool(self.filters), "filters", self.filters, "at least one level")
         _require(all(n > 0 for n in self.filters), "filters", self.filters, "positive numbers")
         _require(self.convolutions > 0, "convolutions", self.convolutions, "1 or more")
         _require(
-            len(self.dropout) in (0, 1, len(self.filters)),
+            len(self.dropout) in (0, 1, len(self.filters), 2 * len(self.filters) - 1),
             "dropout",
             self.dropout,
-            f"one rate for each of the {len(self.filters)} levels, one for all, or none",
+            f"one rate for each of the {len(self.filters)} levels, one for each of the "
+            f"{2 * len(self.filters) - 1} blocks down and up, one for all, or none",
         )
         _require(all(0 <= p < 1 for p in self.dropout), "dropout", self.dropout, "rates in [0, 1)")
         _require(
@@ -81,22 +90,92 @@ class UNet:
             self.transposed_kernel in (2, 3), "transposed_kernel", self.transposed_kernel, "2 or 3"
         )
         _require(self.stem_stride in (1, 2), "stem_stride", self.stem_stride, "1 or 2")
-        _require(self.output_channels > 0, "output_channels", self.output_channels, "1 or more")
-        _require(
-            self.output_activation in ("sigmoid", "softmax", "linear"),
-            "output_activation",
-            self.output_activation,
-            "sigmoid, softmax or linear",
-        )
+        _require(self.head_filters >= 0, "head_filters", self.head_filters, "0 or more")
+        _require_head(self.output_channels, self.output_activation)
 
     @property
     def stride(self) -> int:
         """What height and width must be divisible by."""
         return self.stem_stride * 2 ** (len(self.filters) - 1)
 
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """Dropout of each block, on the way down and up again."""
+        levels = len(self.filters)
+        if len(self.dropout) in (0, 1):
+            return (self.dropout or (0.0,)) * (2 * levels - 1)
+        return self.dropout + (self.dropout[-2::-1] if len(self.dropout) == levels else ())
 
-def build(settings: UNet) -> keras.Model:
-    """Builds a U-Net with fresh weights, under the current precision policy.
+    @property
+    def parameters(self) -> int:
+        """How many numbers the model has, running means of batch normalisation included."""
+        normalised = 4 if self.batch_norm else 0
+        side = self.transposed_kernel if self.upsampling == "transposed" else 0
+
+        def block(inputs: int, outputs: int) -> int:
+            widths = [inputs] + [outputs] * self.convolutions
+            layers = sum(_parameters(3, *pair) for pair in itertools.pairwise(widths))
+            return layers + self.convolutions * normalised * outputs
+
+        widths = [3 * self.stem_stride**2, *self.filters]
+        count = sum(block(*pair) for pair in itertools.pairwise(widths))
+        for upper, lower in itertools.pairwise(self.filters):
+            risen = upper if side else lower
+            count += _parameters(side, lower, upper) if side else 0
+            count += block(risen + (upper if self.skips else 0), upper)
+        first = self.filters[0]
+        if self.stem_stride == 2 and side:
+            count += _parameters(side, first, first)
+        if self.head_filters:
+            count += _parameters(3, first, self.head_filters)
+        return count + _parameters(1, self.head_filters or first, self.output_channels)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FCN:
+    """What a plain encoder and decoder without skips is made of; `build` makes it.
+
+    Each level has two 3×3 convolutions, the first of stride 2, and on the way up two transposed
+    ones, the second of stride 2. The last convolution is 3×3 too.
+    """
+
+    filters: tuple[int, ...] = (64, 128, 256)
+    """Filters of each level, the highest resolution first."""
+
+    activation: str = "relu"
+    """Any activation Keras knows by name: relu, elu, leaky_relu, …"""
+
+    initializer: str = "he_normal"
+    """How all convolutions but the last start: any initializer Keras knows by name."""
+
+    output_channels: int = 1
+    """1, or with softmax the number of classes."""
+
+    output_activation: Head = "sigmoid"
+    """What turns the last convolution into probabilities; linear leaves it as it is."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.filters), "filters", self.filters, "at least one level")
+        _require(all(n > 0 for n in self.filters), "filters", self.filters, "positive numbers")
+        _require_head(self.output_channels, self.output_activation)
+
+    @property
+    def stride(self) -> int:
+        """What height and width must be divisible by."""
+        return 2 ** len(self.filters)
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the model has."""
+        down = [3, *(n for filters in self.filters for n in (filters, filters))]
+        up = [self.filters[-1], *(n for filters in self.filters[::-1] for n in (filters, filters))]
+        layers = [*itertools.pairwise(down), *itertools.pairwise(up)]
+        layers.append((self.filters[0], self.output_channels))
+        return sum(_parameters(3, inputs, outputs) for inputs, outputs in layers)
+
+
+def build(settings: UNet | FCN) -> keras.Model:
+    """Builds a model with fresh weights, under the current precision policy.
 
     Every convolution keeps its bias, also before batch normalisation where it does nothing:
     published parameter counts include it.
@@ -116,38 +195,72 @@ def build(settings: UNet) -> keras.Model:
     import keras
     from keras import layers
 
+    image = layers.Input((None, None, 3), dtype="uint8", name="image")
+    logits = _unet(image, settings) if isinstance(settings, UNet) else _fcn(image, settings)
+    output = layers.Activation(settings.output_activation, dtype="float32", name="output")(logits)
+    return keras.Model(image, output, name=type(settings).__name__.lower())
+
+
+def _unet(image, settings: UNet):
+    from keras import layers
+
     from unet.preprocess import Preprocess
 
-    image = layers.Input((None, None, 3), dtype="uint8", name="image")
     features = Preprocess(
         stride=settings.stride, patch=settings.stem_stride, standardise=settings.standardise
     )(image)
     *above, bottom = range(len(settings.filters))
     skips = []
     for level in above:
-        features = _convolve(features, settings, level)
+        features = _convolve(features, settings, level, block=level)
         skips.append(features)
         features = layers.MaxPooling2D()(features)
-    features = _convolve(features, settings, bottom)
+    features = _convolve(features, settings, bottom, block=bottom)
     for level in reversed(above):
         features = _upsample(features, settings, level)
         if settings.skips:
             features = layers.Concatenate()([features, skips[level]])
-        features = _convolve(features, settings, level)
+        features = _convolve(features, settings, level, block=2 * bottom - level)
     if settings.stem_stride == 2:
         features = _upsample(features, settings, 0)
-    logits = layers.Conv2D(settings.output_channels, 1, name="head")(features)
-    output = layers.Activation(settings.output_activation, dtype="float32", name="output")(logits)
-    return keras.Model(image, output, name="unet")
+    if settings.head_filters:
+        features = layers.Conv2D(
+            settings.head_filters,
+            3,
+            padding="same",
+            activation=settings.activation,
+            kernel_initializer=settings.initializer,
+        )(features)
+    return layers.Conv2D(settings.output_channels, 1, name="head")(features)
 
 
-def _convolve(features, settings: UNet, level: int):
+def _fcn(image, settings: FCN):
+    from keras import layers
+
+    from unet.preprocess import Preprocess
+
+    features = Preprocess(stride=settings.stride)(image)
+    levels = settings.filters
+    plan = [(layers.Conv2D, n, stride) for n in levels for stride in (2, 1)]
+    plan += [(layers.Conv2DTranspose, n, stride) for n in levels[::-1] for stride in (1, 2)]
+    for layer, filters, stride in plan:
+        features = layer(
+            filters,
+            3,
+            strides=stride,
+            padding="same",
+            activation=settings.activation,
+            kernel_initializer=settings.initializer,
+        )(features)
+    return layers.Conv2D(settings.output_channels, 3, padding="same", name="head")(features)
+
+
+def _convolve(features, settings: UNet, level: int, *, block: int):
     from keras import layers
 
     for convolution in range(settings.convolutions):
         if convolution and any(settings.dropout):
-            rates = settings.dropout * (len(settings.filters) if len(settings.dropout) == 1 else 1)
-            features = layers.Dropout(rates[level])(features)
+            features = layers.Dropout(settings.rates[block])(features)
         features = layers.Conv2D(
             settings.filters[level], 3, padding="same", kernel_initializer=settings.initializer
         )(features)
@@ -165,6 +278,27 @@ def _upsample(features, settings: UNet, level: int):
     return layers.Conv2DTranspose(
         settings.filters[level], settings.transposed_kernel, strides=2, padding="same"
     )(features)
+
+
+def _parameters(side: int, inputs: int, outputs: int) -> int:
+    """Of one convolution: weights and biases."""
+    return side**2 * inputs * outputs + outputs
+
+
+def _require_head(channels: int, activation: str) -> None:
+    _require(
+        activation in get_args(Head),
+        "output_activation",
+        activation,
+        "sigmoid, softmax or linear",
+    )
+    least = 2 if activation == "softmax" else 1
+    _require(
+        channels >= least,
+        "output_channels",
+        channels,
+        "the number of classes, 2 or more, with softmax" if least == 2 else "1 or more",
+    )
 
 
 def _require(condition: bool, name: str, value: object, allowed: str) -> None:

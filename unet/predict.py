@@ -4,12 +4,15 @@ The model sees the image at the size it was trained on; the probability, not the
 back, so that its edge stays smooth. Pillow reads, resizes and writes.
 """
 
+import colorsys
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from unet import metrics
 
 _TINT = (64, 255, 64)  # seen on black, on grey and on stained tissue
 _BILINEAR = Image.Resampling.BILINEAR  # antialiased where it makes smaller
@@ -46,33 +49,52 @@ def predict(network: Any, image: np.ndarray, *, size: tuple[int, int]) -> np.nda
     """Predicts one image of any size.
 
     Args:
-        network: From uint8 [B, h, w, 3] to float32 [B, h, w, 1].
+        network: From uint8 [B, h, w, 3] to float32 [B, h, w, C].
         image: uint8 [H, W, 3].
         size: Height and width the model sees, h and w.
 
     Returns:
-        Probability of foreground, float32 [H, W].
+        Probability of foreground, or of each class, float32 [H, W, C].
     """
     height, width = size
     seen = np.asarray(Image.fromarray(image).resize((width, height), _BILINEAR))
-    probability = np.asarray(network.predict_on_batch(seen[None]))[0, ..., 0]
-    whole = Image.fromarray(probability).resize(image.shape[1::-1], _BILINEAR)
-    return np.clip(np.asarray(whole, np.float32), 0, 1)
+    probability = np.asarray(network.predict_on_batch(seen[None]))[0]
+    whole = np.empty((*image.shape[:2], probability.shape[-1]), np.float32)
+    for channel in range(probability.shape[-1]):
+        part = Image.fromarray(probability[..., channel])
+        whole[..., channel] = np.asarray(part.resize(image.shape[1::-1], _BILINEAR))
+    return np.clip(whole, probability.min(), probability.max())  # rounding strays beyond
 
 
-def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def colours(channels: int) -> np.ndarray:
+    """A colour for each class that a model tells apart; uint8 [K, 3].
+
+    Args:
+        channels: Of the model: 1, which gives background and foreground, or the classes' number.
+    """
+    if channels == 1:
+        return np.array([(0, 0, 0), _TINT], np.uint8)
+    hues = [0.618034 * number % 1 for number in range(channels)]  # neighbours far apart
+    bright = [colorsys.hsv_to_rgb(hue, 0.75, 1) for hue in hues]
+    return (255 * np.array(bright)).round().astype(np.uint8)
+
+
+def overlay(
+    image: np.ndarray, mask: np.ndarray, *, colour: Sequence[int] | np.ndarray = _TINT
+) -> np.ndarray:
     """Draws a mask over an image: tinted inside, and its outline.
 
     Args:
         image: uint8 [H, W, 3].
         mask: bool [H, W].
+        colour: Of tint and outline.
 
     Returns:
         uint8 [H, W, 3].
     """
     drawn = image.astype(np.float32)
-    drawn[mask] = 0.65 * drawn[mask] + 0.35 * np.array(_TINT, np.float32)
-    drawn[outline(mask)] = _TINT
+    drawn[mask] = 0.65 * drawn[mask] + 0.35 * np.asarray(colour, np.float32)
+    drawn[outline(mask)] = colour
     return drawn.round().astype(np.uint8)
 
 
@@ -93,8 +115,8 @@ def files(
 ) -> Iterable[tuple[pathlib.Path, str | None]]:
     """Predicts files one by one; a bad one does not stop the others.
 
-    For `NAME.EXT` it writes `NAME.mask.png`, 0 and 255 at the image's own size, and
-    `NAME.overlay.png`.
+    For `NAME.EXT` it writes `NAME.mask.png`, 0 and 255 at the image's own size, or of several
+    classes their numbers, and `NAME.overlay.png`.
 
     Args:
         network: As for `predict`.
@@ -116,10 +138,22 @@ def files(
                     f"give files of the same name in runs of their own."
                 )
             image = read(path)
-            mask = predict(network, image, size=size) > threshold
-            Image.fromarray(mask.astype(np.uint8) * 255).save(to / f"{path.stem}.mask.png")
-            Image.fromarray(overlay(image, mask)).save(to / f"{path.stem}.overlay.png")
+            output = predict(network, image, size=size)
+            mask = metrics.decide(output, threshold=threshold)[..., 0]
+            foreground = output.shape[-1] == 1
+            Image.fromarray(255 * mask if foreground else mask).save(to / f"{path.stem}.mask.png")
+            Image.fromarray(_drawn(image, mask, output.shape[-1])).save(
+                to / f"{path.stem}.overlay.png"
+            )
             written[path.stem] = path
             yield path, None
         except (ValueError, OSError) as error:
             yield path, str(error)
+
+
+def _drawn(image: np.ndarray, mask: np.ndarray, channels: int) -> np.ndarray:
+    """`overlay` of the foreground, or of each class that was found."""
+    palette = colours(channels)
+    for number in np.unique(mask) if channels > 1 else (1,):
+        image = overlay(image, mask == number, colour=palette[number])
+    return image

@@ -60,6 +60,6 @@ class Preprocess(layers.Layer):
         _, height, width, _ = shape
         if any(side and side % self.stride for side in (height, width)):
             raise ValueError(
-                f"images of {height}×{width} pixels do not fit this U-Net: height and width must "
+                f"images of {height}×{width} pixels do not fit this model: height and width must "
                 f"be divisible by its stride, {self.stride}."
             )

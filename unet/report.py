@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from unet import charts, evaluate, losses, predict, recipes, runs
+from unet import charts, evaluate, losses, pictures, recipes, runs
 from unet.evaluate import Scored
 
 _SHOWN = 6
-_WRONG_EXTRA, _WRONG_MISSED, _RIGHT = (240, 82, 82), (64, 140, 255), (64, 220, 100)
 
 
 def write(
@@ -42,23 +41,21 @@ def write(
     settings, state = runs.settings(run), runs.state(run)
     recipe = settings.recipe
     best, worst = _Extremes(+1), _Extremes(-1)
+    loss = losses.BY_NAME[recipe.loss]
     scored = evaluate.scored(
-        network or runs.load(run),
-        batches,
-        threshold=recipe.threshold,
-        loss=losses.BY_NAME[recipe.loss],
+        network or runs.load(run), batches, threshold=recipe.threshold, loss=loss
     )
-    scores = evaluate.summary(_watched(scored, best, worst))
+    scores = evaluate.summary(_watched(scored, best, worst), loss=loss)
     shown = runs.best_epoch(state.history)
     page = _PAGE.format(
         title=html.escape(f"{settings.name or recipe.dataset}: {run.name}"),
         lead=_lead(settings, state.history, shown),
-        scores=_scores(scores),
+        scores=_scores(scores, recipe.loss),
         charts=_charts(state.history, shown) if state.history else "",
         worst=_gallery(worst.images(), recipe.threshold),
         best=_gallery(best.images(), recipe.threshold),
         settings=_settings(settings),
-        legend=_legend(),
+        legend=pictures.legend(settings.classes),
         css=_CSS,
     )
     with runs.replacing(run / "report.html") as file:
@@ -100,13 +97,13 @@ def _lead(settings: runs.Settings, history: tuple[dict[str, Any], ...], best: in
     return html.escape(" ".join(filter(None, parts)))
 
 
-def _scores(scores: Mapping[str, float]) -> str:
+def _scores(scores: Mapping[str, float], loss: str) -> str:
     shown = {
         "Dice": ("dice", "mean over images"),
         "IoU": ("iou", "mean over images"),
         "Dataset Dice": ("dataset_dice", "all pixels together"),
         "Dataset IoU": ("dataset_iou", "all pixels together"),
-        "Loss": ("loss", "mean over images"),
+        "Loss": ("loss", "all images" if loss == "batch_dice" else "mean over images"),
     }
     cells = "".join(
         f"<tr><th>{label}</th><td>{scores[key]:.4f}</td><td>{note}</td></tr>"
@@ -140,46 +137,14 @@ def _gallery(images: list[Scored], threshold: float) -> str:
     rows = "".join(
         f"<tr><th>{image.dice:.3f}</th>"
         + "".join(
-            f"<td>{_img(pixels, alt)}</td>" for alt, pixels in _views(image, threshold).items()
+            f"<td>{_img(pixels, alt)}</td>"
+            for alt, pixels in pictures.views(image, threshold=threshold).items()
         )
         + "</tr>"
         for image in images
     )
     heads = "".join(f"<th>{h}</th>" for h in ("Dice", "Image", "Truth", "Prediction", "Overlay"))
     return f'<table class="gallery"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
-
-
-def _views(image: Scored, threshold: float) -> dict[str, np.ndarray]:
-    truth = image.mask[..., 0]
-    found = image.probability[..., 0] > threshold
-    return {
-        "image": image.image,
-        "truth": np.select([truth == 1, truth == losses.UNLABELLED], [255, 96], 0).astype(np.uint8),
-        "prediction": (255 * image.probability[..., 0]).round().astype(np.uint8),
-        "overlay": _compared(image.image, truth, found),
-    }
-
-
-def _compared(image: np.ndarray, truth: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """The truth's outline, and each pixel the model got wrong; uint8 [H, W, 3]."""
-    drawn = image.copy()
-    labelled = truth != losses.UNLABELLED
-    drawn[labelled & found & (truth != 1)] = _WRONG_EXTRA
-    drawn[(truth == 1) & ~found] = _WRONG_MISSED
-    drawn[predict.outline(truth == 1) & found] = _RIGHT
-    return drawn
-
-
-def _legend() -> str:
-    meanings = {
-        _RIGHT: "outline of the truth, found",
-        _WRONG_EXTRA: "found, but not there",
-        _WRONG_MISSED: "there, but not found",
-    }
-    return "".join(
-        f'<span class="key"><i style="background:rgb{colour}"></i>{text}</span>'
-        for colour, text in meanings.items()
-    )
 
 
 def _settings(settings: runs.Settings) -> str:

@@ -44,6 +44,9 @@ class Settings:
     name: str = ""
     """Which published recipe it started from."""
 
+    classes: tuple[str, ...] = ()
+    """The names of the classes where the model tells several apart."""
+
     data_dir: str | None = None
     """Where the data set is; None for where it is kept by default."""
 
@@ -110,7 +113,8 @@ def settings(run: pathlib.Path) -> Settings:
     saved = _read_json(run, "settings.json")
     try:
         choice = Choice(**saved.pop("choice"))
-        return Settings(recipe=recipes.from_json(saved.pop("recipe")), choice=choice, **saved)
+        recipe, classes = recipes.from_json(saved.pop("recipe")), tuple(saved.pop("classes", ()))
+        return Settings(recipe=recipe, choice=choice, classes=classes, **saved)
     except (TypeError, KeyError) as error:
         raise ValueError(f"{run / 'settings.json'} is of another version: {error}") from error
 

@@ -124,10 +124,12 @@ def compiled(recipe: Recipe, *, steps_per_epoch: int, xla: bool) -> keras.Model:
     """
     network: Any = model.build(recipe.model)
     make_optimizer: Any = type(keras.optimizers.get(recipe.optimizer))
+    rate = learning_rate(recipe, steps_per_epoch=steps_per_epoch)
+    stable = {"epsilon": recipe.epsilon}
     network.compile(
-        optimizer=make_optimizer(learning_rate(recipe, steps_per_epoch=steps_per_epoch)),
+        optimizer=make_optimizer(rate, **({} if recipe.optimizer == "sgd" else stable)),
         loss=losses.BY_NAME[recipe.loss],
-        metrics=[Overlap(threshold=recipe.threshold)],
+        metrics=[Overlap(threshold=recipe.threshold, channels=recipe.model.output_channels)],
         jit_compile=xla,
     )
     network.optimizer.build(network.trainable_variables)

@@ -1,0 +1,79 @@
+"""Pictures of scored images: what was there, what was found, and where they differ.
+
+Of one channel the truth is white on black and the prediction as bright as it is probable; of
+several classes each has its colour.
+"""
+
+import html
+from collections.abc import Sequence
+
+import numpy as np
+
+from unet import losses, metrics, predict
+from unet.evaluate import Scored
+
+_WRONG_EXTRA, _WRONG_MISSED, _RIGHT = (240, 82, 82), (64, 140, 255), (64, 220, 100)
+_GREY = 96
+
+
+def views(scored: Scored, *, threshold: float) -> dict[str, np.ndarray]:
+    """Four pictures of one image.
+
+    Args:
+        scored: The image and what a model made of it.
+        threshold: A pixel is foreground above this probability, where there is one channel.
+
+    Returns:
+        `image`, `truth`, `prediction` and `overlay`: uint8 [H, W] or [H, W, 3].
+    """
+    image, truth, output = scored.image, scored.mask[..., 0], scored.probability
+    found = metrics.decide(output, threshold=threshold)[..., 0]
+    unlabelled = truth == losses.UNLABELLED
+    if output.shape[-1] == 1:
+        known = np.select([truth == 1, unlabelled], [255, _GREY], 0).astype(np.uint8)
+        seen = (255 * output[..., 0].clip(0, 1)).round().astype(np.uint8)
+        compared = _compared(image, truth, found == 1)
+    else:
+        palette = predict.colours(output.shape[-1])
+        known = palette[np.where(unlabelled, 0, truth)]
+        known[unlabelled] = _GREY
+        seen, compared = palette[found], _misnamed(image, truth, found)
+    return {"image": image, "truth": known, "prediction": seen, "overlay": compared}
+
+
+def legend(classes: Sequence[str]) -> str:
+    """What the colours mean, as HTML.
+
+    Args:
+        classes: Names of the classes that the model tells apart; empty where it has one channel.
+    """
+    meanings = [
+        (_RIGHT, "outline of the truth, found"),
+        (_WRONG_EXTRA, "found, but not there"),
+        (_WRONG_MISSED, "there, but not found"),
+    ]
+    if classes:
+        meanings = [(_WRONG_EXTRA, "another class than the truth"), ((_GREY,) * 3, "not labelled")]
+        colours = [tuple(map(int, colour)) for colour in predict.colours(len(classes))]
+        meanings += zip(colours, classes, strict=True)
+    return "".join(
+        f'<span class="key"><i style="background:rgb{colour}"></i>{html.escape(text)}</span>'
+        for colour, text in meanings
+    )
+
+
+def _compared(image: np.ndarray, truth: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """The truth's outline, and each pixel the model got wrong; uint8 [H, W, 3]."""
+    drawn = image.copy()
+    labelled = truth != losses.UNLABELLED
+    drawn[labelled & found & (truth != 1)] = _WRONG_EXTRA
+    drawn[(truth == 1) & ~found] = _WRONG_MISSED
+    drawn[predict.outline(truth == 1) & found] = _RIGHT
+    return drawn
+
+
+def _misnamed(image: np.ndarray, truth: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Each pixel that was given another class than its own; uint8 [H, W, 3]."""
+    drawn = image.copy()
+    drawn[(truth != losses.UNLABELLED) & (truth != found)] = _WRONG_EXTRA
+    return drawn
