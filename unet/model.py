@@ -36,7 +36,8 @@ class UNet:
     convolution but a block's last."""
 
     batch_norm: bool = False
-    """Normalise after each 3×3 convolution, before its activation."""
+    """Normalise after each 3×3 convolution, before its activation; the means that are kept for
+    inference take some hundreds of steps to settle."""
 
     activation: str = "relu"
     """Any activation Keras knows by name: relu, elu, leaky_relu, …"""

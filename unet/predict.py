@@ -74,7 +74,7 @@ def colours(channels: int) -> np.ndarray:
     """
     if channels == 1:
         return np.array([(0, 0, 0), _TINT], np.uint8)
-    hues = [0.618034 * number % 1 for number in range(channels)]  # neighbours far apart
+    hues = [(1 / 3 + 0.618034 * number) % 1 for number in range(channels)]  # neighbours far apart
     bright = [colorsys.hsv_to_rgb(hue, 0.75, 1) for hue in hues]
     return (255 * np.array(bright)).round().astype(np.uint8)
 
