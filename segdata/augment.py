@@ -232,7 +232,7 @@ def _draw(settings: Augment, height: int, width: int):
         contrast = _between(settings, keys, "contrast_range")
         saturation = _between(settings, keys, "saturation_range")
         added = _between(settings, keys, "brightness_range")[:, None] * 255
-        if settings.changes_contrast:
+        if means is not None:
             grey = tf.reduce_sum(means * _GREY, axis=1, keepdims=True)
             pivot = saturation[:, None] * means + (1 - saturation[:, None]) * grey
             added += (1 - contrast[:, None]) * pivot

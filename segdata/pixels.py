@@ -94,7 +94,8 @@ def means(words: tf.Tensor) -> list[tf.Tensor]:
     parts = tf.unstack(tf.reshape(words, [-1, count, height // count, width]), axis=1)
     even = tf.add_n([part & 0xFF00FF for part in parts])
     odd = tf.add_n([tf.bitwise.right_shift(part, 8) & 0xFF for part in parts])
-    even, odd = xla.optimization_barrier(even, odd)  # or XLA adds again for each channel
+    summed: Any = xla.optimization_barrier(even, odd)  # or XLA adds again for each channel
+    even, odd = summed
     return [
         tf.cast(_sum(sums), tf.float64) / (height * width)
         for sums in (even & 0xFFFF, odd, tf.bitwise.right_shift(even, 16))
