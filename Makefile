@@ -9,7 +9,7 @@ demo: .venv/runtime
 	$(BIN)/python tools/demo.py
 
 test: .venv/test
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov --cov-report=term
 
 lint: .venv/test
 	$(BIN)/ruff check .

@@ -69,7 +69,7 @@ def test_the_road_is_found_where_it_is(tmp_path, quality, record_property):
         "classes 255": 1 - (right + wrong) / pixels,
     }
     for name, value in figures.items():
-        record_property(name, round(value, 5))
+        record_property(name, round(float(value), 5))
     print(quality, {name: round(value, 4) for name, value in figures.items()})
     assert both / either >= 0.995
     assert unknown / pixels < 0.08
