@@ -1,19 +1,15 @@
-"""What the TFDS builders share: where archives lie, what an example holds, how it is written.
+"""What the TFDS builders share: where archives lie, what an example holds, in which order.
 
 Equal archives make equal files, byte for byte. Nothing of a single data set is known here.
 """
 
-import contextlib
 import dataclasses
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import tensorflow_datasets as tfds
-from PIL import Image
-from tensorflow_datasets.core.utils import shard_utils
 
-from segdata import archives, images, kaggle, sources
+from segdata import archives, images, kaggle, shards, slices, sources, splits, unfinished
 from segdata.parallel import ordered_map
 from segdata.sources import Example
 
@@ -28,17 +24,6 @@ class HasId(Protocol):
     def id(self) -> str:
         """Of the example."""
         ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Shards(shard_utils.ShardConfig):
-    """Shards of 8 MiB or more, where TFDS makes one of all that is under 128 MiB.
-
-    One shard cannot be shuffled, read in parallel or dealt to hosts. TFDS computes their number
-    from the class's own smallest size and passes over that of a `DownloadConfig`.
-    """
-
-    min_shard_size: int = 8 << 20
 
 
 class Photo(tfds.features.Image):
@@ -64,12 +49,16 @@ class Photo(tfds.features.Image):
 class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """A builder whose examples come from archives in the manual dir, fetched if they must be.
 
-    What it is built from is in `kaggle.SOURCES`, under its name.
+    What it is built from is in `kaggle.SOURCES`, under its name. Groups lie side by side in its
+    files, and no slice of a split parts one.
 
     Attributes:
         skip_damaged: Whether examples that cannot be read are left out and listed in the metadata
             under `skipped`, id to reason; else the first of them ends the build.
     """
+
+    EXAMPLE_SIZE: int
+    """Bytes of an example in the files, about; how many files there are follows from it."""
 
     def __init__(self, *, skip_damaged: bool = False, **kwargs: Any):
         self.skip_damaged = skip_damaged
@@ -110,7 +99,11 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             "group": tfds.features.Text(doc=group),
             **(more or {}),
         }
-        return self.dataset_info_from_configs(
+        pages = self.get_metadata()
+        return slices.Info(
+            builder=self,
+            description=pages.description,
+            citation=pages.citation,
             features=tfds.features.FeaturesDict(features),
             supervised_keys=("image", "mask"),
             homepage=homepage,
@@ -204,68 +197,126 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return metadata["skipped"]
 
     def encoded(
-        self, entries: Iterable[Entry], read: Callable[[Entry], tuple[Example, dict[str, Any]]]
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Reads and encodes examples on all cores, in the order of the entries.
+        self,
+        entries: Iterable[Entry],
+        read: Callable[[Entry], tuple[Example, dict[str, Any]]],
+        *,
+        group: Callable[[Entry], str],
+    ) -> shards.Part:
+        """A split: what it is read from, and how it is read and encoded.
 
         Args:
             entries: What to read.
-            read: Reads one, and gives the features that it has besides or in place of image, mask,
-                id and group.
+            read: Reads one, and gives the features that it has besides image, mask, id and group.
+            group: The group of one.
 
-        Yields:
-            Key and features of each. An example's `overlap` or `renewed`, where there is any, goes
-            to the metadata of that name, if the dataset has them.
+        Returns:
+            The split, group by group. An example's `overlap` or `renewed`, where there is any,
+            goes to the metadata of that name.
         """
+        features: Any = self.info.features
+        serializer = tfds.core.ExampleSerializer(features.get_serialized_info())
 
-        def features(entry: Entry) -> tuple[Example, dict[str, Any]]:
-            example, more = read(entry)
-            mask = images.png(Image.fromarray(example.mask), strategy=zlib.Z_RLE)
-            common = {"id": example.id, "group": example.group}
-            return example, common | {"image": example.image, "mask": mask} | more
+        def record(entry: Entry) -> shards.Record:
+            common = {"id": entry.id, "group": group(entry)}
+            try:
+                example, more = read(entry)
+            except archives.ArchiveError as error:
+                if not self.skip_damaged:
+                    raise
+                return shards.Record(**common, data=None, notes={"skipped": _line(error)})
+            pixels = {"image": example.image, "mask": images.mask_png(example.mask)}
+            encoded = serializer.get_tf_example(features.encode_example(common | pixels | more))
+            return shards.Record(
+                **common,
+                # A protocol buffer writes its map in an order that changes from process to process.
+                data=encoded.SerializeToString(deterministic=True),
+                notes={
+                    note: value
+                    for note in ("overlap", "renewed")
+                    if (value := getattr(example, note))
+                },
+            )
 
-        metadata = self.info.metadata or {}  # TFDS saves it after the last example
-        for _, (example, found) in self.readable(entries, features):
-            for note in ("overlap", "renewed"):
-                if note in metadata and (value := getattr(example, note)):
-                    metadata[note][example.id] = value
-            yield example.id, found
+        return shards.Part(splits.side_by_side(entries, group), record)
+
+    def _as_dataset(
+        self, split: Any, decoders: Any = None, read_config: Any = None, shuffle_files: bool = False
+    ) -> Any:
+        whole = self.info.splits.whole(split)
+        return super()._as_dataset(whole, decoders, read_config, shuffle_files)
+
+    def as_data_source(  # pyright: ignore[reportIncompatibleVariableOverride]
+        self, split: Any = None, **options: Any
+    ) -> Any:
+        """The same as TFDS's, but that a slice parts no group."""
+        whole = slices.each(self.info.splits.whole, split)
+        return super().as_data_source(**{"split": whole, **options})
 
     def _download_and_prepare(
         self,
         dl_manager: tfds.download.DownloadManager,
         download_config: tfds.download.DownloadConfig,
     ) -> None:
-        settings = dataclasses.fields(download_config)
-        same = {field.name: getattr(download_config, field.name) for field in settings}
-        with _sorted_maps():
-            super()._download_and_prepare(dl_manager, _Download(**same))
+        unfinished.claim(self.data_dir, owner=self)
+        super()._download_and_prepare(dl_manager, download_config)
         if self._skipped:
             print(
                 f"{len(self._skipped):,} damaged examples were left out; the dataset's metadata "
                 "lists them under `skipped`."
             )
 
+    def _generate_splits(
+        self,
+        dl_manager: tfds.download.DownloadManager,
+        download_config: tfds.download.DownloadConfig,
+    ) -> list[tfds.core.SplitInfo]:
+        most = download_config.max_examples_per_split
+        parts = {
+            split: dataclasses.replace(part, entries=part.entries[:most])
+            for split, part in self._split_generators(dl_manager).items()
+        }
+        templates = {split: self._get_filename_template(split) for split in parts}
+        paths = {
+            split: templates[split].sharded_filepaths(
+                shards.number(
+                    len(part.entries), size=self.EXAMPLE_SIZE, asked=download_config.num_shards
+                )
+            )
+            for split, part in parts.items()
+        }
+        if download_config.beam_runner or download_config.beam_options:
+            written = shards.write_on_beam(
+                parts, paths, to=self._example_writer(), config=download_config
+            )
+        else:
+            written = shards.write(parts, paths, to=self._example_writer())
+        self._note(written)
+        return [
+            tfds.core.SplitInfo(
+                name=split,
+                shard_lengths=[len(shard.groups) for shard in files],
+                num_bytes=sum(shard.size for shard in files),
+                filename_template=templates[split],
+            )
+            for split, files in written.items()
+        ]
 
-class _Download(tfds.download.DownloadConfig):
-    def get_shard_config(self) -> shard_utils.ShardConfig:
-        return Shards(num_shards=self.num_shards)
-
-
-@contextlib.contextmanager
-def _sorted_maps() -> Iterator[None]:
-    # A protocol buffer writes its map in an order that changes from process to process, and TFDS
-    # has no setting for it; sorted, two builds are the same files.
-    original = tfds.core.ExampleSerializer.serialize_example
-    tfds.core.ExampleSerializer.serialize_example = _serialized
-    try:
-        yield
-    finally:
-        tfds.core.ExampleSerializer.serialize_example = original
-
-
-def _serialized(serializer: tfds.core.ExampleSerializer, example: Any) -> bytes:
-    return serializer.get_tf_example(example).SerializeToString(deterministic=True)
+    def _note(self, written: Mapping[str, Sequence[shards.Written]]) -> None:
+        """Puts to the metadata, which TFDS saves last, what was found while writing."""
+        metadata: Any = self.info.metadata
+        for split, files in written.items():
+            sizes = slices.sizes(group for shard in files for group in shard.groups)
+            if max(sizes) > 1:
+                metadata.setdefault("groups", {})[split] = sizes
+            for shard in files:
+                for note in shard.notes.keys() & metadata.keys():
+                    metadata[note] |= shard.notes[note]
+            if not sizes:
+                raise archives.ArchiveError(
+                    f"Every example of {split} of {self.name} is damaged; one of them: "
+                    f"{next(iter(self._skipped.values()))}"
+                )
 
 
 def _line(fault: object) -> str:

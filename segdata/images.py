@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Literal
 
+import numpy as np
 from PIL import GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin
 
 from segdata import archives
@@ -98,6 +99,32 @@ def png(image: Image.Image, *, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> bytes
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=_COMPRESS_LEVEL, compress_type=strategy)
     return buffer.getvalue()
+
+
+def mask_png(mask: np.ndarray) -> bytes:
+    """A PNG of one channel, for flat areas.
+
+    Pillow tries five filters on each row; without any, masks of drawn cars of 1918×1280 take 5 ms
+    where Pillow takes 11, and 4.6 kB where it makes 5.9.
+
+    Args:
+        mask: uint8 [H, W].
+    """
+    height, width = mask.shape
+    rows = np.zeros(
+        (height, 1 + width), np.uint8
+    )  # each begins with the number of its filter: none
+    rows[:, 1:] = mask
+    deflate = zlib.compressobj(_COMPRESS_LEVEL, strategy=zlib.Z_RLE)
+    chunks = {
+        b"IHDR": struct.pack(">2I5B", width, height, 8, 0, 0, 0, 0),  # 8 bits, grey
+        b"IDAT": deflate.compress(rows.data) + deflate.flush(),
+        b"IEND": b"",
+    }
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks.items()
+    )
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:

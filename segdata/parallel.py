@@ -22,12 +22,12 @@ def ordered_map(
     Args:
         function: What to do with an item; called from several threads at once.
         items: Taken one by one as there is room.
-        threads: How many; by default one for each core this process may use.
+        threads: How many; by default one for each of `cores()`.
 
     Yields:
         `function(item)`, in order. An exception of the function's is raised in its item's turn.
     """
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or cores()
     pending: collections.deque[futures.Future[R]] = collections.deque()
     pool = futures.ThreadPoolExecutor(threads, thread_name_prefix="segdata")
     try:
@@ -39,3 +39,10 @@ def ordered_map(
             yield pending.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS binds no process to a core

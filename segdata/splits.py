@@ -9,13 +9,14 @@ import collections
 import dataclasses
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Literal, TypeVar
 
 import numpy as np
 from PIL import Image
 
 Split = Literal["train", "validation"]
+T = TypeVar("T")
 
 # Of 261 real images of nuclei, two different ones are 14 bits apart or more (a difference hash puts
 # sparse, nearly black ones within 3). Brightness, gamma, JPEG, half the size or two pixels' shift
@@ -120,12 +121,29 @@ def assign(
     sizes = collections.Counter(groups.values())
     stratum_of = {groups[key]: strata[key] for key in sorted(groups, reverse=True)}
     by_stratum = collections.defaultdict[str, list[str]](list)
-    for group in sorted(sizes, key=lambda name: hashlib.sha256(name.encode()).digest()):
+    for group in sorted(sizes, key=_digest):
         by_stratum[stratum_of[group]].append(group)
     chosen = set[str]()
     for members in by_stratum.values():
         chosen |= _fitting(members, sizes, room=round(share * sum(sizes[g] for g in members)))
     return {key: "validation" if group in chosen else "train" for key, group in groups.items()}
+
+
+def side_by_side(examples: Iterable[T], group: Callable[[T], str]) -> list[T]:
+    """Orders examples so that a group is one stretch of them, and a stretch is any mixture.
+
+    Groups come in the order of the SHA-256 of their names, which is no order of anything else; the
+    members of one as they were given.
+
+    Args:
+        examples: In any order.
+        group: Names the group of one.
+    """
+    return sorted(examples, key=lambda example: _digest(group(example)))
+
+
+def _digest(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).digest()
 
 
 def _near_pairs(

@@ -1,7 +1,5 @@
 """What holds of every builder; what is particular to one is tested with it."""
 
-import json
-import os
 import pathlib
 import pickle
 import shutil
@@ -12,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from building import build, files
 
 import segdata.datasets  # noqa: F401 - registers the builders
-from segdata import builder, cli, examples
+from segdata import cli, examples, shards
 from segdata.archives import ArchiveError
 from segdata.sources import carvana, damage
 
@@ -22,36 +21,11 @@ ROOT = pathlib.Path(__file__).parents[1]
 NAMES = ["carvana", "cityscapes_pairs", "dsb2018"]
 
 
-def build(
-    config: str, manual_dir: pathlib.Path, data_dir: pathlib.Path, **options
-) -> tfds.core.DatasetBuilder:
-    built = tfds.builder(config, data_dir=data_dir)
-    built.download_and_prepare(
-        download_config=tfds.download.DownloadConfig(manual_dir=manual_dir, **options)
-    )
-    return built
-
-
-def files(folder: pathlib.Path) -> dict[str, bytes]:
-    """Every file's bytes by name, without the name that the builder's module was loaded under."""
-    found = {}
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            path = pathlib.Path(parent, name)
-            data = path.read_bytes()
-            if name == "dataset_info.json":
-                info = json.loads(data)
-                assert info.pop("moduleName").endswith("_dataset_builder")
-                data = json.dumps(info).encode()
-            found[path.relative_to(folder).as_posix()] = data
-    return found
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_a_dataset_larger_than_a_few_shards_has_some_and_they_are_the_same_again(
     tmp_path, manual_dirs, name, monkeypatch
 ):
-    monkeypatch.setattr(builder.Shards, "min_shard_size", 8_000)
+    monkeypatch.setattr(shards.Shards, "min_shard_size", 8_000)
     for place in "ab":
         built = build(name, manual_dirs[name], tmp_path / place)
         assert built.info.splits["train"].num_shards > 1
@@ -64,10 +38,10 @@ def test_a_number_of_shards_that_is_asked_for_is_kept(tmp_path, manual_dirs):
 
 
 def test_shards_hold_8_mib_or_more_and_an_example_at_least():
-    assert builder.Shards().get_number_shards(15 << 20, 100) == 1
-    assert builder.Shards().get_number_shards(33 << 20, 100) == 4
-    assert builder.Shards().get_number_shards(33 << 20, 3) == 2
-    assert builder.Shards(num_shards=7).get_number_shards(33 << 20, 100) == 7
+    assert shards.Shards().get_number_shards(15 << 20, 100) == 1
+    assert shards.Shards().get_number_shards(33 << 20, 100) == 4
+    assert shards.Shards().get_number_shards(33 << 20, 3) == 2
+    assert shards.Shards(num_shards=7).get_number_shards(33 << 20, 100) == 7
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,6 +1,4 @@
 import io
-import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -11,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from building import files
 from PIL import Image
 
 import segdata.datasets  # noqa: F401 - registers the builder
@@ -133,7 +132,7 @@ def test_the_whole_competition_in_one_zip_builds_the_same(
         for name in ("stage1_train.zip", "stage1_test.zip"):
             archive.write(drawn_dsb2018 / name, name)
     build(tmp_path / "manual", tmp_path / "data")
-    assert _files(tmp_path / "data" / "dsb2018" / "default") == _files(
+    assert files(tmp_path / "data" / "dsb2018" / "default") == files(
         built_dsb2018 / "dsb2018" / "default"
     )
 
@@ -185,22 +184,7 @@ def test_every_way_to_build_makes_the_same_files_in_any_process(tmp_path, drawn_
     for name, command in commands.items():
         paths = ["--manual_dir", str(drawn_dsb2018), "--data_dir", str(tmp_path / name)]
         subprocess.run([*command, *paths], check=True, capture_output=True, cwd=ROOT)
-    first, *others = (_files(tmp_path / name) for name in commands)
+    first, *others = (files(tmp_path / name) for name in commands)
     assert any(name.endswith("00000-of-00001") for name in first)
     for other in others:
         assert other == first
-
-
-def _files(folder: pathlib.Path) -> dict[str, bytes]:
-    """Every file's bytes by name, without the name that the builder's module was loaded under."""
-    found = {}
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            path = pathlib.Path(parent, name)
-            data = path.read_bytes()
-            if name == "dataset_info.json":
-                info = json.loads(data)
-                assert info.pop("moduleName").endswith("dsb2018_dataset_builder")
-                data = json.dumps(info).encode()
-            found[path.relative_to(folder).as_posix()] = data
-    return found

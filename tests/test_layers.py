@@ -21,7 +21,7 @@ LAYERS = [
     [f"segdata.sources.{name}" for name in (*NAMES, "damage_kinds")],
     ["segdata.sources.damage", "segdata.kaggle_client"],
     ["segdata.transfer", "segdata.evidence"],
-    ["segdata.kaggle", "segdata.checks"],
+    ["segdata.kaggle", "segdata.checks", "segdata.slices", "segdata.shards", "segdata.unfinished"],
     ["segdata.doctor", "segdata.builder"],
     ["segdata.datasets", *(f"segdata.datasets.{name}" for name in NAMES)],
     [f"segdata.datasets.{name}.{name}_dataset_builder" for name in NAMES],

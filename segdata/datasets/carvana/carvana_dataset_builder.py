@@ -1,12 +1,11 @@
 """Cars of the Carvana Image Masking Challenge as a TFDS dataset; its source does the reading."""
 
 import dataclasses
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
-from segdata import archives, builder, kaggle, splits
+from segdata import archives, builder, kaggle, shards, splits
 from segdata.sources import carvana
 
 
@@ -37,6 +36,7 @@ class Builder(builder.SourceBuilder):
         Config(name="lowres", description="The photos in lower JPEG quality.", photos="train"),
         Config(name="with_test", description="With the unlabelled test photos.", test="test_hq"),
     ]
+    EXAMPLE_SIZE = 170_000
     MANUAL_DOWNLOAD_INSTRUCTIONS = kaggle.instructions("carvana", "MANUAL_DIR")
 
     @tfds.core.utils.classproperty
@@ -56,7 +56,9 @@ class Builder(builder.SourceBuilder):
             metadata={"renewed": {}},
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, shards.Part]:
         config = self.builder_config
         assert isinstance(config, Config)
         photos, labels = self.need(dl_manager, config.photos), self.need(dl_manager, "train_masks")
@@ -80,8 +82,9 @@ class Builder(builder.SourceBuilder):
         entries: list[carvana.Entry],
         photos: archives.Tree,
         labels: archives.Tree | None = None,
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
+    ) -> shards.Part:
         return self.encoded(
             entries,
             lambda entry: (carvana.read_example(entry, photos=photos, labels=labels), {}),
+            group=lambda entry: entry.group,
         )

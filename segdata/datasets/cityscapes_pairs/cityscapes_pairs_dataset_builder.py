@@ -1,11 +1,11 @@
 """Street scenes of the Cityscapes Image Pairs as a TFDS dataset; its source does the reading."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
-from segdata import archives, builder, kaggle
+from segdata import archives, builder, kaggle, shards
 from segdata.sources import cityscapes_pairs
 
 _PAGE = "https://www.kaggle.com/datasets/dansbecker/cityscapes-image-pairs"
@@ -21,6 +21,7 @@ class Builder(builder.SourceBuilder):
         tfds.core.BuilderConfig(name="road", description="Road or not."),
         tfds.core.BuilderConfig(name="classes", description="All classes that have a colour."),
     ]
+    EXAMPLE_SIZE = 80_000
     MANUAL_DOWNLOAD_INSTRUCTIONS = kaggle.instructions("cityscapes_pairs", "MANUAL_DIR")
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -34,7 +35,9 @@ class Builder(builder.SourceBuilder):
             metadata={"palette": palette if self._has_classes() else {"road": palette["road"]}},
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, shards.Part]:
         tree = self.need(dl_manager, cityscapes_pairs.FOLDER)
         entries = self.kept(*cityscapes_pairs.survey(tree))
         return {
@@ -45,10 +48,12 @@ class Builder(builder.SourceBuilder):
 
     def _generate_examples(
         self, tree: archives.Tree, entries: Sequence[cityscapes_pairs.Entry]
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
+    ) -> shards.Part:
         label = cityscapes_pairs.classes if self._has_classes() else cityscapes_pairs.road
         return self.encoded(
-            entries, lambda entry: (cityscapes_pairs.read_example(tree, entry, label=label), {})
+            entries,
+            lambda entry: (cityscapes_pairs.read_example(tree, entry, label=label), {}),
+            group=lambda entry: entry.id,
         )
 
     def _has_classes(self) -> bool:

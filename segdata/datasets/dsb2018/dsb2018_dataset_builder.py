@@ -1,12 +1,12 @@
 """Nuclei of the Data Science Bowl 2018 as a TFDS dataset. The reading is done by its source."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from segdata import archives, builder, kaggle, splits
+from segdata import archives, builder, kaggle, shards, splits
 from segdata.sources import dsb2018
 
 _COMPETITION = "data-science-bowl-2018"
@@ -23,6 +23,7 @@ class Builder(builder.SourceBuilder):
         tfds.core.BuilderConfig(name="default", description="Image and class mask."),
         tfds.core.BuilderConfig(name="instances", description="With a map of single nuclei."),
     ]
+    EXAMPLE_SIZE = 90_000
     MANUAL_DOWNLOAD_INSTRUCTIONS = kaggle.instructions("dsb2018", "MANUAL_DIR")
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -44,7 +45,9 @@ class Builder(builder.SourceBuilder):
             metadata={"overlap": {}},
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, shards.Part]:
         tree = self.need(dl_manager, "stage1_train")
         listed = self.kept(*dsb2018.survey(tree))
         # A first pass, of images alone: nothing but a hash and a stratum of each is kept.
@@ -65,10 +68,10 @@ class Builder(builder.SourceBuilder):
 
     def _generate_examples(
         self, tree: archives.Tree, entries: Sequence[dsb2018.Entry], groups: Mapping[str, str]
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
+    ) -> shards.Part:
         def read(entry: dsb2018.Entry) -> tuple[dsb2018.Example, dict[str, Any]]:
             example = dsb2018.read_example(tree, entry)
-            more: dict[str, Any] = {"group": groups.get(example.id, example.group)}
+            more: dict[str, Any] = {}
             if self._has_instances():
                 labels = example.instances
                 if labels is None:
@@ -76,7 +79,7 @@ class Builder(builder.SourceBuilder):
                 more["instances"] = labels[..., None]
             return example, more
 
-        return self.encoded(entries, read)
+        return self.encoded(entries, read, group=lambda entry: groups.get(entry.id, entry.id))
 
     def _has_instances(self) -> bool:
         return self.builder_config is not None and self.builder_config.name == "instances"
