@@ -307,7 +307,7 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         metadata: Any = self.info.metadata
         for split, files in written.items():
             sizes = slices.sizes(group for shard in files for group in shard.groups)
-            if max(sizes) > 1:
+            if max(sizes, default=1) > 1:
                 metadata.setdefault("groups", {})[split] = sizes
             for shard in files:
                 for note in shard.notes.keys() & metadata.keys():

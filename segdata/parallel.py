@@ -1,13 +1,17 @@
 """Work on all cores, in bounded memory, in a fixed order."""
 
 import collections
+import ctypes
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 def ordered_map(
@@ -46,3 +50,16 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1  # macOS binds no process to a core
+
+
+def keep_memory() -> None:
+    """Has freed memory stay with this process, up to 256 MiB, for what comes next.
+
+    The C library of Linux hands large pieces back at once, and the kernel clears each anew: of
+    building drawn cars of 1918×1280 on two cores that is a third of the time.
+    """
+    if sys.platform == "linux":
+        library = ctypes.CDLL(None)
+        if hasattr(library, "mallopt"):  # musl has none
+            library.mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # pieces up to the largest that may stay
+            library.mallopt(_M_TRIM_THRESHOLD, 256 << 20)

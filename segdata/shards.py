@@ -60,13 +60,13 @@ class Record:
     Attributes:
         id: Unique in the dataset.
         group: Examples of one group lie side by side.
-        data: What is written.
+        data: What is written; None if it is left out, and only its notes count.
         notes: What goes to the dataset's metadata: the name of a note to its value.
     """
 
     id: str
     group: str
-    data: bytes
+    data: bytes | None
     notes: Mapping[str, Any]
 
 
@@ -156,6 +156,7 @@ def write_on_beam(
 
 
 def _write(part: Part, paths: Sequence[Path], to: writer.ExampleWriter) -> Iterator[Written]:
+    parallel.keep_memory()
     records = parallel.ordered_map(part.record, part.entries)
     name = os.path.basename(paths[0]).partition(".")[0]
     shown = utils.tqdm(
@@ -173,12 +174,13 @@ def _shard(path: Path, records: Iterator[Record], to: writer.ExampleWriter) -> W
 
     def examples() -> Iterator[tuple[int, bytes]]:
         nonlocal size
-        for index, record in enumerate(records):
-            size += len(record.data)
-            groups.append(record.group)
+        for record in records:
             for note, value in record.notes.items():
                 notes[note][record.id] = value
-            yield index, record.data
+            if record.data is not None:
+                size += len(record.data)
+                groups.append(record.group)
+                yield len(groups), record.data
 
     to.write(path, examples())
     return Written(size=size, groups=groups, notes=dict(notes))
