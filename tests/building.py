@@ -10,9 +10,16 @@ import tensorflow_datasets as tfds
 import segdata.datasets  # noqa: F401 - registers the builders
 
 
-def build(config: str, manual_dir: pathlib.Path, data_dir: pathlib.Path, **options) -> Any:
+def build(
+    config: str,
+    manual_dir: pathlib.Path,
+    data_dir: pathlib.Path,
+    *,
+    file_format: str = "tfrecord",
+    **options: Any,
+) -> Any:
     """The builder of a dataset that it has built."""
-    built = tfds.builder(config, data_dir=data_dir)
+    built = tfds.builder(config, data_dir=data_dir, file_format=file_format)
     built.download_and_prepare(
         download_config=tfds.download.DownloadConfig(manual_dir=manual_dir, **options)
     )
