@@ -19,6 +19,11 @@ from segdata.sources import carvana, damage
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = ["carvana", "cityscapes_pairs", "dsb2018"]
+CONFIGS = [
+    *("carvana", "carvana/lowres", "carvana/with_test"),
+    *("cityscapes_pairs", "cityscapes_pairs/classes"),
+    *("dsb2018", "dsb2018/instances"),
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -58,26 +63,44 @@ def test_an_archive_that_is_missing_is_explained_in_three_lines(tmp_path, name):
     assert not list((tmp_path / "data").glob(f"{name}/*/1.0.0"))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_python_readers_see_what_tensorflow_sees(tmp_path, manual_dirs, name):
-    built: Any = build(name, manual_dirs[name], tmp_path / "tf")
-    config = tfds.download.DownloadConfig(manual_dir=manual_dirs[name])
-    source: Any = tfds.data_source(
-        name,
-        split="train",
-        data_dir=tmp_path / "python",
-        builder_kwargs={"file_format": "array_record"},
-        download_and_prepare_kwargs={"download_config": config},
-    )
-    found = {example["id"].decode(): example for example in source}
+@pytest.fixture(scope="module")
+def low_quality(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A manual dir with 3 cars of 2 views in train.zip and train_masks.zip."""
+    folder = tmp_path_factory.mktemp("low")
+    carvana.draw(folder, examples=6, seed=1, size=(96, 144), views=2, quality="low")
+    return folder
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_python_readers_see_what_tensorflow_sees(tmp_path, manual_dirs, low_quality, config):
+    """Every split, every feature, in the same order."""
+    name, _, variant = config.partition("/")
+    folder = low_quality if variant == "lowres" else manual_dirs[name]
+    one = build(config, folder, tmp_path / "tf")
+    other = build(config, folder, tmp_path / "python", file_format="array_record")
     read = tfds.ReadConfig(try_autocache=False)
-    expected = list(tfds.as_numpy(built.as_dataset(split="train", read_config=read)))
-    assert len(found) == len(expected) > 1
-    for example in expected:
-        same = found[example["id"].decode()]
-        np.testing.assert_array_equal(example["mask"], same["mask"])
-        np.testing.assert_array_equal(example["image"], same["image"])
-        assert example["group"] == same["group"]
+    assert one.info.splits.keys() == other.info.splits.keys() >= {"train", "validation"}
+    for split in one.info.splits:
+        expected = list(tfds.as_numpy(one.as_dataset(split=split, read_config=read)))
+        found = other.as_data_source(split=split)
+        assert len(expected) == len(found) > 0
+        for ours, theirs in zip(expected, found, strict=True):
+            assert ours.keys() == theirs.keys()
+            for feature, value in ours.items():
+                np.testing.assert_array_equal(value, theirs[feature], feature)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_dataset_says_what_it_is_where_it_is_from_and_how_to_cite_it(name):
+    pages: Any = tfds.builder_cls(name).get_metadata()
+    assert "https://" in pages.description
+    assert pages.citation.count("@") >= 1
+    assert pages.tags
+    info: Any = tfds.builder(name).info
+    assert info.description.startswith(pages.description[:40])
+    assert info.citation.startswith("@")
+    assert info.homepage.startswith("https://www.kaggle.com/")
+    assert info.redistribution_info.license
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -97,7 +120,7 @@ def test_a_built_dataset_is_read_without_this_package(tmp_path, manual_dirs, nam
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("name", ["carvana", "cityscapes_pairs"])
+@pytest.mark.parametrize("name", NAMES)
 def test_every_way_to_build_makes_the_same_files_in_any_process(tmp_path, manual_dirs, name):
     tfds_command = [sys.executable, "-m", "tensorflow_datasets.scripts.cli.main", "build"]
     commands = {

@@ -1,10 +1,7 @@
 import io
 import pathlib
-import subprocess
-import sys
 import tempfile
 import zipfile
-from typing import Any
 
 import numpy as np
 import pytest
@@ -154,37 +151,3 @@ def test_a_fault_in_an_example_names_it_and_leaves_no_dataset(tmp_path):
     with pytest.raises(archives.ArchiveError, match=f"{mask.name} is no picture"):
         build(tmp_path / "manual", tmp_path / "data")
     assert not list((tmp_path / "data").glob("dsb2018/default/1.0.0"))
-
-
-def test_python_readers_see_what_tensorflow_sees(tmp_path, drawn_dsb2018, built_dsb2018):
-    config = tfds.download.DownloadConfig(manual_dir=drawn_dsb2018)
-    source: Any = tfds.data_source(
-        "dsb2018/instances",
-        split="validation",
-        data_dir=tmp_path,
-        builder_kwargs={"file_format": "array_record"},
-        download_and_prepare_kwargs={"download_config": config},
-    )
-    found = {example["id"].decode(): example for example in source}
-    expected = examples(built_dsb2018, "validation", "instances")
-    assert sorted(found) == sorted(expected)
-    for key, example in found.items():
-        for feature in ("image", "mask", "instances"):
-            np.testing.assert_array_equal(example[feature], expected[key][feature])
-
-
-@pytest.mark.heavy
-def test_every_way_to_build_makes_the_same_files_in_any_process(tmp_path, drawn_dsb2018):
-    tfds_command = [sys.executable, "-m", "tensorflow_datasets.scripts.cli.main", "build"]
-    commands = {
-        "folder": [*tfds_command, str(ROOT / "segdata" / "datasets" / "dsb2018")],
-        "imports": [*tfds_command, "dsb2018", "--imports", "segdata.datasets"],
-        "segdata": [sys.executable, "-c", "import segdata.cli as c; c.main()", "build", "dsb2018"],
-    }
-    for name, command in commands.items():
-        paths = ["--manual_dir", str(drawn_dsb2018), "--data_dir", str(tmp_path / name)]
-        subprocess.run([*command, *paths], check=True, capture_output=True, cwd=ROOT)
-    first, *others = (files(tmp_path / name) for name in commands)
-    assert any(name.endswith("00000-of-00001") for name in first)
-    for other in others:
-        assert other == first

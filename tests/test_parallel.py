@@ -1,0 +1,36 @@
+import ctypes
+import os
+import sys
+import types
+
+import pytest
+
+from segdata import parallel
+
+
+def test_cores_are_those_that_this_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 5}, raising=False)
+    assert parallel.cores() == 3
+
+
+@pytest.mark.parametrize(("known", "expected"), [(6, 6), (None, 1)])
+def test_where_processes_are_bound_to_no_cores_all_of_them_count(monkeypatch, known, expected):
+    """As on macOS."""
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: known)
+    assert parallel.cores() == expected
+    assert list(parallel.ordered_map(str, range(3))) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+@pytest.mark.parametrize("can", [True, False])
+def test_memory_is_kept_where_the_c_library_can(monkeypatch, platform, can):
+    """glibc can; musl and macOS are left as they are."""
+    asked = []
+    library = types.SimpleNamespace(
+        **({"mallopt": lambda *what: asked.append(what)} if can else {})
+    )
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: library)
+    parallel.keep_memory()
+    assert asked == ([(-3, 32 << 20), (-1, 256 << 20)] if can and platform == "linux" else [])
