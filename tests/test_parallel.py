@@ -27,9 +27,8 @@ def test_where_processes_are_bound_to_no_cores_all_of_them_count(monkeypatch, kn
 def test_memory_is_kept_where_the_c_library_can(monkeypatch, platform, can):
     """glibc can; musl and macOS are left as they are."""
     asked = []
-    library = types.SimpleNamespace(
-        **({"mallopt": lambda *what: asked.append(what)} if can else {})
-    )
+    abilities = {"mallopt": lambda *what: asked.append(what)} if can else {}
+    library = types.SimpleNamespace(**abilities)
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(ctypes, "CDLL", lambda _: library)
     parallel.keep_memory()
