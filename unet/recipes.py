@@ -181,10 +181,10 @@ DSB2018_DROPOUT = Recipe(
 # warps and colour gained nothing on the real nuclei in the same time.
 DSB2018 = Recipe(
     batch=8,
-    epochs=32,
+    epochs=36,
     model=UNet(filters=(8, 16, 32, 64, 128), initializer="he_normal", standardise=True),
     loss="cross_entropy_dice",
-    learning_rate=4e-3,
+    learning_rate=6e-3,
     schedule="cosine",
     warmup=1,
     augment={"horizontal_flip": 0.5, "vertical_flip": 0.5, "quarter_turns": True},
@@ -260,6 +260,7 @@ CARVANA = dataclasses.replace(
     size=(96, 128),
     batch=16,
     epochs=20,
+    learning_rate=4e-3,
     model=UNet(
         filters=(8, 16, 32, 64),
         initializer="he_normal",
