@@ -181,7 +181,7 @@ DSB2018_DROPOUT = Recipe(
 # warps and colour gained nothing on the real nuclei in the same time.
 DSB2018 = Recipe(
     batch=8,
-    epochs=36,
+    epochs=32,
     model=UNet(filters=(8, 16, 32, 64, 128), initializer="he_normal", standardise=True),
     loss="cross_entropy_dice",
     learning_rate=6e-3,
