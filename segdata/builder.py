@@ -4,6 +4,7 @@ Equal archives make equal files, byte for byte. Nothing of a single data set is 
 """
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -258,7 +259,8 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         dl_manager: tfds.download.DownloadManager,
         download_config: tfds.download.DownloadConfig,
     ) -> None:
-        unfinished.claim(self.data_dir, owner=self)
+        if os.path.isdir(self.data_dir):  # and no bucket
+            unfinished.claim(self.data_dir, owner=self)
         super()._download_and_prepare(dl_manager, download_config)
         if self._skipped:
             print(

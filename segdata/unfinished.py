@@ -16,30 +16,39 @@ from tensorflow_datasets.core import constants
 def claim(folder: str | os.PathLike[str], *, owner: object) -> None:
     """Holds a folder for as long as its owner lives, and removes those beside it that nobody holds.
 
+    On a file system without locks nothing is held, and nothing is removed.
+
     Args:
         folder: The unfinished folder, such as `incomplete.4D8K1Z_1.0.0`.
         owner: An object of this process.
     """
     folder = pathlib.Path(folder)
-    while (held := _locked(folder, fcntl.LOCK_EX)) is None or not folder.exists():
-        folder.mkdir(exist_ok=True)  # before it was held, another build took it for a leftover
-    weakref.finalize(owner, os.close, held)
+    held = None
+    while held is None or not folder.exists():
+        folder.mkdir(exist_ok=True)  # until it is held, another build may take it for a leftover
+        if (held := _opened(folder)) is not None:
+            weakref.finalize(owner, os.close, held)
+            _locks(held, fcntl.LOCK_EX)
     version = folder.name.rpartition("_")[2]
     for other in folder.parent.glob(f"{constants.INCOMPLETE_PREFIX}*_{version}"):
-        if (free := _locked(other, fcntl.LOCK_EX | fcntl.LOCK_NB)) is not None:
-            shutil.rmtree(other)
+        if (free := _opened(other)) is not None:
+            if _locks(free, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                shutil.rmtree(other)
             os.close(free)
 
 
-def _locked(folder: pathlib.Path, how: int) -> int | None:
-    """An open descriptor of the folder with a lock; None if it is gone or held."""
+def _opened(folder: pathlib.Path) -> int | None:
+    """A descriptor of the folder; None if it is gone."""
     try:
-        descriptor = os.open(folder, os.O_RDONLY)
+        return os.open(folder, os.O_RDONLY)
     except FileNotFoundError:
         return None
+
+
+def _locks(descriptor: int, how: int) -> bool:
+    """Whether the lock could be had."""
     try:
         fcntl.flock(descriptor, how)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
+    except OSError:  # somebody has it, or the file system has none
+        return False
+    return True

@@ -62,3 +62,15 @@ def test_nothing_else_is_touched(tmp_path, name):
     unfinished.claim(tmp_path / "incomplete.BBBBBB_1.0.0", owner=(owner := Owner()))
     assert (tmp_path / name).exists()
     del owner
+
+
+def test_without_locks_nothing_is_removed(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    leftover = tmp_path / "incomplete.AAAAAA_1.0.0"
+    leftover.mkdir()
+    unfinished.claim(tmp_path / "incomplete.BBBBBB_1.0.0", owner=(owner := Owner()))
+    assert leftover.exists()
+    del owner
