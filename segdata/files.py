@@ -1,0 +1,166 @@
+"""Files that are there whole or not at all, and locks between processes.
+
+A lock is the operating system's: it dies with its process. Where the platform or the file system
+has none, nothing is locked, nobody is refused, and nothing of another process is removed. Standard
+library only; what the files hold is not known here.
+"""
+
+import contextlib
+import os
+import pathlib
+import secrets
+import socket
+from collections.abc import Callable, Iterator
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+_PREFIX = "unfinished-"
+
+
+class HeldError(OSError):
+    """A lock that another process holds."""
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+    """A new file to write to, which becomes `path` at once, and only if nothing went wrong.
+
+    The file is empty, has the ending of `path` and a name that no other process uses, and is locked
+    where that is possible, so that `remove_unfinished` leaves it alone. It is gone after an error.
+
+    Args:
+        path: The final name; its folder must be there. What is there is replaced; a link is
+            replaced, not followed.
+
+    Yields:
+        Where to write; open it, do not replace it.
+    """
+    path = pathlib.Path(path)
+    unfinished = path.with_name(f"{_PREFIX}{secrets.token_hex(8)}{path.suffix}")
+    descriptor = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        if fcntl:  # Windows does not rename what is open
+            hold(descriptor)
+        else:
+            os.close(descriptor)
+        yield unfinished
+        with unfinished.open("rb+") as file:
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    finally:
+        if fcntl:
+            os.close(descriptor)
+        unfinished.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def remove_unfinished(folder: str | os.PathLike[str]) -> None:
+    """Removes what killed processes left in a folder: files of `replacing` that nobody holds.
+
+    What is not this user's, or may still be written to, stays.
+    """
+    for path in pathlib.Path(folder).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+            try:
+                if hold(descriptor):
+                    path.unlink()
+            finally:
+                os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(
+    path: str | os.PathLike[str], *, waiting: Callable[[str], object] | None = None
+) -> Iterator[bool]:
+    """Holds a lock file.
+
+    Args:
+        path: The lock file; made, and removed at the end.
+        waiting: Called once with who holds it, before waiting for it. Where None, nothing waits.
+
+    Yields:
+        Whether it is held; False where no lock can be had.
+
+    Raises:
+        HeldError: If another process holds it and `waiting` is None; it says who.
+    """
+    path = pathlib.Path(path)
+    if fcntl is None:
+        yield False
+        return
+    while True:
+        descriptor = _lock_file(path)
+        try:
+            got = hold(descriptor)
+            if got is False:
+                holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
+                holder = holder or "another process"
+                if waiting is None:
+                    raise HeldError(f"{path.parent} is in use by {holder}.")
+                waiting(holder)
+                waiting = _nothing
+                got = hold(descriptor, wait=True)
+            if got and not _is_at(descriptor, path):
+                continue  # whoever held it has removed it: it locks nobody out
+            with contextlib.suppress(OSError):  # a full disk; another user's file
+                os.truncate(descriptor, 0)
+                os.pwrite(
+                    descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0
+                )
+            try:
+                yield bool(got)
+            finally:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            return
+        finally:
+            os.close(descriptor)
+
+
+def hold(descriptor: int, *, wait: bool = False) -> bool | None:
+    """Locks an open file or folder until it is closed, or its process ends.
+
+    Returns:
+        True where it is locked; False where another holds it; None where no lock can be had.
+    """
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:  # the file system has none
+        return None
+    return True
+
+
+def _lock_file(path: pathlib.Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except PermissionError:  # another user's: it locks as well
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+
+
+def _is_at(descriptor: int, path: pathlib.Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _sync_folder(folder: pathlib.Path) -> None:
+    """Brings a new name to disk, where folders can be synced."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _nothing(_: str) -> None:
+    pass

@@ -1,0 +1,163 @@
+import errno
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from segdata import files
+
+HOLD = """
+import sys
+from segdata import files
+with files.replacing(sys.argv[1]) as path, files.locked(sys.argv[2]) as got:
+    path.write_bytes(b"half")
+    print(got, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def other(tmp_path):
+    """Another process that writes `final` and holds `lock`, until it is killed."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "final"), str(tmp_path / "lock")]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "True\n"
+        yield process
+        process.kill()
+
+
+def test_a_file_is_replaced_at_once_and_has_the_mode_that_any_new_file_has(tmp_path):
+    path, plain = tmp_path / "a.json", tmp_path / "plain"
+    plain.write_text("")
+    path.write_text("before")
+    with files.replacing(path) as unfinished:
+        assert unfinished.suffix == ".json"
+        unfinished.write_text("after")
+        assert path.read_text() == "before"
+    assert path.read_text() == "after"
+    assert path.stat().st_mode == plain.stat().st_mode
+    assert sorted(os.listdir(tmp_path)) == ["a.json", "plain"]
+
+
+def test_after_an_error_nothing_has_changed(tmp_path):
+    path = tmp_path / "a"
+    path.write_text("before")
+
+    def fail():
+        with files.replacing(path) as unfinished:
+            unfinished.write_text("after")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert path.read_text() == "before"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_link_is_replaced_and_not_written_through(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    with files.replacing(tmp_path / "link") as unfinished:
+        unfinished.write_text("other")
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert (tmp_path / "link").read_text() == "other"
+
+
+def test_two_writers_of_one_file_never_share_a_temporary_one(tmp_path):
+    with files.replacing(tmp_path / "a") as one, files.replacing(tmp_path / "a") as two:
+        one.write_text("one")
+        two.write_text("two")
+    assert (tmp_path / "a").read_text() == "one"  # whose turn came last
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_live_one_writes_is_not(tmp_path, other):
+    for age in (0, 1):  # whatever its age
+        for path in tmp_path.glob("unfinished-*"):
+            os.utime(path, (age, age))
+        files.remove_unfinished(tmp_path)
+        assert len(list(tmp_path.glob("unfinished-*"))) == 1
+    other.kill()
+    other.wait()
+    files.remove_unfinished(tmp_path)
+    assert not list(tmp_path.glob("unfinished-*"))
+
+
+def test_folders_and_links_called_unfinished_stay(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "unfinished-folder").mkdir()
+    (tmp_path / "unfinished-link").symlink_to(tmp_path / "mine")
+    files.remove_unfinished(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["mine", "unfinished-folder", "unfinished-link"]
+
+
+def test_a_lock_names_its_holder_and_dies_with_it(tmp_path, other):
+    lock = files.locked(tmp_path / "lock")
+    with pytest.raises(files.HeldError, match=rf"process {other.pid} on "), lock:
+        pass
+    other.kill()
+    other.wait()
+    with files.locked(tmp_path / "lock") as got:
+        assert got
+    assert not (tmp_path / "lock").exists()
+
+
+def test_who_waits_is_told_for_whom_and_comes_next(tmp_path, other):
+    said = []
+    seen = threading.Event()
+
+    def waiting(holder):
+        said.append(holder)
+        seen.set()
+
+    def wait():
+        with files.locked(tmp_path / "lock", waiting=waiting) as got:
+            said.append(got)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    assert seen.wait(10)
+    other.kill()
+    other.wait()
+    thread.join(10)
+    assert [type(item) for item in said] == [str, bool]
+    assert said[-1] is True
+
+
+def test_many_threads_hold_one_lock_in_turn(tmp_path):
+    inside, most = [], []
+
+    def work():
+        for _ in range(20):
+            with files.locked(tmp_path / "lock", waiting=lambda _: None) as got:
+                inside.append(got)
+                most.append(len(inside))
+                inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert most == [1] * 80
+
+
+@pytest.mark.parametrize("how", ["file system", "platform"])
+def test_where_no_lock_can_be_had_work_goes_on_and_nothing_is_removed(tmp_path, monkeypatch, how):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    if how == "platform":
+        monkeypatch.setattr(files, "fcntl", None)
+    else:
+        monkeypatch.setattr("fcntl.flock", refuse)
+    (tmp_path / "unfinished-other").write_text("")
+    with files.locked(tmp_path / "lock") as got, files.replacing(tmp_path / "a") as unfinished:
+        assert not got
+        files.remove_unfinished(tmp_path)
+        unfinished.write_text("whole")
+    assert sorted(os.listdir(tmp_path)) == ["a", "unfinished-other"]
