@@ -14,9 +14,10 @@ import dataclasses
 import functools
 import math
 
+import numpy as np
 import tensorflow as tf
 
-from segdata import hashing
+from segdata import arguments, hashing
 from segdata import pixels as pixels_
 
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
@@ -52,21 +53,33 @@ class Augment:
     """Standard deviation of near-Gaussian noise, a fraction of 255, 0 to 0.5."""
 
     def __post_init__(self) -> None:
-        """Checks every range.
+        """Checks every field; ranges may come as lists or arrays, numbers as NumPy's.
 
         Raises:
             ValueError: Naming the field, its value and what is allowed.
         """
         for name in ("horizontal_flip", "vertical_flip"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)!r} is not a probability, 0 to 1.")
+            value = getattr(self, name)
+            numbers = arguments.floats([value])
+            if numbers is None or not 0 <= numbers[0] <= 1:
+                raise ValueError(f"{name}={value!r} is not a probability, 0 to 1.")
+            object.__setattr__(self, name, numbers[0])
+        if not isinstance(self.quarter_turns, (bool, np.bool_)):
+            raise ValueError(f"quarter_turns={self.quarter_turns!r} is neither True nor False.")
+        object.__setattr__(self, "quarter_turns", bool(self.quarter_turns))
         for name, (least, most) in _LIMITS.items():
             value = getattr(self, name)
-            if len(value) != 2 or not least <= value[0] <= value[1] <= most:
+            numbers = arguments.floats(value)
+            if (
+                numbers is None
+                or len(numbers) != 2
+                or not least <= numbers[0] <= numbers[1] <= most
+            ):
                 raise ValueError(
                     f"{name}={value!r} is not a range: two numbers, the smaller first, "
                     f"within {least:g} and {most:g}."
                 )
+            object.__setattr__(self, name, numbers)
 
     @property
     def warps(self) -> bool:
@@ -131,10 +144,11 @@ def apply(settings: Augment, pixels: tf.Tensor, *, seed: int, epoch: tf.Tensor, 
             4,096 pixels.
     """
     batch, height, width, _ = pixels.shape
-    table = tf.reshape(tf.bitcast(pixels, tf.uint32), [batch, height * width])
-    size = (height, width)
-    rows = tf.range(batch)
-    return apply_rows(settings, table, rows, size=size, seed=seed, epoch=epoch, example=example)
+    with tf.device("CPU:0"):  # the input side, also where there is a GPU
+        table = tf.reshape(tf.bitcast(pixels, tf.uint32), [batch, height * width])
+        size = (height, width)
+        rows = tf.range(batch)
+        return apply_rows(settings, table, rows, size=size, seed=seed, epoch=epoch, example=example)
 
 
 def apply_rows(
@@ -158,7 +172,8 @@ def apply_rows(
         rows: Integers [B] in [0, count).
         size: H and W.
         lead: Words before the first pixel of each row; behind the last there may be more.
-        means: Float64 [count, 3] of `means`, if contrast changes: else a pass more works them out.
+        means: Float64 [count, 3], of each channel of every row, if contrast changes and they are
+            known: else a pass more works them out.
         seed: As in `apply`.
         epoch: As in `apply`.
         example: As in `apply`.
@@ -191,24 +206,6 @@ def apply_rows(
     words = _transform(settings, height, width, lead)(table, rows, drawn)
     # The cast stands outside what is compiled: within, XLA works a word out for each of its bytes.
     return tf.bitcast(words, tf.uint8)
-
-
-def means(table: tf.Tensor, *, size: tuple[int, int], lead: int = 0) -> tf.Tensor:
-    """The mean of each channel of every row: float64 [count, 3], exact.
-
-    Takes what `apply_rows` does, and one pass over the pixels in pieces of 16 MiB or so.
-    """
-    height, width = size
-    count = table.shape[0]
-    piece = max(1, (4 << 20) // (height * width))
-    of_rows = _means(height, width, lead)
-    return tf.concat(
-        [
-            of_rows(table, tf.range(first, min(first + piece, count)))
-            for first in range(0, count, piece)
-        ],
-        axis=0,
-    )
 
 
 def _between(settings: Augment, keys: tf.Tensor, name: str, slot: str | None = None) -> tf.Tensor:
@@ -329,6 +326,7 @@ def _coordinate_map(
     for straight, swapped, side in ((x, y, width), (y, x, height)):
         by_x, by_y = (tf.where(transpose, *pair) for pair in zip(swapped, straight, strict=True))
         constant = (side - 1) / 2 - by_x * shift_x - by_y * shift_y
+        constant = tf.math.floormod(constant, 2 * side)  # the same place in the mirror images
         rows.append(
             tf.stack(
                 [pixels_.fixed(by_x / 2), pixels_.fixed(by_y / 2), pixels_.fixed(constant)], axis=1

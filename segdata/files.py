@@ -10,6 +10,7 @@ import os
 import pathlib
 import secrets
 import socket
+import weakref
 from collections.abc import Callable, Iterator
 
 try:
@@ -63,13 +64,27 @@ def remove_unfinished(folder: str | os.PathLike[str]) -> None:
     What is not this user's, or may still be written to, stays.
     """
     for path in pathlib.Path(folder).glob(f"{_PREFIX}*"):
+        remove_unused(path)
+
+
+def remove_unused(path: pathlib.Path) -> None:
+    """Removes a file that nobody holds or uses; leaves it where that cannot be known."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+        try:
+            if hold(descriptor):
+                path.unlink()
+        finally:
+            os.close(descriptor)
+
+
+def use(path: str | os.PathLike[str], *, owner: object) -> None:
+    """Keeps a file from `remove_unused` for as long as its owner lives."""
+    if fcntl:
+        descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(owner, os.close, descriptor)
         with contextlib.suppress(OSError):
-            descriptor = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
-            try:
-                if hold(descriptor):
-                    path.unlink()
-            finally:
-                os.close(descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 @contextlib.contextmanager

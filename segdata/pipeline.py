@@ -13,8 +13,8 @@ import os
 
 import tensorflow as tf
 
+from segdata import arguments, hashing
 from segdata import augment as augment_
-from segdata import hashing
 from segdata import records as records_
 
 PathLike = str | os.PathLike[str]
@@ -49,9 +49,9 @@ def train_batches(
     Raises:
         ValueError: If the dataset is not built or an argument is out of range.
     """
-    _check_batch(batch)
-    if start_step < 0:
-        raise ValueError(f"start_step={start_step} is negative; the first step is 0.")
+    batch = arguments.integer("batch", batch, least=1)
+    start_step = arguments.integer("start_step", start_step, least=0)
+    seed = arguments.integer("seed", seed)
     records = records_.pack(name, split, size=size, data_dir=data_dir)
     return stream(records, batch=batch, augment=augment, seed=seed, start_step=start_step)
 
@@ -65,37 +65,33 @@ def stream(
     start_step: int = 0,
 ) -> tf.data.Dataset:
     """`train_batches` of an open packed file."""
-    table = records.tensor()
-    means = None
-    if augment and augment.changes_contrast:  # once, not again in every epoch
-        means = augment_.means(table, size=records.size, lead=records.lead)
 
     @tf.function(jit_compile=True, autograph=False)  # gathers and parts in one pass
-    def untouched(example: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def untouched(table: tf.Tensor, example: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return _parted(records.pixels(tf.gather(table, example)))
 
-    def augmented(example: tf.Tensor, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def make(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        example, epoch = _order(step, batch=batch, count=records.count, seed=seed)
+        table = records.table()
         if augment in (None, augment_.Augment()):
-            return untouched(tf.ensure_shape(example, [batch]))
+            return untouched(table, example)
         pixels = augment_.apply_rows(
             augment,
             table,
-            tf.ensure_shape(example, [batch]),
+            example,
             size=records.size,
             lead=records.lead,
-            means=means,
+            means=records.means() if augment.changes_contrast else None,
             seed=seed,
             epoch=epoch,
             example=example,
         )
         return _parted(pixels)
 
-    data = tf.data.Dataset.range(start_step, tf.int64.max)
-    data = data.map(  # a batch a call, from its number to its pixels
-        lambda step: augmented(*_order(step, batch=batch, count=records.count, seed=seed)),
-        num_parallel_calls=tf.data.AUTOTUNE,
-    )
-    return data.prefetch(tf.data.AUTOTUNE)
+    with tf.device("CPU:0"):  # also where there is a GPU
+        data = tf.data.Dataset.range(start_step, tf.int64.max)
+        data = data.map(make, num_parallel_calls=tf.data.AUTOTUNE)  # a batch a call
+        return data.prefetch(tf.data.AUTOTUNE)
 
 
 def eval_batches(
@@ -110,54 +106,35 @@ def eval_batches(
 
     Takes and returns what `train_batches` does; pixels are as they are.
     """
-    _check_batch(batch)
+    batch = arguments.integer("batch", batch, least=1)
     records = records_.pack(name, split, size=size, data_dir=data_dir)
-    table = records.tensor()
 
     def make(first: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        pixels = records.pixels(table[first : first + batch])
+        pixels = records.pixels(records.table()[first : first + batch])
         return pixels[..., :3], pixels[..., 3:]
 
-    data = tf.data.Dataset.range(0, records.count, batch)
-    data = data.map(make, num_parallel_calls=tf.data.AUTOTUNE)
-    return data.prefetch(tf.data.AUTOTUNE)
+    with tf.device("CPU:0"):  # also where there is a GPU
+        data = tf.data.Dataset.range(0, records.count, batch)
+        data = data.map(make, num_parallel_calls=tf.data.AUTOTUNE)
+        return data.prefetch(tf.data.AUTOTUNE)
 
 
 def steps_per_epoch(name: str, split: str, *, batch: int, data_dir: PathLike | None = None) -> int:
     """The least number of batches that hold as many examples as the split."""
-    _check_batch(batch)
+    batch = arguments.integer("batch", batch, least=1)
     return math.ceil(records_.examples(records_.built(name, data_dir=data_dir), split) / batch)
 
 
+@tf.function(jit_compile=True, autograph=False)  # 2,000 small operations as one
 def _order(step: tf.Tensor, *, batch: int, count: int, seed: int) -> tuple[tf.Tensor, tf.Tensor]:
     """The examples of a step and their epochs, int64 [B] each; every epoch a new permutation."""
-    place, epoch, seeds = _places(hashing.u64(seed), step, batch=batch, count=count)
-    # The public function pads a vector of seeds along the wrong axis.
-    example = tf.raw_ops.RandomIndexShuffle(
-        index=place, seed=seeds, max_index=tf.constant(count - 1, tf.int64), rounds=8
-    )
-    return example, epoch
-
-
-@tf.function(jit_compile=True, autograph=False)  # 70 small operations as one
-def _places(
-    seed: tf.Tensor, step: tf.Tensor, *, batch: int, count: int
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Before they are shuffled: place in the epoch, epoch, and the seeds of its permutation."""
     position = step * batch + tf.range(batch, dtype=tf.int64)
     epoch = position // count
-    keys = hashing.key(seed, epoch)
-    # The cipher behind the shuffle needs seeds without pattern: with the bare epoch number in them,
-    # some examples come first far more often than others, whatever the rounds (TensorFlow 2.21).
-    seeds = tf.stack([hashing.bits(keys, slot) for slot in range(3)], axis=1)
-    return position % count, epoch, tf.cast(seeds, tf.uint32)
+    keys = hashing.key(hashing.u64(seed), epoch)
+    example = hashing.permute(keys, position % count, count=hashing.u64(count))
+    return tf.cast(example, tf.int64), epoch
 
 
 @tf.function(jit_compile=True, autograph=False)
 def _parted(pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return pixels[..., :3], pixels[..., 3:]
-
-
-def _check_batch(batch: int) -> None:
-    if batch < 1:
-        raise ValueError(f"batch={batch} is not a number of examples, at least 1.")

@@ -2,79 +2,112 @@
 
 A packed file is a TFRecord of records of one size: H·W·4 bytes, red, green, blue and class id of
 each pixel in turn. Any TFRecord reader can stream it; and since record i starts at byte
-i·(H·W·4+16)+12, the same file is a memory-mapped array. Beside it lies a manifest, written last:
-what the file was made from, how many records it holds and its checksum.
+i·(H·W·4+16)+12, the same file is a memory-mapped array. Beside it lie the means of its channels
+and, written last, a manifest: what it was made from and by which rule, how many records it holds
+and their checksum. A packed file is never written to again: what is packed anew has another name.
 
 Nothing here knows of batches, augmentation or training.
 """
 
+import contextlib
 import dataclasses
 import io
 import json
 import os
 import pathlib
-import time
+import re
+import secrets
+import sys
 import urllib.parse
 import zlib
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import PIL.Image
 import tensorflow as tf
 import tensorflow_datasets as tfds
 import tqdm
+from PIL import features
+from tensorflow.core.framework import attr_value_pb2
 
 import segdata.datasets  # registers the builders
-from segdata import parallel
+from segdata import arguments, files, parallel, resizing
 
 _HEADER, _FOOTER = 12, 4  # TFRecord: length and its CRC before each record, the record's CRC after
-_ABANDONED = 3600  # seconds since the last write after which a temporary file is nobody's
+_MEANS = 24  # bytes of an example's: three float64, little-endian
+_RULE = {  # what pixels depend on besides their dataset; with another rule a file is packed anew
+    "format": 1,
+    "resizing": 2,  # 1 was bilinear, from a rounded box, and nearest for masks
+    "jpeg": features.version("jpg"),  # decoders have changed how they enlarge colours
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Records:
-    """An open packed file.
+    """An open packed file, which stays on disk for as long as this is kept.
 
     Attributes:
         path: The TFRecord file.
         count: How many records it holds.
         size: Height and width of each, in pixels.
+        checksum: CRC-32 of all records, the pixels and then the means of each.
     """
 
     path: pathlib.Path
     count: int
     size: tuple[int, int]
+    checksum: int
 
     @property
     def stride(self) -> int:
         """Bytes from one record to the next."""
-        return _stride(self.size)
+        return self.size[0] * self.size[1] * 4 + _HEADER + _FOOTER
+
+    @property
+    def means_path(self) -> pathlib.Path:
+        """The file of each channel's mean over each example: float64 [count, 3]."""
+        return self.path.with_suffix(".means")
 
     def array(self) -> np.ndarray:
         """All records, memory-mapped: uint8 [count, H, W, 4], read-only."""
         rows = np.memmap(self.path, np.uint8, "r", shape=(self.count, self.stride))
         return rows[:, _HEADER:-_FOOTER].reshape(self.count, *self.size, 4)
 
-    def tensor(self) -> tf.Tensor:
-        """The whole file, memory-mapped: uint32 [count, H·W+4], for `gather`.
+    def table(self) -> tf.Tensor:
+        """The whole file, memory-mapped: uint32 [count, H·W+4], for `gather` in a graph.
 
-        The operating system's page cache holds as much of it in RAM as fits and is the only copy.
+        The graph holds the file's name, not its bytes. The operating system's page cache holds as
+        much of it in RAM as fits and is the only copy.
         """
-        return tf.raw_ops.ImmutableConst(
-            dtype=tf.uint32,
-            shape=[self.count, self.stride // 4],
-            memory_region_name=os.fspath(self.path),
-        )
+        return _mapped(self.path, tf.uint32, [self.count, self.stride // 4])
+
+    def means(self) -> tf.Tensor:
+        """Each channel's mean over each example, memory-mapped: float64 [count, 3]."""
+        return _mapped(self.means_path, tf.float64, [self.count, 3])
 
     @property
     def lead(self) -> int:
-        """Words before the pixels in each row of `tensor`."""
+        """Words before the pixels in each row of `table`."""
         return _HEADER // 4
 
     def pixels(self, rows: tf.Tensor) -> tf.Tensor:
-        """Cuts rows of `tensor` to their pixels: uint8 [B, H, W, 4]."""
+        """Cuts rows of `table` to their pixels: uint8 [B, H, W, 4]."""
         words = rows[:, self.lead : -_FOOTER // 4]
         return tf.bitcast(tf.reshape(words, [-1, *self.size]), tf.uint8)
+
+    def verify(self) -> None:
+        """Reads the file once and compares it with its checksum, at 3.4 GB/s from RAM.
+
+        Raises:
+            OSError: If they differ, or it cannot be read.
+        """
+        means = np.memmap(self.means_path, np.uint8, "r", shape=(self.count, _MEANS))
+        checksum = 0
+        for row, mean in zip(self.array(), means, strict=True):
+            checksum = zlib.crc32(mean, zlib.crc32(row, checksum))
+        if checksum != self.checksum:
+            raise OSError(f"{self.path} is damaged: delete it, and it is packed again.")
 
 
 def pack(
@@ -86,10 +119,11 @@ def pack(
 ) -> Records:
     """Packs a split of a built dataset, or opens what was packed before.
 
-    Images are resized by area-weighted bilinear interpolation (JPEGs are decoded at the smallest
-    scale that still holds twice the size), masks by nearest neighbour. The file lies in `packed/`
-    beside the dataset's own and goes with it. It is checked each time, and written anew where it
-    is damaged or the dataset changed.
+    Images are resized by area (JPEGs are decoded at the smallest scale that still holds twice the
+    size), masks to the class that covers most of a pixel. The file lies in `packed/` beside the
+    dataset's own and goes with it. It is checked where it is not known to have been, and written
+    anew where it is damaged, or where the dataset or the rule of packing changed. Of two processes
+    one packs and the other waits for it.
 
     Args:
         name: A TFDS name, with a config where wanted: `dsb2018`, `dsb2018/instances`.
@@ -99,53 +133,102 @@ def pack(
 
     Raises:
         ValueError: If the dataset or the split is not there, or the size is not positive.
+        OSError: If it cannot be written.
     """
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"size={size!r} is not a height and a width in pixels, both at least 1.")
+    size = arguments.size(size)
     builder = built(name, data_dir=data_dir)
     count = examples(builder, split)
-    folder = pathlib.Path(builder.data_dir) / "packed"
     stem = f"{urllib.parse.quote(split, safe='')}-{size[0]}x{size[1]}"
-    path = folder / f"{stem}.tfrecord"
-    records = Records(path=path, count=count, size=size)
+    manifest = pathlib.Path(builder.data_dir, "packed", f"{stem}.json")
     source = {"dataset": builder.info.full_name, "split": split, "files": _stamp(builder)}
-    if not _sound(records, source):
+    if records := opened(manifest, size=size, count=count, source=source):
+        return records
+    manifest.parent.mkdir(exist_ok=True)
+    with files.locked(
+        manifest.with_suffix(".lock"),
+        waiting=lambda holder: tqdm.tqdm.write(
+            f"Waiting for {holder}, which packs {name} {stem}.", file=sys.stderr
+        ),
+    ):
+        if records := opened(manifest, size=size, count=count, source=source):
+            return records
         decoded = parallel.ordered_map(
             lambda example: _row(example, size), tfds.as_numpy(_raw(builder, split))
         )
         rows = tqdm.tqdm(decoded, f"Packing {name} {stem}", count, unit=" images", leave=False)
-        write(path, rows, size=size, source=source)
+        records = write(manifest, rows, size=size, source=source)
+    if records.count != count:
+        raise OSError(f"{builder.data_dir}: {split} holds {records.count:,} of {count:,} examples.")
+    return records
+
+
+def opened(
+    manifest: pathlib.Path, *, size: tuple[int, int], count: int, source: Mapping[str, Any]
+) -> Records | None:
+    """Opens a packed file that is whole, has as many records, and was made from this by this rule.
+
+    It is read only where its size, its time or its place on the disk are others than when it was
+    written or last read.
+
+    Returns:
+        None where there is none.
+    """
+    try:
+        noted = json.loads(manifest.read_text())
+        token, checksum, seen = (noted.pop(key) for key in ("token", "crc32", "seen"))
+        if noted != {**_RULE, **source, "count": count, "size": list(size)}:
+            return None
+        records = Records(path=_path(manifest, token), count=count, size=size, checksum=checksum)
+        _use(records)
+        now = _seen(records)
+        if [now[0][0], now[1][0]] != [count * records.stride, count * _MEANS]:
+            return None
+        if now != seen:
+            records.verify()
+            with contextlib.suppress(OSError):  # where it may not be written, it is read each time
+                _write_manifest(manifest, token, records, source)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None  # a manifest may hold anything
     return records
 
 
 def write(
-    path: pathlib.Path, rows: Iterable[np.ndarray], *, size: tuple[int, int], source: Mapping
-) -> None:
+    manifest: pathlib.Path,
+    rows: Iterable[np.ndarray],
+    *,
+    size: tuple[int, int],
+    source: Mapping[str, Any],
+) -> Records:
     """Writes a packed file and its manifest, under their names only when whole.
 
     Args:
-        path: The file; its folder is made.
+        manifest: `NAME.json`, in a folder that is there. What was packed there before is removed
+            when nobody uses it.
         rows: uint8 [H, W, 4] each.
         size: H and W.
         source: What the rows were made from, kept in the manifest.
+
+    Returns:
+        The file, open.
+
+    Raises:
+        OSError: If there is no room, or the folder may not be written to.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for partial in path.parent.glob(f".{path.name}.*"):
-        if time.time() - partial.stat().st_mtime > _ABANDONED:
-            partial.unlink(missing_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    files.remove_unfinished(manifest.parent)
+    token = secrets.token_hex(4)
+    records = Records(path=_path(manifest, token), count=0, size=size, checksum=0)
     try:
-        count = 0
-        with tf.io.TFRecordWriter(os.fspath(partial)) as writer:
-            for row in rows:
-                writer.write(row.tobytes())
-                count += 1
-        manifest = {**source, "count": count, "size": list(size), "crc32": _checksum(partial)}
-        os.replace(partial, path)
-        partial.write_text(json.dumps(manifest, indent=1))
-        os.replace(partial, _manifest(path))
-    finally:
-        partial.unlink(missing_ok=True)
+        with files.replacing(records.path) as path, files.replacing(records.means_path) as means:
+            count, checksum = _write_rows(rows, path, means, size=size)
+            records = dataclasses.replace(records, count=count, checksum=checksum)
+            if path.stat().st_size != count * records.stride:
+                raise OSError(f"{path} does not hold what was written to it; is there room?")
+    except (tf.errors.OpError, OSError) as error:
+        raise OSError(f"{manifest.parent}: {manifest.stem} cannot be packed: {error}") from error
+    _use(records)
+    _write_manifest(manifest, token, records, source)
+    _remove_others(manifest, records)
+    return records
 
 
 def built(name: str, *, data_dir: str | os.PathLike[str] | None = None):
@@ -186,10 +269,6 @@ def examples(builder, split: str) -> int:
     return count
 
 
-def _stride(size: tuple[int, int]) -> int:
-    return size[0] * size[1] * 4 + _HEADER + _FOOTER
-
-
 def _raw(builder, split: str) -> tf.data.Dataset:
     """Encoded images and masks, in the order of the dataset's files."""
     return builder.as_dataset(
@@ -200,51 +279,95 @@ def _raw(builder, split: str) -> tf.data.Dataset:
 
 
 def _row(example: Mapping[str, bytes], size: tuple[int, int]) -> np.ndarray:
-    height, width = size
-    row = np.empty((height, width, 4), np.uint8)
+    row = np.empty((*size, 4), np.uint8)
     with PIL.Image.open(io.BytesIO(example["image"])) as image:
-        image.draft("RGB", (2 * width, 2 * height))
-        resized = image.convert("RGB").resize((width, height), PIL.Image.Resampling.BILINEAR)
-        row[..., :3] = np.asarray(resized)
+        width, height = image.size
+        reduced = image.draft("RGB", (2 * size[1], 2 * size[0]))
+        step = round(width / reduced[1][2]) if reduced else 1
+        pixels = np.asarray(image.convert("RGB"))
+        row[..., :3] = resizing.image(pixels, size, full=(height, width), step=step)
     with PIL.Image.open(io.BytesIO(example["mask"])) as mask:
-        row[..., 3] = np.asarray(mask.resize((width, height), PIL.Image.Resampling.NEAREST))
+        row[..., 3] = resizing.mask(np.asarray(mask), size)
     return row
 
 
+def _write_rows(
+    rows: Iterable[np.ndarray], path: pathlib.Path, means: pathlib.Path, *, size: tuple[int, int]
+) -> tuple[int, int]:
+    """Writes records and their means; returns their number and checksum, of what was meant."""
+    count, checksum = 0, 0
+    with tf.io.TFRecordWriter(os.fspath(path)) as writer, means.open("wb") as means_file:
+        for row in rows:
+            data = row.tobytes()
+            totals = row[..., :3].sum(axis=(0, 1), dtype=np.int64)
+            mean = (totals / (size[0] * size[1])).astype("<f8").tobytes()
+            writer.write(data)
+            means_file.write(mean)
+            checksum = zlib.crc32(mean, zlib.crc32(data, checksum))
+            count += 1
+    return count, checksum
+
+
+def _mapped(path: pathlib.Path, dtype: tf.DType, shape: list[int]) -> tf.Tensor:
+    """A file as a tensor, memory-mapped at each step that uses it."""
+    tensor = tf.raw_ops.ImmutableConst(
+        dtype=dtype, shape=shape, memory_region_name=os.fspath(path.absolute())
+    )
+    if not tf.executing_eagerly():
+        # Else TensorFlow 2.21 takes it for a constant and copies all of it to memory, once for each
+        # iterator: it leaves alone what has this attribute, which by itself does nothing.
+        leave = attr_value_pb2.AttrValue(list=attr_value_pb2.AttrValue.ListValue())
+        tensor.op._set_attr("_scoped_allocator", leave)
+    return tensor
+
+
 def _stamp(builder) -> dict[str, list[int]]:
-    """Size and time of each file of the dataset: what changes when it is built again."""
-    files = sorted(path for path in pathlib.Path(builder.data_dir).iterdir() if path.is_file())
-    return {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in files}
+    """Size and time of each of the dataset's own files: what changes when it is built again."""
+    folder = pathlib.Path(builder.data_dir)
+    paths = [folder / name for name in ("dataset_info.json", "features.json", "metadata.json")]
+    for split in builder.info.splits.values():
+        paths += map(pathlib.Path, split.filepaths)
+    return {
+        path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in paths if path.exists()
+    }
 
 
-def _manifest(path: pathlib.Path) -> pathlib.Path:
-    return path.with_suffix(".json")
+def _path(manifest: pathlib.Path, token: str) -> pathlib.Path:
+    if not re.fullmatch("[0-9a-f]{8}", token):
+        raise ValueError(f"{manifest}: token={token!r} is not eight hexadecimal digits.")
+    return manifest.with_name(f"{manifest.stem}-{token}.tfrecord")
 
 
-def _sound(records: Records, source: Mapping) -> bool:
-    """Whether the file is there, whole, and made from this source.
-
-    It is read once, at 3.4 GB/s from RAM, which also brings it there.
-    """
-    try:
-        manifest = json.loads(_manifest(records.path).read_text())
-        return (
-            manifest
-            == {
-                **source,
-                "count": records.count,
-                "size": list(records.size),
-                "crc32": _checksum(records.path),
-            }
-            and records.path.stat().st_size == records.count * records.stride
-        )
-    except (OSError, ValueError):
-        return False
+def _use(records: Records) -> None:
+    for path in (records.path, records.means_path):
+        files.use(path, owner=records)
 
 
-def _checksum(path: pathlib.Path) -> int:
-    checksum = 0
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            checksum = zlib.crc32(block, checksum)
-    return checksum
+def _seen(records: Records) -> list[list[int]]:
+    """What changes where somebody writes to the files: size, time and place on the disk of each."""
+    found = [path.stat() for path in (records.path, records.means_path)]
+    return [[stat.st_size, stat.st_mtime_ns, stat.st_ino] for stat in found]
+
+
+def _write_manifest(
+    manifest: pathlib.Path, token: str, records: Records, source: Mapping[str, Any]
+) -> None:
+    noted = {
+        **_RULE,
+        **source,
+        "count": records.count,
+        "size": list(records.size),
+        "token": token,
+        "crc32": records.checksum,
+        "seen": _seen(records),
+    }
+    with files.replacing(manifest) as path:
+        path.write_text(json.dumps(noted, indent=1))
+
+
+def _remove_others(manifest: pathlib.Path, records: Records) -> None:
+    """Removes what was packed under this name before, but for what another process uses."""
+    own = re.compile(re.escape(manifest.stem) + r"(-[0-9a-f]{8})?[.](tfrecord|means)")
+    for path in manifest.parent.iterdir():
+        if own.fullmatch(path.name) and path not in (records.path, records.means_path):
+            files.remove_unused(path)

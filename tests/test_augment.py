@@ -143,6 +143,96 @@ def test_scale_magnifies_about_the_centre():
     )
 
 
+def mirrored(place, side):
+    """A whole place in endless mirror images of 0 to side - 1, edges doubled."""
+    place = place % (2 * side)
+    return np.where(place < side, place, 2 * side - 1 - place)
+
+
+def sampled(image, x, y):
+    """A slow warp: bilinear colours and the nearest class at places in endless mirror images.
+
+    Returns:
+        float64 [H, W, 4], and whether each pixel's class is clear, no tie between two pixels.
+    """
+    height, width, _ = image.shape
+    left, top = np.floor(x).astype(int), np.floor(y).astype(int)
+    across, down = (x - left)[..., None], (y - top)[..., None]
+
+    def at(row, column):
+        return image[mirrored(row, height), mirrored(column, width)].astype(float)
+
+    out = (
+        at(top, left) * (1 - across) * (1 - down)
+        + at(top, left + 1) * across * (1 - down)
+        + at(top + 1, left) * (1 - across) * down
+        + at(top + 1, left + 1) * across * down
+    )
+    out[..., 3] = at(np.rint(y).astype(int), np.rint(x).astype(int))[..., 3]
+    clear = (np.abs(across - 0.5) > 0.01) & (np.abs(down - 0.5) > 0.01)
+    return out, clear[..., 0]
+
+
+def places(height, width, *, degrees=0.0, scale=1.0, shift=(0.0, 0.0)):
+    """Where each pixel of the result comes from, as the settings are documented."""
+    y, x = np.mgrid[:height, :width].astype(float)
+    x, y = x - (width - 1) / 2 - shift[0] * width, y - (height - 1) / 2 - shift[1] * height
+    cos, sin = np.cos(np.radians(degrees)) / scale, np.sin(np.radians(degrees)) / scale
+    return cos * x - sin * y + (width - 1) / 2, sin * x + cos * y + (height - 1) / 2
+
+
+@pytest.mark.parametrize(
+    ("size", "degrees", "scale", "shift"),
+    [
+        ((16, 16), 0, 0.25, 0),
+        ((16, 16), 0, 0.3, 0),
+        ((16, 16), 0, 0.5, -1),
+        ((17, 13), 0, 0.5, 1),
+        ((8, 64), 90, 1, 0),
+        ((64, 8), -90, 1, 0),
+        ((8, 64), 45, 0.25, 1),
+        ((3, 200), 77, 0.25, -1),
+        ((1, 5), 30, 0.25, 0.3),
+        ((21, 34), -133, 0.7, 0.4),
+        ((34, 21), 12, 4, -0.2),
+    ],
+)
+def test_what_moves_in_is_the_mirror_image_however_far(size, degrees, scale, shift):
+    batch = pixels(1, *size)
+    tiny = 1e-12
+    out = apply(
+        Augment(
+            rotation_range=(degrees, degrees + tiny),
+            scale_range=(scale, scale) if scale != 1 else (1, 1 + tiny),
+            shift_range=(shift, shift) if shift else (0, tiny),
+        ),
+        batch,
+    )[0].astype(float)
+    x, y = places(*size, degrees=degrees, scale=scale, shift=(shift, shift))
+    expected, clear = sampled(batch[0], x, y)
+    off = np.abs(out - expected)
+    assert off[..., :3].max() <= 2
+    assert (off[..., :3] <= 1.0).mean() > 0.98
+    np.testing.assert_array_equal(out[clear][:, 3], expected[clear][:, 3])
+
+
+@pytest.mark.parametrize("size", [(4096, 2), (2, 4096)])
+@pytest.mark.parametrize("shift", [-1, 1])
+def test_the_largest_side_at_the_smallest_scale_does_not_overflow(size, shift):
+    batch = pixels(1, *size)
+    settings = Augment(
+        scale_range=(0.25, 0.25), shift_range=(shift, shift), rotation_range=(45, 45)
+    )
+    out = apply(settings, batch)[0].astype(float)
+    x, y = places(*size, degrees=45, scale=0.25, shift=(shift, shift))
+    expected, clear = sampled(batch[0], x, y)
+    off = np.abs(out - expected)[..., :3]
+    # Here the last of sixteen binary places is 4,096 times as far out as in the centre.
+    assert (off <= 2).mean() > 0.7
+    assert off.max() < 40
+    assert (out[clear][:, 3] == expected[clear][:, 3]).mean() > 0.97
+
+
 def test_bilinear_is_within_a_grey_level_of_scipy_and_masks_stay_classes():
     import scipy.ndimage
 
@@ -221,19 +311,17 @@ def test_means_are_exact_for_every_height(height, width):
 
 @pytest.mark.parametrize("settings", [Augment(contrast_range=(0.5, 1.5)), EVERYTHING])
 def test_means_known_before_change_nothing(settings):
-    """And a table of more than one piece, with words around the pixels."""
-    batch = pixels(batch=20, height=512, width=512)
+    """And a table with words around the pixels, in another order."""
+    batch = pixels(batch=20, height=64, width=64)
     rows = np.random.default_rng(1).permutation(20)
     words = np.pad(batch.view(np.uint32).reshape(20, -1), ((0, 0), (3, 1)), constant_values=7)
-    means = augment.means(tf.constant(words), size=(512, 512), lead=3)
-    np.testing.assert_array_equal(means, batch[..., :3].mean(axis=(1, 2)))
     known = augment.apply_rows(
         settings,
         tf.constant(words),
         tf.constant(rows),
-        size=(512, 512),
+        size=(64, 64),
         lead=3,
-        means=means,
+        means=tf.constant(batch[..., :3].mean(axis=(1, 2))),
         seed=1,
         epoch=tf.zeros(20, tf.int64),
         example=tf.range(20, dtype=tf.int64),
@@ -260,11 +348,31 @@ def test_noise_has_its_deviation_and_no_pattern():
         ("scale_range", (2, 1)),
         ("contrast_range", (1,)),
         ("noise_range", (0, float("nan"))),
+        ("rotation_range", 15),
+        ("rotation_range", None),
+        ("rotation_range", "15"),
+        ("rotation_range", ("0", "15")),
+        ("shift_range", (0, None)),
+        ("brightness_range", (0, 10**400)),
+        ("contrast_range", np.ones((2, 2))),
+        ("horizontal_flip", "0.5"),
+        ("vertical_flip", None),
+        ("quarter_turns", 1),
     ],
 )
 def test_a_bad_field_is_named_with_its_value(field, value):
     with pytest.raises(ValueError, match=f"^{field}="):
         Augment(**{field: value})
+
+
+def test_lists_and_numbers_of_numpy_are_as_good_as_tuples():
+    as_they_are = {f.name: getattr(EVERYTHING, f.name) for f in dataclasses.fields(Augment)}
+    for kind in (list, np.array, lambda x: tuple(np.float64(y) for y in x)):
+        given = {
+            k: kind(v) if isinstance(v, tuple) else np.array([v])[0] for k, v in as_they_are.items()
+        }
+        assert Augment(**given) == EVERYTHING
+        assert hash(Augment(**given)) == hash(EVERYTHING)
 
 
 def test_quarter_turns_need_squares():

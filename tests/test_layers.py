@@ -11,6 +11,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 NAMES = ["dsb2018", "carvana", "cityscapes_pairs"]
 LAYERS = [
     ["segdata"],  # the public names, loaded when used
+    ["segdata.arguments", "segdata.resizing"],
     ["segdata.console", "segdata.files", "segdata.parallel", "segdata.zips", "segdata.masks"],
     ["segdata.archives"],
     ["segdata.images", "segdata.rle", "segdata.overlays"],

@@ -1,10 +1,12 @@
+import gc
 import io
 import json
 import multiprocessing
 import os
 import pathlib
 import shutil
-import time
+import subprocess
+import sys
 
 import numpy as np
 import PIL.Image
@@ -12,7 +14,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from segdata import records
+from segdata import files, records, resizing
 
 SIZE = (24, 40)
 
@@ -33,6 +35,11 @@ def seal(packed):
     return packed.path.stat().st_ino, packed.path.stat().st_mtime_ns
 
 
+def manifest_of(packed):
+    """The manifest beside a packed file, whose name ends in a token."""
+    return packed.path.with_name(f"{packed.path.stem.rpartition('-')[0]}.json")
+
+
 def test_any_tfrecord_reader_streams_what_the_array_holds(built_dsb2018):
     packed = pack(built_dsb2018)
     streamed = [
@@ -45,42 +52,182 @@ def test_any_tfrecord_reader_streams_what_the_array_holds(built_dsb2018):
 
 def test_tensor_rows_are_the_pixels(built_dsb2018):
     packed = pack(built_dsb2018)
-    rows = tf.gather(packed.tensor(), [2, 0])
+    rows = tf.gather(packed.table(), [2, 0])
     np.testing.assert_array_equal(packed.pixels(rows), packed.array()[[2, 0]])
 
 
 def test_records_are_the_dataset_resized(built_dsb2018):
-    """Images by Pillow's bilinear, masks keeping to their classes."""
+    """And the means beside them are theirs."""
     builder = records.built("dsb2018", data_dir=built_dsb2018)
     examples = list(tfds.as_numpy(records._raw(builder, "train")))
-    for example, row in zip(examples, pack(built_dsb2018).array(), strict=True):
+    packed = pack(built_dsb2018)
+    for example, row in zip(examples, packed.array(), strict=True):
         image = PIL.Image.open(io.BytesIO(example["image"])).convert("RGB")
-        expected = image.resize((SIZE[1], SIZE[0]), PIL.Image.Resampling.BILINEAR)
-        np.testing.assert_array_equal(row[..., :3], expected)
-        assert set(np.unique(row[..., 3])) <= {0, 1}
+        mask = PIL.Image.open(io.BytesIO(example["mask"]))
+        np.testing.assert_array_equal(row[..., :3], resizing.image(np.asarray(image), SIZE))
+        np.testing.assert_array_equal(row[..., 3], resizing.mask(np.asarray(mask), SIZE))
+    means = packed.array()[..., :3].mean(axis=(1, 2), dtype=np.float64)
+    np.testing.assert_array_equal(packed.means(), means)
 
 
-def test_a_second_run_reuses_the_file(built):
+@pytest.mark.parametrize(
+    ("full", "size"),
+    [
+        ((1280, 1918), (128, 192)),
+        ((257, 257), (16, 16)),
+        ((203, 131), (25, 16)),
+        ((90, 61), (8, 9)),
+    ],
+)
+def test_a_jpeg_is_not_stretched_by_the_scale_it_is_decoded_at(full, size):
+    """Its size is rounded up there. Waves tell how far each end of each axis has moved."""
+    y, x = (np.mgrid[: full[0], : full[1]].T / (np.array(full) / size)).T  # pixels of the result
+    image = np.full((*full, 3), 128, np.uint8)
+    image[..., 0], image[..., 1] = (128 + 100 * np.sin(2 * np.pi * p / 6) for p in (x, y))
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(image).save(buffer, "JPEG", quality=100, subsampling=0)
+    mask = io.BytesIO()
+    PIL.Image.fromarray(np.zeros(full, np.uint8)).save(mask, "PNG")
+    row = records._row({"image": buffer.getvalue(), "mask": mask.getvalue()}, size)
+    expected = resizing.image(image, size).astype(float)
+    for axis, channel in ((1, 0), (0, 1)):
+        slopes = np.gradient(expected[..., channel], axis=axis)
+        errors = row[..., channel] - expected[..., channel]
+        third = size[axis] // 3
+        for end in (slice(third), slice(-third, None)):
+            slope, error = (np.moveaxis(a, axis, 0)[end] for a in (slopes, errors))
+            assert abs((slope * error).sum() / (slope * slope).sum()) < 0.03
+
+
+def test_a_second_run_reuses_the_file_and_does_not_read_it(built, monkeypatch):
     before = seal(pack(built))
+    monkeypatch.setattr(records.Records, "verify", lambda _: pytest.fail("it was read"))
+    assert seal(pack(built)) == before
+    (folder,) = pathlib.Path(built).glob("dsb2018/default/*")
+    (folder / ".DS_Store").write_bytes(b"a file manager was here")
     assert seal(pack(built)) == before
 
 
-@pytest.mark.parametrize("where", ["first", "middle", "last"])
-def test_a_flipped_bit_is_noticed_and_mended(built, where):
+def test_a_copied_file_is_read_once(built, tmp_path, monkeypatch):
+    pack(built)
+    copy = tmp_path / "copy"
+    shutil.copytree(built, copy)
+    reads = []
+    verify = records.Records.verify
+    monkeypatch.setattr(records.Records, "verify", lambda r: reads.append(r.path) or verify(r))
+    paths = {pack(copy).path for _ in range(3)}
+    assert reads == list(paths)
+
+
+def test_a_copy_that_may_not_be_written_to_is_read_each_time(built, tmp_path, monkeypatch):
+    pack(built)
+    copy = tmp_path / "copy"
+    shutil.copytree(built, copy)
+    reads = []
+    monkeypatch.setattr(records.Records, "verify", lambda r: reads.append(r.path))
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(records, "_write_manifest", refuse)
+    assert pack(copy).path == pack(copy).path
+    assert len(reads) == 2
+
+
+@pytest.mark.parametrize("key", sorted(records._RULE))
+def test_a_file_packed_by_another_rule_is_packed_anew(built, monkeypatch, key):
+    before = pack(built)
+    monkeypatch.setitem(records._RULE, key, "another")
+    after = pack(built)
+    assert after.path != before.path
+    monkeypatch.undo()
+    assert pack(built).path != after.path
+
+
+def test_a_file_of_the_first_edition_is_packed_anew(built):
     packed = pack(built)
-    good = packed.path.read_bytes()
-    place = {"first": 0, "middle": len(good) // 2, "last": len(good) - 1}[where]
-    with packed.path.open("r+b") as file:
+    manifest = manifest_of(packed)
+    old = json.loads(manifest.read_text())
+    for key in ("format", "resizing", "jpeg", "token", "seen"):
+        del old[key]
+    manifest.write_text(json.dumps(old))
+    shutil.copy(packed.path, manifest.with_suffix(".tfrecord"))
+    assert pack(built).path != packed.path
+    assert not manifest.with_suffix(".tfrecord").exists()
+
+
+def test_what_was_packed_before_goes_when_nobody_uses_it(built):
+    before = pack(built)
+    shard = next(pathlib.Path(built).glob("dsb2018/default/*/dsb2018-train*"))
+    os.utime(shard, (1, 1))
+    after = pack(built)
+    assert before.path.exists()
+    np.testing.assert_array_equal(before.array(), after.array())
+    path = before.path
+    del before
+    gc.collect()
+    os.utime(shard, (2, 2))
+    pack(built)
+    assert not path.exists()
+    assert after.path.exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "null", "7", '"x"', "{}", "[" * 5000, "1" * 5000, '{"token": 3}', "\udcff"],
+)
+def test_a_manifest_may_hold_anything(built, text):
+    before = pack(built)
+    manifest_of(before).write_text(text, errors="surrogateescape")
+    np.testing.assert_array_equal(pack(built).array(), before.array())
+
+
+@pytest.mark.parametrize("key", ["token", "seen", "count", "size", "format", "files"])
+@pytest.mark.parametrize("value", [None, [], {}, "../../x", -1, 1e308, [[1]]])
+def test_a_manifest_with_another_value_is_not_believed(built_dsb2018, tmp_path, key, value):
+    rows = np.random.default_rng(0).integers(0, 256, (3, 4, 5, 4), np.uint8)
+    manifest = tmp_path / "x.json"
+    records.write(manifest, rows, size=(4, 5), source={"files": {"a": [1, 2]}})
+    noted = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(noted | {key: value}))
+    arguments = {"size": (4, 5), "count": 3, "source": {"files": {"a": [1, 2]}}}
+    found = records.opened(manifest, **arguments)
+    if key == "seen":  # what is not believed is read
+        np.testing.assert_array_equal(found.array(), rows)
+    else:
+        assert found is None
+
+
+@pytest.mark.parametrize("where", ["first", "middle", "last"])
+@pytest.mark.parametrize("what", ["path", "means_path"])
+def test_a_flipped_bit_is_noticed_and_mended(built, where, what):
+    path = getattr(pack(built), what)
+    good = path.read_bytes()
+    inside = (12, -5) if what == "path" else (0, -1)  # around pixels, TFRecord checks by itself
+    place = {"first": inside[0], "middle": len(good) // 2, "last": len(good) + inside[1]}[where]
+    with path.open("r+b") as file:
         file.seek(place)
         file.write(bytes([good[place] ^ 1]))
-    assert pack(built).path.read_bytes() == good
+    assert getattr(pack(built), what).read_bytes() == good
+
+
+def test_damage_that_left_no_trace_is_found_when_asked_for(built):
+    packed = pack(built)
+    packed.verify()
+    times = packed.path.stat()
+    with packed.path.open("r+b") as file:
+        file.seek(100)
+        file.write(b"\0\1\2\3")
+    os.utime(packed.path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(OSError, match=f"{packed.path} is damaged: delete it"):
+        pack(built).verify()
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "gone", "manifest gone", "manifest cut"])
 def test_damage_is_noticed_and_mended(built, damage):
     packed = pack(built)
     good = packed.path.read_bytes()
-    manifest = packed.path.with_suffix(".json")
+    manifest = manifest_of(packed)
     target = manifest if "manifest" in damage else packed.path
     if "gone" in damage:
         target.unlink()
@@ -111,40 +258,79 @@ def test_sizes_and_splits_have_files_of_their_own(built):
 
 
 def test_nothing_half_written_has_a_final_name(tmp_path):
-    path = tmp_path / "x.tfrecord"
-
     def rows():
         yield np.zeros((2, 2, 4), np.uint8)
-        raise RuntimeError("the disk is full")
+        raise RuntimeError("the process goes")
 
     with pytest.raises(RuntimeError):
-        records.write(path, rows(), size=(2, 2), source={})
+        records.write(tmp_path / "x.json", rows(), size=(2, 2), source={})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_abandoned_temporary_files_are_removed_and_fresh_ones_are_not(tmp_path):
-    old, fresh = tmp_path / ".x.tfrecord.1", tmp_path / ".x.tfrecord.2"
-    for file in (old, fresh):
-        file.write_bytes(b"half")
-    long_ago = time.time() - 2 * records._ABANDONED
-    os.utime(old, (long_ago, long_ago))
-    records.write(tmp_path / "x.tfrecord", [np.zeros((2, 2, 4), np.uint8)], size=(2, 2), source={})
-    assert not old.exists()
-    assert fresh.exists()
+FULL = """
+import pathlib, resource, signal, sys
+import numpy as np
+from segdata import records
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+rows = np.zeros((40, 32, 32, 4), np.uint8)
+manifest = pathlib.Path(sys.argv[1], "x.json")
+for room in (100_000, 500, resource.RLIM_INFINITY):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+    try:
+        packed = records.write(manifest, rows, size=(32, 32), source={})
+    except OSError as error:
+        print(error)
+        assert not [*manifest.parent.iterdir()]
+np.testing.assert_array_equal(packed.array(), rows)
+"""
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
+    """Where the records do not fit, where not even the first does, and then where all do."""
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        assert line.startswith(f"{tmp_path}: x cannot be packed: ")
+        assert "too large" in line
 
 
 def _pack_in_process(data_dir, results):
-    results.put(pack(data_dir).path.read_bytes())
+    packed = []
+    write = records.write
+    records.write = lambda *args, **kwargs: packed.append(1) or write(*args, **kwargs)
+    results.put((len(packed), pack(data_dir).path.read_bytes(), len(packed)))
 
 
 @pytest.mark.heavy
-def test_two_processes_at_once_do_no_harm(built):
+def test_of_two_processes_at_once_one_packs_and_the_other_waits(built):
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
-    processes = [context.Process(target=_pack_in_process, args=(built, results)) for _ in range(2)]
+    processes = [context.Process(target=_pack_in_process, args=(built, results)) for _ in range(3)]
     for process in processes:
         process.start()
-    one, other = results.get(timeout=120), results.get(timeout=120)
+    found = [results.get(timeout=120) for _ in processes]
     for process in processes:
         process.join()
-    assert one == other == pack(built).path.read_bytes()
+    assert sum(after for _, _, after in found) == 1
+    assert {content for _, content, _ in found} == {pack(built).path.read_bytes()}
+
+
+def test_two_writers_without_locks_do_no_harm(tmp_path, monkeypatch):
+    """In turns, a record each, with one process number; the manifest names one whole file."""
+    monkeypatch.setattr(files, "fcntl", None)
+    manifest = tmp_path / "x.json"
+    ones, twos = (np.full((5, 2, 2, 4), value, np.uint8) for value in (1, 2))
+
+    def interrupted():
+        yield from ones[:2]
+        records.write(manifest, twos, size=(2, 2), source={})
+        yield from ones[2:]
+
+    records.write(manifest, interrupted(), size=(2, 2), source={})
+    found = records.opened(manifest, size=(2, 2), count=5, source={})
+    np.testing.assert_array_equal(found.array(), ones)
+    found.verify()

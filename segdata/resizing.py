@@ -1,0 +1,157 @@
+"""Resizing: images by area, masks by the class that covers most of a pixel.
+
+Both see the same box, so neither moves against the other, and all sums are in integers, so that a
+flipped image becomes the flipped result. NumPy arrays in and out; the loops are compiled by Numba
+when first used and release the interpreter's lock. No file and no format is known here.
+"""
+
+import functools
+
+import numba
+import numpy as np
+
+_compiled = functools.partial(numba.njit, nogil=True, cache=True)
+
+
+def image(
+    pixels: np.ndarray, size: tuple[int, int], *, full: tuple[int, int] | None = None, step: int = 1
+) -> np.ndarray:
+    """Resizes an image: an axis that shrinks by area, one that grows bilinearly.
+
+    Args:
+        pixels: uint8 [h, w, C].
+        size: Height and width of the result, H and W, in pixels.
+        full: Height and width of the image before a decoder reduced it to `pixels`; h and w by
+            default.
+        step: By what it reduced it: a pixel holds `step`² of the image's, and the last of a row or
+            column may reach beyond the image.
+
+    Returns:
+        uint8 [H, W, C], rounded to nearest. The same array where the size stays.
+    """
+    full = full or pixels.shape[:2]
+    if size == full == pixels.shape[:2]:
+        return pixels
+    rows, columns = (
+        _shares(new, old, step) if new * step < old else _neighbours(new, old, step)
+        for new, old in zip(size, full, strict=True)
+    )
+    return _weighted(np.ascontiguousarray(pixels), *rows, *columns)
+
+
+def mask(classes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes a mask: each pixel is of the class that covers most of it.
+
+    The ignore label is a class like any other. Of classes that cover equally much it is the one of
+    the lowest number.
+
+    Args:
+        classes: uint8 [h, w].
+        size: Height and width of the result, H and W, in pixels.
+
+    Returns:
+        uint8 [H, W]. The same array where the size stays.
+    """
+    if size == classes.shape:
+        return classes
+    rows, columns = (_shares(new, old, 1) for new, old in zip(size, classes.shape, strict=True))
+    return _covering(np.ascontiguousarray(classes), *rows, *columns)
+
+
+def _shares(new: int, old: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """How much of each new pixel the old ones cover.
+
+    Returns:
+        The first old pixel of each new one, int64 [new]; the lengths that it and those after it
+        cover, int64 [new, K], which sum to `old` in units of 1/new of an old pixel.
+    """
+    edges = np.arange(new + 1, dtype=np.int64) * old
+    lower, upper, unit = edges[:-1, None], edges[1:, None], step * new
+    first = edges[:-1] // unit
+    covering = -(-edges[1:] // unit) - first
+    taps = first[:, None] + np.arange(covering.max())
+    lengths = np.minimum(upper, (taps + 1) * unit) - np.maximum(lower, taps * unit)
+    return first, np.maximum(lengths, 0)
+
+
+def _neighbours(new: int, old: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """The two old pixels whose centres are nearest to that of each new one, and their weights.
+
+    Returns:
+        As `_shares`; the first may be -1. The weights sum to 2·step·new.
+    """
+    unit = 2 * step * new
+    centres = np.arange(1, 2 * new, 2, dtype=np.int64) * old - step * new
+    first, beyond = np.divmod(centres, unit)
+    return first, np.stack([unit - beyond, beyond], axis=1)
+
+
+@_compiled
+def _weighted(
+    pixels: np.ndarray,
+    first_row: np.ndarray,
+    row_weights: np.ndarray,
+    first_column: np.ndarray,
+    column_weights: np.ndarray,
+) -> np.ndarray:
+    height, width, channels = pixels.shape
+    flat = pixels.reshape(height, width * channels)
+    out = np.empty((len(first_row), len(first_column), channels), np.uint8)
+    total = row_weights[0].sum() * column_weights[0].sum()
+    summed = np.empty(width * channels, np.int64)
+    for y in range(len(first_row)):
+        summed[:] = 0
+        for k in range(row_weights.shape[1]):
+            weight = row_weights[y, k]
+            if weight:
+                row = flat[min(max(first_row[y] + k, 0), height - 1)]
+                for i in range(width * channels):  # one loop, which becomes vector code
+                    summed[i] += weight * row[i]
+        for x in range(len(first_column)):
+            for c in range(channels):
+                value = 0
+                for k in range(column_weights.shape[1]):
+                    column = min(max(first_column[x] + k, 0), width - 1)
+                    value += column_weights[x, k] * summed[column * channels + c]
+                out[y, x, c] = (2 * value + total) // (2 * total)
+    return out
+
+
+@_compiled
+def _covering(
+    classes: np.ndarray,
+    first_row: np.ndarray,
+    row_weights: np.ndarray,
+    first_column: np.ndarray,
+    column_weights: np.ndarray,
+) -> np.ndarray:
+    height, width = classes.shape
+    out = np.empty((len(first_row), len(first_column)), np.uint8)
+    covered = np.zeros(256, np.int64)
+    for y in range(len(first_row)):
+        top = first_row[y]
+        bottom = min(top + row_weights.shape[1], height)
+        for x in range(len(first_column)):
+            left = first_column[x]
+            right = min(left + column_weights.shape[1], width)
+            found = classes[top, left]
+            if _is_uniform(classes, top, bottom, left, right):
+                out[y, x] = found
+                continue
+            for row in range(top, bottom):
+                for column in range(left, right):
+                    weight = row_weights[y, row - top] * column_weights[x, column - left]
+                    covered[classes[row, column]] += weight
+            out[y, x] = covered.argmax()
+            covered[:] = 0
+    return out
+
+
+@_compiled
+def _is_uniform(classes: np.ndarray, top: int, bottom: int, left: int, right: int) -> bool:
+    found = classes[top, left]
+    for row in range(top, bottom):
+        for column in range(left, right):
+            if classes[row, column] != found:
+                return False
+    return True
