@@ -108,6 +108,11 @@ def eval_batches(
     """
     batch = arguments.integer("batch", batch, least=1)
     records = records_.pack(name, split, size=size, data_dir=data_dir)
+    return in_order(records, batch=batch)
+
+
+def in_order(records: records_.Records, *, batch: int) -> tf.data.Dataset:
+    """`eval_batches` of an open packed file."""
 
     def make(first: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         pixels = records.pixels(records.table()[first : first + batch])

@@ -1,4 +1,5 @@
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -366,11 +367,10 @@ def test_a_bad_field_is_named_with_its_value(field, value):
 
 
 def test_lists_and_numbers_of_numpy_are_as_good_as_tuples():
-    as_they_are = {f.name: getattr(EVERYTHING, f.name) for f in dataclasses.fields(Augment)}
     for kind in (list, np.array, lambda x: tuple(np.float64(y) for y in x)):
-        given = {
-            k: kind(v) if isinstance(v, tuple) else np.array([v])[0] for k, v in as_they_are.items()
-        }
+        given: dict[str, Any] = dataclasses.asdict(EVERYTHING)
+        for name, value in given.items():
+            given[name] = kind(value) if isinstance(value, tuple) else np.array([value])[0]
         assert Augment(**given) == EVERYTHING
         assert hash(Augment(**given)) == hash(EVERYTHING)
 

@@ -193,6 +193,7 @@ def test_a_manifest_with_another_value_is_not_believed(built_dsb2018, tmp_path, 
     arguments = {"size": (4, 5), "count": 3, "source": {"files": {"a": [1, 2]}}}
     found = records.opened(manifest, **arguments)
     if key == "seen":  # what is not believed is read
+        assert found
         np.testing.assert_array_equal(found.array(), rows)
     else:
         assert found is None
@@ -332,5 +333,6 @@ def test_two_writers_without_locks_do_no_harm(tmp_path, monkeypatch):
 
     records.write(manifest, interrupted(), size=(2, 2), source={})
     found = records.opened(manifest, size=(2, 2), count=5, source={})
+    assert found
     np.testing.assert_array_equal(found.array(), ones)
     found.verify()

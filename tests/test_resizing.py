@@ -99,7 +99,8 @@ def test_what_a_decoder_has_reduced_lies_where_the_whole_image_does(step, full):
     reduced = tuple(-(-side // step) for side in full)
     pixels = np.random.default_rng(4).integers(0, 256, (*reduced, 3), np.uint8)
     whole = np.kron(pixels, np.ones((step, step, 1), np.uint8))[: full[0], : full[1]]
-    for size in ((1, 1), tuple(max(1, side // (2 * step)) for side in full)):
+    height, width = (max(1, side // (2 * step)) for side in full)
+    for size in ((1, 1), (height, width)):
         found = resizing.image(pixels, size, full=full, step=step)
         np.testing.assert_array_equal(found, resizing.image(whole, size))
 

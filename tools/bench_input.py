@@ -53,7 +53,7 @@ def main() -> None:
     asked = parser.parse_args()
     size, batch = tuple(asked.size), asked.batch
     with tempfile.TemporaryDirectory() as folder:
-        packed = _repeated(asked, pathlib.Path(folder) / "bench.tfrecord")
+        packed = _repeated(asked, pathlib.Path(folder) / "bench.json")
         rows: dict[str, Callable[[], Iterator]] = {
             "copy limit: gather by index, nothing else": lambda: _gather(packed, batch),
             "packed, from RAM, no augmentation": lambda: _stream(packed, batch, None),
@@ -90,8 +90,7 @@ def _repeated(asked: argparse.Namespace, path: pathlib.Path) -> records.Records:
     size = tuple(asked.size)
     array = records.pack(asked.name, "train", size=size, data_dir=asked.data_dir).array()
     rows = itertools.islice(itertools.cycle(array), asked.examples)
-    records.write(path, rows, size=size, source={})
-    return records.Records(path=path, count=asked.examples, size=size)
+    return records.write(path, rows, size=size, source={})
 
 
 def _rates(batches: Iterator, batch: int, *, seconds: float, windows: int = 3) -> list[float]:
