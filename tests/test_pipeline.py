@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -194,3 +197,38 @@ def test_a_mistake_is_named(built_dsb2018, change, message):
     name, split = arguments.pop("name"), arguments.pop("split")
     with pytest.raises(ValueError, match=message):
         pipeline.train_batches(name, split, **arguments)
+
+
+ELSEWHERE = """
+import json, pathlib
+import subprocess
+import sys
+
+import numpy as np
+import tensorflow as tf
+tf.debugging.set_log_device_placement(True)
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from segdata import augment, pipeline, records
+rows = np.zeros((9, 8, 8, 4), np.uint8)
+packed = records.write(pathlib.Path("x.json"), rows, size=(8, 8), source={})
+settings = augment.Augment(contrast_range=(0.5, 1.5), rotation_range=(0, 9))
+numbers = tf.range(9, dtype=tf.int64)
+with tf.device("CPU:1"):  # stands for a GPU, where whatever is eager goes by itself
+    for data in (
+        pipeline.stream(packed, batch=4, augment=settings, seed=0),
+        pipeline.in_order(packed, batch=4),
+    ):
+        next(data.as_numpy_iterator())
+    augment.apply(settings, rows, seed=1, epoch=numbers, example=numbers)
+"""
+
+
+def test_nothing_of_the_input_side_is_computed_on_another_device(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stderr.splitlines() if "xecuting op" in line]
+    assert any("CPU:0" in line for line in lines)
+    assert not [line for line in lines if "CPU:1" in line]

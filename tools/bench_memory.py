@@ -1,8 +1,8 @@
 """What a stream takes and how soon it begins, over few and over many packed records.
 
 For each count a process of its own packs random records and reads 200 training batches and a
-validation pass from them: the memory that is its own (anonymous: what the kernel cannot drop and read
-again), the time to the first batch, which holds the compiling, and that of the pass's first batch.
+validation pass from them: the memory that is its own (anonymous: what the kernel cannot drop and
+read again), the time to the first batch, compiling included, and to the first of the pass.
 
     python tools/bench_memory.py
 """
