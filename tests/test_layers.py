@@ -34,11 +34,11 @@ LAYERS = [
 ]
 UNET_LAYERS = [
     ["unet"],
-    ["unet.hardware", "unet.losses", "unet.preprocess", "unet.charts"],
+    ["unet.hardware", "unet.losses", "unet.preprocess", "unet.charts", "unet.events", "unet.saved"],
     ["unet.metrics", "unet.model"],
     ["unet.recipes"],
     ["unet.runs"],
-    ["unet.evaluate", "unet.predict"],
+    ["unet.checkpoints", "unet.evaluate", "unet.predict"],
     ["unet.train", "unet.pictures"],
     ["unet.report"],
     ["unet.cli"],

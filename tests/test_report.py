@@ -2,6 +2,7 @@ import html
 import html.parser
 import json
 import re
+import resource
 import shutil
 import subprocess
 
@@ -142,6 +143,19 @@ def test_several_classes_have_colours_and_names(run):
     assert tags.count["img"] == 2 * 6 * 4
     for shown in ("road", "sky", "&lt;ego&gt;", "another class than the truth"):
         assert shown in text
+
+
+def test_a_page_that_cannot_be_written_leaves_the_one_before(run):
+    before = report.write(run, batches(), network=Fixed()).read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match=r"report\.html cannot be written: File too large"):
+            report.write(run, batches(), network=Fixed())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (run / "report.html").read_bytes() == before
+    assert not list(run.glob("unfinished-*"))
 
 
 @pytest.mark.heavy

@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import itertools
 import json
 import os
@@ -13,7 +14,9 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from tensorboardX.record_writer import RecordWriter
 
+from segdata import files
 from unet import evaluate, losses, runs, train
 from unet.hardware import Choice
 from unet.model import UNet
@@ -87,6 +90,7 @@ def test_a_run_leaves_what_it_promises(whole):
     state = runs.state(whole)
     assert sorted(file.name for file in whole.iterdir()) == [
         "best.keras",
+        f"checkpoint-{2 * STEPS - 1:08}.npz",
         f"checkpoint-{2 * STEPS:08}.npz",
         "metrics.jsonl",
         "settings.json",
@@ -151,13 +155,47 @@ def test_a_run_that_dies_while_it_writes_any_file_is_resumed(
 
     with monkeypatch.context() as patch:
         patch.setattr(pathlib.Path, "replace", dies)
-        with pytest.raises(InterruptedError):
+        with pytest.raises(InterruptedError, match=f"{file}.* cannot be written"):
             fit(tmp_path / "run")
     state = go_on(tmp_path / "run")
     for row, expected in zip(measured(state), measured(runs.state(whole)), strict=True):
         assert row == pytest.approx(expected, rel=1e-4)
     assert (tmp_path / "run" / "best.keras").exists()
-    assert not list((tmp_path / "run").glob("unfinished-checkpoint*"))
+    assert not list((tmp_path / "run").glob("unfinished-*"))
+
+
+def test_metrics_that_cannot_be_written_are_said_once_and_stop_nothing(
+    tmp_path, monkeypatch, capsys
+):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(RecordWriter, "flush", full)
+    monkeypatch.setattr(runs, "write_metrics", full)
+    assert fit(tmp_path / "run").step == 2 * STEPS
+    said = [line for line in capsys.readouterr().err.splitlines() if "No space" in line]
+    for line, name in zip(said, ("metrics.jsonl", "tensorboard"), strict=True):
+        assert f"{name} cannot be written: No space left on device. Training goes on" in line
+
+
+def test_a_process_that_lost_its_run_to_another_stops_and_takes_nothing_back(tmp_path, monkeypatch):
+    """As one does that was stopped, where no lock kept the other out, and wakes up again."""
+    real, out = train._Keeper.on_train_batch_end, tmp_path / "run"
+    theirs = State(step=72, checkpoint="checkpoint-00000072.npz")
+
+    def wakes(self, batch, logs=None):
+        if self.state.step == 2:
+            runs.write_state(out, theirs)
+            (out / "checkpoint-00000072.npz").write_text("theirs")
+            found.update((file.name, file.read_bytes()) for file in out.iterdir())
+        real(self, batch, logs)
+
+    found: dict[str, bytes] = {}
+    monkeypatch.setattr(files, "fcntl", None)
+    monkeypatch.setattr(train._Keeper, "on_train_batch_end", wakes)
+    with pytest.raises(files.HeldError, match=r"state\.json was written by another process"):
+        fit(out)
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == found
 
 
 def test_any_iterable_and_any_precision_trains(tmp_path):
@@ -280,7 +318,7 @@ def test_the_learning_rate_follows_its_schedule(schedule, warmup, expected):
 
 
 SCRIPT = """
-    import itertools, pathlib, sys, time
+    import itertools, pathlib, resource, sys, time
     from unet import hardware
     hardware.prepare_environment(deterministic=True)
     from unet import runs, train
@@ -292,6 +330,8 @@ SCRIPT = """
             time.sleep(0.02)
             yield case.batch(step)
 
+    if len(sys.argv) > 3:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
     out = pathlib.Path(sys.argv[1])
     arguments = dict(batches=batches, validation=case.VALIDATION, steps_per_epoch=10)
     if out.exists():
@@ -301,8 +341,9 @@ SCRIPT = """
 """
 
 
-def start(out: pathlib.Path) -> subprocess.Popen:
-    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), out, pathlib.Path(__file__).parent]
+def start(out: pathlib.Path, *largest_file: str) -> subprocess.Popen:
+    here = pathlib.Path(__file__).parent
+    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), out, here, *largest_file]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
@@ -312,17 +353,34 @@ def kill_at(out: pathlib.Path, step: int) -> None:
     while not (out / "state.json").exists() or runs.state(out).step < step:
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.001)
+    os.kill(process.pid, signal.SIGSTOP)
+    before = (out / "state.json").read_bytes()
+    with pytest.raises(files.HeldError, match=f"in use by process {process.pid} on"):
+        go_on(out)
+    assert (out / "state.json").read_bytes() == before
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
 
 
+def damage(out: pathlib.Path) -> None:
+    """Cuts the newest checkpoint, and the state."""
+    newest = max(out.glob("checkpoint-*"))
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    (out / "state.json").write_text("{")
+
+
 @pytest.mark.heavy
 def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(tmp_path):
+    """Killed, out of room for its best model, killed, and its newest files damaged."""
     never, often = tmp_path / "never", tmp_path / "often"
     assert start(never).wait() == 0
     kill_at(often, 4)
+    assert start(often, "60000").wait() == 1
+    assert runs.state(often).step == 10
+    assert not list(often.glob("unfinished-*")) + list(often.glob("best.keras"))
     kill_at(often, 13)
     assert runs.state(often).step % 10 != 0
+    damage(often)
     assert start(often).wait() == 0
 
     one, other = runs.state(never), runs.state(often)
@@ -331,8 +389,8 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(tmp_path):
     with np.load(never / str(one.checkpoint)) as a, np.load(often / str(other.checkpoint)) as b:
         assert a.files == b.files
         groups = {name.split("/")[0] for name in a.files}
-        assert groups == {"model", "optimizer", "metrics"}
-        for name in a.files:
+        assert groups == {"model", "optimizer", "metrics", "count", "state"}
+        for name in set(a.files) - {"state"}:  # which tells the time, and was compared above
             np.testing.assert_array_equal(a[name], b[name], err_msg=name)
     for x, y in zip(
         runs.load(never, CHOICE).weights, runs.load(often, CHOICE).weights, strict=True

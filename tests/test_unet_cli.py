@@ -3,6 +3,8 @@ import dataclasses
 import itertools
 import json
 import pathlib
+import resource
+import shutil
 import subprocess
 import sys
 
@@ -142,6 +144,70 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path, asked):
     train = next(call for call in asked if call["split"] == "train")
     assert (train["start_step"], train["data_dir"]) == (2, "moved")
     assert runs.state(tmp_path / "run").step == 4
+
+
+@pytest.mark.parametrize(
+    ("largest", "name"),
+    [(500, "settings.json"), (20_000, "checkpoint-"), (60_000, "best.keras")],
+)
+def test_a_full_disk_is_one_line_and_with_room_the_run_goes_on(tmp_path, capsys, largest, name):
+    run = tmp_path / "run"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, hard))
+    try:
+        assert cli.main(["train", *TINY, "--out", str(run)]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert f"{run / name}" in error
+    assert "cannot be written: File too large. Mend that, then " in error
+    assert not [path for path in run.iterdir() if path.name.startswith((name, "unfinished", "."))]
+    again = ["train", *TINY, "--out"] if name == "settings.json" else ["resume"]
+    assert cli.main([*again, str(run)]) == 0
+    assert (run / "best.keras").exists()
+    assert (run / "report.html").exists()
+
+
+def test_a_run_that_trains_is_read_but_trained_by_no_other(trained, capsys):
+    before = (trained / "state.json").read_bytes()
+    with runs.held(trained):
+        assert cli.main(["resume", str(trained)]) == 2
+        assert f"{trained} is in use by process " in capsys.readouterr().err
+        assert cli.main(["report", str(trained)]) == 0
+        assert cli.main(["evaluate", str(trained)]) == 0
+    assert (trained / "state.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["cut", "empty", "flipped", "another"])
+def test_a_damaged_model_is_one_line(trained, tmp_path, capsys, kind):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    data = bytearray((run / "best.keras").read_bytes())
+    if kind == "flipped":
+        data[-20_000] ^= 1
+    (run / "best.keras").write_bytes(data[: {"cut": len(data) // 2, "empty": 0}.get(kind)])
+    if kind == "another":
+        settings = (run / "settings.json").read_text()
+        (run / "settings.json").write_text(
+            settings.replace('"convolutions": 2', '"convolutions": 3')
+        )
+    for argv in (["evaluate"], ["report"], ["predict", "x.png", "--to", str(tmp_path)]):
+        command, *rest = argv
+        assert cli.main([command, str(run), *rest]) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1
+        assert f"{run / 'best.keras'} is damaged" in lines[0]
+        assert "Bring it back from a copy, or train again" in lines[0]
+
+
+def test_an_augmentation_that_does_not_fit_is_one_line(trained, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    settings = json.loads((run / "settings.json").read_text())
+    settings["recipe"]["augment"] = {"sharpness": 1}
+    (run / "settings.json").write_text(json.dumps(settings))
+    assert cli.main(["resume", str(run)]) == 2
+    assert "sharpness" in capsys.readouterr().err.splitlines()[-1]
 
 
 def stops_on_call(number: int):

@@ -285,7 +285,10 @@ def _data(recipe: Recipe, data_dir: str | None) -> dict[str, Any]:
     from segdata import pipeline
     from segdata.augment import Augment
 
-    augment = Augment(**recipe.augment)
+    try:
+        augment = Augment(**recipe.augment)
+    except TypeError as error:
+        raise ValueError(f"the augmentation of settings.json is damaged: {error}") from error
 
     def batches(start_step: int) -> Any:
         return pipeline.train_batches(

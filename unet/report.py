@@ -37,6 +37,7 @@ def write(
 
     Raises:
         ValueError: If the folder holds no run that has finished an epoch, or `batches` nothing.
+        OSError: If the page cannot be written.
     """
     settings, state = runs.settings(run), runs.state(run)
     recipe = settings.recipe
@@ -58,7 +59,7 @@ def write(
         legend=pictures.legend(settings.classes),
         css=_CSS,
     )
-    with runs.replacing(run / "report.html") as file:
+    with runs.writing(run / "report.html") as file:
         file.write_text(page, encoding="utf-8")
     return run / "report.html"
 

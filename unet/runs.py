@@ -1,17 +1,20 @@
 """The folder of one training run: what it holds, and how it is written.
 
     settings.json         what was asked for; written once
-    state.json            how far it came: step, history, and which checkpoint belongs to them
-    checkpoint-STEP.npz   every variable of model, optimizer and metrics
+    checkpoint-STEP.npz   every variable of model, optimizer and metrics, and the state they belong
+                          to; the last two
+    state.json            the state of the newest: step, history
     best.keras            the model of the epoch with the lowest validation loss
     metrics.jsonl         the history, a line an epoch
     tensorboard/          the same as event files
     report.html           the same to look at
+    .lock                 held by the process that trains
 
 Each file is written under another name and moved into place, so it is there whole or not at all.
-`state.json` alone says what is true; a checkpoint it does not name is not read, and whatever else
-it decides is written after it. So a run may be killed at any moment. Keras is imported only to load
-a model.
+The newest whole checkpoint says how far a run came; the rest is written after it, and anew where a
+kill came between. So a run may be killed at any moment. One process trains at a time: it holds the
+lock and, since not every file system has locks, gives no file its name when `state.json` is no
+longer as it left it. Keras is imported only to load a model.
 """
 
 from __future__ import annotations
@@ -19,17 +22,25 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import pathlib
+import shlex
+import zipfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from unet import hardware, model, recipes
+from segdata import files
+from unet import hardware, model, recipes, saved
 from unet.hardware import Choice
 from unet.recipes import Recipe
 
 if TYPE_CHECKING:
     import keras
+
+_LOCK = ".lock"
+_READ = (  # of each epoch, by `best_epoch` and by the report
+    *("epoch", "step", "loss", "dice", "dataset_iou", "val_loss", "val_dice", "val_dataset_iou"),
+    *("learning_rate", "seconds"),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,7 +76,7 @@ class State:
     """Optimizer steps taken."""
 
     checkpoint: str | None = None
-    """The file that holds every variable at this step; None for the first weights."""
+    """The file that holds every variable at this step, and this state; None for first weights."""
 
     seconds: float = 0.0
     """Time spent in the epoch under way."""
@@ -78,10 +89,10 @@ def require_new(run: pathlib.Path) -> None:
     """Refuses a folder that a new run would overwrite.
 
     Raises:
-        ValueError: If the folder is there already and holds anything.
+        ValueError: If the folder is there already and holds anything but a lock.
     """
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
-        known = f"`unet resume {run}` goes on with it" if (run / "settings.json").exists() else ""
+    if run.exists() and not (run.is_dir() and {file.name for file in run.iterdir()} <= {_LOCK}):
+        known = f"{_resume(run)} goes on with it" if (run / "settings.json").exists() else ""
         raise ValueError(
             f"{run} is there already and is never overwritten: {known or 'it holds other files'}; "
             f"for a new run name another folder."
@@ -97,53 +108,143 @@ def create(run: pathlib.Path, settings: Settings) -> None:
 
     Raises:
         ValueError: If the folder is there already and holds anything.
+        OSError: If another process is making it, or it cannot be written.
     """
     require_new(run)
     run.mkdir(parents=True, exist_ok=True)
-    saved = dataclasses.asdict(dataclasses.replace(settings, recipe=Recipe()))
-    _write_json(run / "settings.json", saved | {"recipe": recipes.to_json(settings.recipe)})
+    plain = dataclasses.asdict(dataclasses.replace(settings, recipe=Recipe()))
+    with held(run):
+        require_new(run)  # another process may have been faster
+        with writing(run / "settings.json") as file:
+            file.write_bytes(_json(plain | {"recipe": recipes.to_json(settings.recipe)}))
+
+
+@contextlib.contextmanager
+def held(run: pathlib.Path) -> Iterator[None]:
+    """Keeps other processes from training in a run's folder; removes what killed ones left.
+
+    Raises:
+        files.HeldError: If another process holds it; it says which.
+    """
+    with files.locked(run / _LOCK):
+        files.remove_unfinished(run)
+        yield
 
 
 def settings(run: pathlib.Path) -> Settings:
     """Returns what a run was asked for.
 
     Raises:
-        ValueError: If the folder holds no run, or one of another version of unet.
+        ValueError: If the folder holds no run, a damaged one, or one of another version of unet.
     """
-    saved = _read_json(run, "settings.json")
+    path = run / "settings.json"
     try:
-        choice = Choice(**saved.pop("choice"))
-        recipe, classes = recipes.from_json(saved.pop("recipe")), tuple(saved.pop("classes", ()))
-        return Settings(recipe=recipe, choice=choice, classes=classes, **saved)
-    except (TypeError, KeyError) as error:
-        raise ValueError(f"{run / 'settings.json'} is of another version: {error}") from error
+        fields = saved.parsed(path.read_bytes())
+        choice = Choice(**fields.pop("choice"))
+        recipe, classes = recipes.from_json(fields.pop("recipe")), tuple(fields.pop("classes", ()))
+        return saved.checked(Settings(recipe=recipe, choice=choice, classes=classes, **fields))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ValueError(f"{run} holds no run: there is no settings.json in it.") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is damaged or of another version: {reason(error)}. Bring it back from a copy, "
+            f"or train in another folder."
+        ) from error
 
 
 def state(run: pathlib.Path) -> State:
     """Returns how far a run came; a fresh state where it was killed before its first checkpoint.
 
     Raises:
-        ValueError: If the folder holds no run.
+        ValueError: If the folder holds no run, or its state is damaged.
     """
     settings(run)
-    if not (run / "state.json").exists():
+    path = run / "state.json"
+    try:
+        return decoded(path.read_bytes())
+    except FileNotFoundError:
         return State()
-    saved = _read_json(run, "state.json")
-    return State(history=tuple(saved.pop("history")), **saved)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}. {_resume(run)} writes it anew.") from error
 
 
-def write_state(run: pathlib.Path, reached: State) -> None:
-    """Makes it true that a run came this far, and drops the checkpoints before."""
-    _write_json(run / "state.json", dataclasses.asdict(reached))
-    for file in run.glob("checkpoint-*"):
-        if file.name != reached.checkpoint:
-            file.unlink()
+def encoded(reached: State) -> bytes:
+    """Returns a state as JSON."""
+    return _json(dataclasses.asdict(reached))
+
+
+def decoded(text: bytes) -> State:
+    """Returns the state of which `encoded` made JSON.
+
+    Raises:
+        ValueError: If there is none in it.
+    """
+    fields = saved.parsed(text)
+    odd = fields.keys() ^ {field.name for field in dataclasses.fields(State)}
+    if odd:
+        raise ValueError(f"it lacks {min(odd)}, or should not have it")
+    if not isinstance(fields["history"], list):
+        raise ValueError("its history is no list")
+    fields["history"] = tuple(fields["history"])
+    reached = saved.checked(State(**fields))
+    for row in reached.history:
+        for name in _READ:
+            if not saved.fits(row.get(name), float):
+                raise ValueError(f"{name} of an epoch is {row.get(name)!r:.40}")
+    return reached
+
+
+def write_state(run: pathlib.Path, reached: State, *, known: State | None = None) -> None:
+    """Writes how far a run came; `known` as in `writing`."""
+    with writing(run / "state.json", known=known) as file:
+        file.write_bytes(encoded(reached))
 
 
 def write_metrics(run: pathlib.Path, reached: State) -> None:
     """Writes the history as lines of JSON."""
-    with replacing(run / "metrics.jsonl") as file:
+    with files.replacing(run / "metrics.jsonl") as file:
         file.write_text("".join(json.dumps(row) + "\n" for row in reached.history))
+
+
+@contextlib.contextmanager
+def writing(path: pathlib.Path, *, known: State | None = None) -> Iterator[pathlib.Path]:
+    """`files.replacing` for a file of a run.
+
+    Args:
+        path: Its final name.
+        known: The state that this process found or wrote last. If `state.json` holds another, the
+            file does not get its name. None asks for nothing.
+
+    Yields:
+        Where to write; do only that, for every fault is taken for one of writing.
+
+    Raises:
+        files.HeldError: If another process has written `state.json`.
+        OSError: If the file cannot be written, as on a full disk; what was there is unchanged.
+    """
+    run = path.parent
+    try:
+        with files.replacing(path) as unfinished:
+            yield unfinished
+            if known is not None and not is_state(run, known):
+                raise files.HeldError(
+                    f"{run / 'state.json'} was written by another process: it trains this run now, "
+                    f"and this one stops."
+                )
+    except files.HeldError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:  # h5py raises any of them on a full disk
+        kind = type(error) if isinstance(error, OSError) else OSError
+        then = f"{_resume(run)} goes on" if (run / "settings.json").exists() else "try again"
+        raise kind(f"{path} cannot be written: {reason(error)}. Mend that, then {then}.") from error
+
+
+def is_state(run: pathlib.Path, reached: State) -> bool:
+    """Whether `state.json` holds this state; of a fresh one there is no file."""
+    try:
+        return (run / "state.json").read_bytes() == encoded(reached)
+    except FileNotFoundError:
+        return reached == State()
 
 
 def best_epoch(history: tuple[dict[str, Any], ...]) -> int | None:
@@ -162,41 +263,43 @@ def load(run: pathlib.Path, choice: Choice | None = None) -> keras.Model:
         A model from uint8 [B, H, W, 3] to float32 [B, H, W, C], for inference.
 
     Raises:
-        ValueError: If the folder holds no run, or one that has not finished its first epoch.
+        ValueError: If the folder holds no run, one that has not finished its first epoch, or a
+            damaged model.
     """
     recipe = settings(run).recipe
-    if not (run / "best.keras").exists():
+    path = run / "best.keras"
+    if not path.exists():
         raise ValueError(
             f"{run} has no best.keras: it was stopped in its first epoch; "
-            f"`unet resume {run}` goes on with it."
+            f"{_resume(run)} goes on with it."
         )
     choice = choice or hardware.choose()
     hardware.apply(choice)
     network = model.build(recipe.model)
-    network.load_weights(run / "best.keras")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if bad := archive.testzip():  # h5py skips about in it, which passes over checksums
+                raise ValueError(f"the checksum of {bad} is wrong")
+        network.load_weights(path)
+    except Exception as error:  # zipfile, zlib, h5py and Keras raise a dozen kinds
+        raise ValueError(
+            f"{path} is damaged or of another model: {reason(error)}. Bring it back from a copy, "
+            f"or train again; {_resume(run)} writes it only at a better epoch."
+        ) from error
     network.jit_compile = choice.compile
     return network
 
 
-@contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A name to write a file under, which becomes `path` at once and only if nothing went wrong."""
-    unfinished = path.with_name(f"unfinished-{path.name}")
-    yield unfinished
-    with unfinished.open("rb") as file:
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+def reason(error: Exception) -> str:
+    """What an error says, in one line; with its kind, where that is half of it."""
+    text = str(getattr(error, "strerror", None) or error).strip().partition("\n")[0]
+    plain = text and isinstance(error, ValueError | OSError)
+    return f"{text if plain else f'{type(error).__name__}: {text}':.200}".rstrip(".")
 
 
-def _write_json(path: pathlib.Path, saved: dict[str, Any]) -> None:
-    with replacing(path) as file:
-        file.write_text(json.dumps(saved, indent=2) + "\n")
+def _resume(run: pathlib.Path) -> str:
+    return f"`unet resume {shlex.quote(str(run))}`"
 
 
-def _read_json(run: pathlib.Path, name: str) -> dict[str, Any]:
-    try:
-        return json.loads((run / name).read_text())
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ValueError(f"{run} holds no run: there is no {name} in it.") from error
-    except ValueError as error:
-        raise ValueError(f"{run / name} is damaged: {error}") from error
+def _json(fields: dict[str, Any]) -> bytes:
+    return (json.dumps(fields, indent=2) + "\n").encode()

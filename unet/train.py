@@ -6,18 +6,20 @@ of the metrics. A checkpoint holds them all, so a run that was killed and resume
 weights of one that was not; bit for bit where the backend is deterministic.
 """
 
+import contextlib
 import dataclasses
 import math
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
 
-from unet import evaluate, hardware, losses, model, runs
+from unet import checkpoints, evaluate, hardware, losses, model, runs
+from unet.events import Events
 from unet.metrics import Overlap
 from unet.recipes import Recipe
 from unet.runs import Settings, State
@@ -48,6 +50,7 @@ def run(
 
     Raises:
         ValueError: If the folder holds anything; if the loss is no longer a number.
+        OSError: As of `resume`.
     """
     runs.create(out, settings)
     return resume(out, batches=batches, validation=validation, steps_per_epoch=steps_per_epoch)
@@ -60,7 +63,7 @@ def resume(
     validation: Iterable[tuple[Any, Any]],
     steps_per_epoch: int,
 ) -> State:
-    """Goes on with a run from its last checkpoint; does nothing where it has finished.
+    """Goes on with a run from its newest whole checkpoint; does nothing where it has finished.
 
     Args:
         out: The run's folder.
@@ -72,15 +75,27 @@ def resume(
         How far it came.
 
     Raises:
-        ValueError: If the folder holds no run, or its checkpoint is of another model; if the loss
-            is no longer a number.
+        ValueError: If the folder holds no run, its checkpoint is of another model, or none is
+            whole; if the loss is no longer a number.
+        OSError: If another process trains the run; if a file cannot be written, as on a full disk.
     """
-    settings, state = runs.settings(out), runs.state(out)
+    settings = runs.settings(out)
+    with runs.held(out):
+        return _go_on(out, settings, batches, validation, steps_per_epoch)
+
+
+def _go_on(
+    out: pathlib.Path,
+    settings: Settings,
+    batches: Batches,
+    validation: Iterable[tuple[Any, Any]],
+    steps_per_epoch: int,
+) -> State:
     recipe = settings.recipe
     hardware.apply(settings.choice)
     keras.utils.set_random_seed(recipe.seed)
     network: Any = compiled(recipe, steps_per_epoch=steps_per_epoch, xla=settings.choice.compile)
-    keeper = _Keeper(out, settings, validation, state, steps_per_epoch)
+    keeper = _Keeper(out, settings, validation, steps_per_epoch)
     keeper.restore(network)
     try:
         while not finished(keeper.state, recipe, steps_per_epoch=steps_per_epoch):
@@ -97,7 +112,7 @@ def resume(
                 verbose=1 if sys.stdout.isatty() else 2,
             )
     finally:
-        keeper.close()
+        keeper.events.close()
     return keeper.state
 
 
@@ -168,35 +183,35 @@ class _Keeper(keras.callbacks.Callback):
         out: pathlib.Path,
         settings: Settings,
         validation: Iterable[tuple[Any, Any]],
-        state: State,
         steps_per_epoch: int,
     ):
         super().__init__()
         self.out, self.settings, self.validation = out, settings, validation
-        self.state, self.steps_per_epoch = state, steps_per_epoch
+        self.steps_per_epoch = steps_per_epoch
+        self.state = self.saved = State()
         self.metrics: list[np.ndarray] = []
+        self.said: set[str] = set()
         self.saved_at = self.begun_at = time.monotonic()
-        self.events = _event_writer(out, state.step)
 
     def restore(self, network: Any) -> None:
         """Puts a fresh model where the checkpoint left off, and finishes what a kill cut short."""
-        runs.write_metrics(self.out, self.state)
+        self.state, held = checkpoints.newest(self.out)
+        self.saved = self.state
+        self.events = Events(self.out / "tensorboard", step=self.state.step)
+        if not runs.is_state(self.out, self.state):
+            runs.write_state(self.out, self.state)
+        self._write_metrics()
         if self.state.checkpoint is None:
             return
         path = self.out / self.state.checkpoint
-        with np.load(path) as saved:
-            held = {group: [saved[k] for k in saved if k.startswith(group)] for group in _GROUPS}
         for group in ("model", "optimizer"):
-            _assign(_variables(network, group), held[group], path)
-        self.metrics = held["metrics"]
+            _assign(_variables(network, group), held.get(group, []), path)
+        self.metrics = held.get("metrics", [])
         if self.state.step % self.steps_per_epoch == 0:
             self._keep_best(network)
         else:
             image, mask = next(iter(self.validation))
             network.test_on_batch(image, mask)  # makes the variables of the metrics
-
-    def close(self) -> None:
-        self.events.close()
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.metrics and self.state.step % self.steps_per_epoch:
@@ -221,11 +236,10 @@ class _Keeper(keras.callbacks.Callback):
         row = self._measure(epoch, logs if logs is not None else {})
         self._reach(seconds=0.0, history=(*self.state.history, row))
         self._save()
-        runs.write_metrics(self.out, self.state)
+        self._write_metrics()
         self._keep_best(self.model)
-        for name, value in row.items():
-            self.events.add_scalar(name, value, self.state.step)
-        self.events.flush()
+        with self._spared("tensorboard"):
+            self.events.add(row, step=self.state.step)
         self.model.stop_training = finished(
             self.state, self.settings.recipe, steps_per_epoch=self.steps_per_epoch
         )
@@ -266,24 +280,39 @@ class _Keeper(keras.callbacks.Callback):
         )
 
     def _save(self) -> None:
-        arrays: dict[str, Any] = {
-            f"{group}/{i:05}": keras.ops.convert_to_numpy(variable)
+        variables = {
+            group: [keras.ops.convert_to_numpy(v) for v in _variables(self.model, group)]
             for group in _GROUPS
-            for i, variable in enumerate(_variables(self.model, group))
         }
-        name = f"checkpoint-{self.state.step:08}.npz"
-        with runs.replacing(self.out / name) as path, path.open("wb") as file:
-            np.savez(file, **arrays)
-        self._reach(checkpoint=name)
-        runs.write_state(self.out, self.state)
+        self.state = checkpoints.save(self.out, self.state, variables, known=self.saved)
+        self.saved = self.state
         self.saved_at = time.monotonic()
 
     def _keep_best(self, network: keras.Model) -> None:
         """Writes the model if the epoch that has just ended is the best so far."""
         if runs.best_epoch(self.state.history) == len(self.state.history) - 1:
-            with runs.replacing(self.out / "best.keras") as path:
-                # The same layers without what only training needs.
-                keras.Model(network.inputs, network.outputs).save(path)
+            # The same layers without what only training needs.
+            plain: Any = keras.Model(network.inputs, network.outputs)
+            with runs.writing(self.out / "best.keras", known=self.saved) as path:
+                plain.save(path)
+
+    def _write_metrics(self) -> None:
+        with self._spared("metrics.jsonl"):
+            runs.write_metrics(self.out, self.state)
+
+    @contextlib.contextmanager
+    def _spared(self, name: str) -> Iterator[None]:
+        """Metrics are for people, and in the state too: a fault is said once and stops nothing."""
+        try:
+            yield
+        except OSError as error:
+            if name not in self.said:
+                print(
+                    f"{self.out / name} cannot be written: {runs.reason(error)}. "
+                    f"Training goes on without it.",
+                    file=sys.stderr,
+                )
+            self.said.add(name)
 
     def _reach(self, **changes: Any) -> None:
         self.state = dataclasses.replace(self.state, **changes)
@@ -302,7 +331,8 @@ def _variables(network: keras.Model, group: str) -> list[Any]:
 
 
 def _assign(variables: list[Any], values: list[np.ndarray], source: pathlib.Path) -> None:
-    if [tuple(v.shape) for v in variables] != [v.shape for v in values]:
+    wanted = [(tuple(v.shape), str(v.dtype)) for v in variables]
+    if wanted != [(v.shape, str(v.dtype)) for v in values]:
         raise ValueError(f"{source} was written by another model than its settings describe.")
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
@@ -311,12 +341,3 @@ def _assign(variables: list[Any], values: list[np.ndarray], source: pathlib.Path
 def _for_keras(stream: Iterable[tuple[Any, Any]]) -> Any:
     """Keras takes a tf.data stream as it is; of all other iterables it wants a generator."""
     return stream if hasattr(stream, "element_spec") else (pair for pair in stream)
-
-
-def _event_writer(out: pathlib.Path, step: int) -> Any:
-    """Event files; on resuming, what a killed run wrote after its checkpoint is taken back."""
-    import tensorboardX
-
-    return tensorboardX.SummaryWriter(
-        str(out / "tensorboard"), purge_step=step + 1 if step else None
-    )

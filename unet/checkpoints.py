@@ -1,0 +1,118 @@
+"""Checkpoints: every variable of a training and the state they belong to, in one file.
+
+The file is a zip of arrays, counted, each with its checksum: it tells whether it is whole. The
+last two are kept: where the newest is damaged, a run goes on from the one before and comes to the
+same end. What the variables are is known to `train`.
+"""
+
+import dataclasses
+import io
+import pathlib
+import re
+import sys
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from unet import runs
+from unet.runs import State
+
+_NAME = re.compile(r"checkpoint-(\d{8,})\.npz")
+
+
+def save(
+    run: pathlib.Path,
+    state: State,
+    variables: Mapping[str, Sequence[Any]],
+    *,
+    known: State,
+) -> State:
+    """Writes a checkpoint, then `state.json`, and removes what came before the last two.
+
+    Args:
+        run: The run's folder.
+        state: How far it came.
+        variables: Arrays by group.
+        known: The state that this process found or wrote last.
+
+    Returns:
+        The state with the name of its checkpoint.
+
+    Raises:
+        OSError: As `runs.writing`.
+    """
+    path = run / f"checkpoint-{state.step:08}.npz"
+    state = dataclasses.replace(state, checkpoint=path.name)
+    arrays: dict[str, Any] = {
+        f"{group}/{i:05}": array
+        for group, held in variables.items()
+        for i, array in enumerate(held)
+    }
+    text = np.frombuffer(runs.encoded(state), np.uint8)
+    with runs.writing(path, known=known) as unfinished, unfinished.open("wb") as file:
+        np.savez(file, state=text, count=len(arrays), **arrays)
+    runs.write_state(run, state, known=known)
+    for old in _newest_first(run):
+        if _step(old) < state.step and old.name != known.checkpoint:
+            old.unlink(missing_ok=True)
+    return state
+
+
+def newest(run: pathlib.Path) -> tuple[State, dict[str, list[np.ndarray]]]:
+    """Reads the newest whole checkpoint; names those that are newer and damaged on stderr.
+
+    Args:
+        run: The run's folder.
+
+    Returns:
+        The state, and the variables by group; a fresh state and none where the run was killed
+        before its first checkpoint.
+
+    Raises:
+        ValueError: If there are checkpoints, or were, but none is whole.
+    """
+    faults = []
+    for path in _newest_first(run):
+        try:
+            found = _read(path)
+        except Exception as error:  # zipfile, zlib and NumPy raise a dozen kinds
+            faults.append(f"{path} is damaged: {runs.reason(error)}")
+            continue
+        for fault in faults:
+            print(f"{fault}. Going on from {path.name}, which is whole.", file=sys.stderr)
+        return found
+    if not faults and not (run / "state.json").exists():
+        return State(), {}
+    fault = faults[0] if faults else f"{run} has lost its checkpoints"
+    raise ValueError(
+        f"{fault}; there is no whole one. Bring one back from a copy, or remove state.json and all "
+        f"checkpoints: then the run starts again."
+    )
+
+
+def _read(path: pathlib.Path) -> tuple[State, dict[str, list[np.ndarray]]]:
+    held: dict[str, list[np.ndarray]] = {}
+    with zipfile.ZipFile(path) as archive:
+        if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
+            raise ValueError("it claims to hold more than it does")
+        for name in archive.namelist():
+            # All of a member is read before its header is believed: so its checksum is seen.
+            array = np.lib.format.read_array(io.BytesIO(archive.read(name)), allow_pickle=False)
+            held.setdefault(name.partition("/")[0], []).append(array)
+    state = runs.decoded(held.pop("state.npy")[0].tobytes())
+    if held.pop("count.npy") != [sum(map(len, held.values()))]:
+        raise ValueError("arrays are missing")  # one bit of a zip's directory can hide the rest
+    if state.checkpoint != path.name:
+        raise ValueError(f"it is a copy of {state.checkpoint}")
+    return state, held
+
+
+def _newest_first(run: pathlib.Path) -> list[pathlib.Path]:
+    return sorted((path for path in run.iterdir() if _NAME.fullmatch(path.name)), key=_step)[::-1]
+
+
+def _step(path: pathlib.Path) -> int:
+    found = _NAME.fullmatch(path.name)
+    return int(found[1]) if found else -1

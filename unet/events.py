@@ -1,0 +1,64 @@
+"""Event files for TensorBoard, which must neither hold up a training nor end it.
+
+tensorboardX's `SummaryWriter` writes from a thread that one I/O error kills; its queue then fills,
+and whoever adds to it waits for ever. Here who adds also writes.
+"""
+
+import contextlib
+import pathlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import RecordWriter
+
+
+class Events:
+    """One event file, made when there is something to write.
+
+    Args:
+        folder: Where; made if missing.
+        step: How far the run came. What older files hold of later steps is taken back.
+    """
+
+    def __init__(self, folder: pathlib.Path, *, step: int):
+        self.folder, self.step = folder, step
+        self.file: RecordWriter | None = None
+        self.broken = False
+
+    def add(self, values: Mapping[str, float], *, step: int) -> None:
+        """Writes values by name, and brings them to disk; does nothing after a fault.
+
+        Raises:
+            OSError: At the first fault.
+        """
+        if self.broken:
+            return
+        self.broken = True
+        scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        file = self.file or self._open()
+        _write(file, step=step, summary=Summary(value=scalars))
+        file.flush()
+        self.broken = False
+
+    def close(self) -> None:
+        """Closes the file; what was added without a fault is in it."""
+        if self.file is not None:
+            with contextlib.suppress(OSError):  # the rest after a fault
+                self.file.close()
+
+    def _open(self) -> RecordWriter:
+        self.folder.mkdir(exist_ok=True)
+        # TensorBoard reads a folder's files in the order of their names.
+        self.file = RecordWriter(str(self.folder / f"events.out.tfevents.{time.time_ns()}"))
+        _write(self.file, file_version="brain.Event:2")
+        if self.step:
+            start = SessionLog(status=SessionLog.START)
+            _write(self.file, step=self.step + 1, session_log=start)
+        return self.file
+
+
+def _write(file: RecordWriter, **event: Any) -> None:
+    file.write(Event(wall_time=time.time(), **event).SerializeToString())

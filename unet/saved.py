@@ -1,0 +1,73 @@
+"""Settings that were saved as JSON, read back: whatever a file holds, a fault is a ValueError.
+
+What the settings are is known to who reads them. Standard library only.
+"""
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from typing import Any, TypeVar
+
+Settings = TypeVar("Settings")
+
+
+def parsed(text: bytes) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        ValueError: If it is none, is not UTF-8, or is nested too deeply.
+    """
+    try:
+        found = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"it holds {found!r:.40} and not an object")
+    return found
+
+
+def checked(settings: Settings) -> Settings:
+    """Holds every field of a dataclass, and of those in it, to its annotation; returns it.
+
+    Raises:
+        ValueError: If a value is not of its field's type; it names the field.
+    """
+    owners: list[Any] = [settings]
+    while owners:
+        owner = owners.pop()
+        for name, kind in typing.get_type_hints(type(owner)).items():
+            value = getattr(owner, name)
+            if dataclasses.is_dataclass(value):
+                owners.append(value)
+            elif not fits(value, kind):
+                raise ValueError(f"{name} is {value!r:.40}")
+    return settings
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a value is what an annotation says; numbers must be finite, integers 64 bits.
+
+    Args:
+        value: Any.
+        kind: A class, a union, a `Literal`, a tuple of any of them, or a mapping, of which the
+            items are not looked at.
+    """
+    origin, inner = typing.get_origin(kind) or kind, typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, each) for each in inner)
+    if origin is typing.Literal:
+        return value in inner
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        kinds = inner[:1] * len(value) if inner[-1] is ... else inner
+        return len(value) == len(kinds) and all(map(fits, value, kinds))
+    if origin not in (int, float):
+        return isinstance(value, origin)
+    if isinstance(value, bool):
+        return False
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    return origin is float and isinstance(value, float) and math.isfinite(value)
