@@ -18,7 +18,11 @@ CHOICE = Choice(hardware="test", precision="float32", compile=False)
 def variables(step: int) -> dict[str, list[np.ndarray]]:
     rng = np.random.default_rng(step)
     weights = [rng.normal(size=shape).astype(np.float32) for shape in ((3, 4), (4,), ())]
-    return {"model": weights, "optimizer": [np.array(step)], "metrics": [np.float32([1, step])]}
+    return {
+        "model": weights,
+        "optimizer": [np.array(step)],
+        "metrics": [np.array([1, step], np.float32)],
+    }
 
 
 def same(one, other) -> bool:
