@@ -145,6 +145,20 @@ def test_several_classes_have_colours_and_names(run):
         assert shown in text
 
 
+def test_whatever_history_is_read_can_be_drawn(run):
+    rng = np.random.default_rng(0)
+    odd = [0, -1, 1e299, -1e299, 1e-320, 2**62, 0.5]
+    for _ in range(50):
+        history = tuple(
+            {name: odd[rng.integers(len(odd))] for name in row(1)}
+            | {name: int(rng.choice([0, 1, 7, -(2**63), 2**63 - 1])) for name in ("epoch", "step")}
+            for _ in range(rng.integers(1, 4))
+        )
+        runs.write_state(run, State(step=9, history=history))
+        assert runs.state(run).history == history
+        read(report.write(run, batches(1), network=Fixed()))
+
+
 def test_a_page_that_cannot_be_written_leaves_the_one_before(run):
     before = report.write(run, batches(), network=Fixed()).read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -37,10 +37,11 @@ if TYPE_CHECKING:
     import keras
 
 _LOCK = ".lock"
-_READ = (  # of each epoch, by `best_epoch` and by the report
-    *("epoch", "step", "loss", "dice", "dataset_iou", "val_loss", "val_dice", "val_dataset_iou"),
-    *("learning_rate", "seconds"),
-)
+_SCORES = ("loss", "dice", "dataset_iou", "val_loss", "val_dice", "val_dataset_iou")
+_READ = {  # what is read of each epoch, by `best_epoch` and by the report
+    **dict.fromkeys(("epoch", "step"), int),
+    **dict.fromkeys((*_SCORES, "learning_rate", "seconds"), float),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -188,8 +189,8 @@ def decoded(text: bytes) -> State:
     fields["history"] = tuple(fields["history"])
     reached = saved.checked(State(**fields))
     for row in reached.history:
-        for name in _READ:
-            if not saved.fits(row.get(name), float):
+        for name, kind in _READ.items():
+            if not saved.fits(row.get(name), kind):
                 raise ValueError(f"{name} of an epoch is {row.get(name)!r:.40}")
     return reached
 

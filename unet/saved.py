@@ -5,7 +5,6 @@ What the settings are is known to who reads them. Standard library only.
 
 import dataclasses
 import json
-import math
 import types
 import typing
 from typing import Any, TypeVar
@@ -47,7 +46,7 @@ def checked(settings: Settings) -> Settings:
 
 
 def fits(value: Any, kind: Any) -> bool:
-    """Whether a value is what an annotation says; numbers must be finite, integers 64 bits.
+    """Whether a value is what an annotation says; numbers so large that sums overflow are not.
 
     Args:
         value: Any.
@@ -70,4 +69,4 @@ def fits(value: Any, kind: Any) -> bool:
         return False
     if isinstance(value, int):
         return -(2**63) <= value < 2**63
-    return origin is float and isinstance(value, float) and math.isfinite(value)
+    return origin is float and isinstance(value, float) and abs(value) < 1e300  # and no NaN

@@ -80,24 +80,15 @@ def resume(
         OSError: If another process trains the run; if a file cannot be written, as on a full disk.
     """
     settings = runs.settings(out)
-    with runs.held(out):
-        return _go_on(out, settings, batches, validation, steps_per_epoch)
-
-
-def _go_on(
-    out: pathlib.Path,
-    settings: Settings,
-    batches: Batches,
-    validation: Iterable[tuple[Any, Any]],
-    steps_per_epoch: int,
-) -> State:
     recipe = settings.recipe
-    hardware.apply(settings.choice)
-    keras.utils.set_random_seed(recipe.seed)
-    network: Any = compiled(recipe, steps_per_epoch=steps_per_epoch, xla=settings.choice.compile)
-    keeper = _Keeper(out, settings, validation, steps_per_epoch)
-    keeper.restore(network)
-    try:
+    with runs.held(out), contextlib.ExitStack() as closing:
+        hardware.apply(settings.choice)
+        keras.utils.set_random_seed(recipe.seed)
+        xla = settings.choice.compile
+        network: Any = compiled(recipe, steps_per_epoch=steps_per_epoch, xla=xla)
+        keeper = _Keeper(out, settings, validation, steps_per_epoch)
+        keeper.restore(network)
+        closing.callback(keeper.events.close)
         while not finished(keeper.state, recipe, steps_per_epoch=steps_per_epoch):
             epoch, done = divmod(keeper.state.step, steps_per_epoch)
             network.fit(
@@ -111,9 +102,7 @@ def _go_on(
                 shuffle=False,
                 verbose=1 if sys.stdout.isatty() else 2,
             )
-    finally:
-        keeper.events.close()
-    return keeper.state
+        return keeper.state
 
 
 def finished(state: State, recipe: Recipe, *, steps_per_epoch: int) -> bool:
