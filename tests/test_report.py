@@ -5,6 +5,7 @@ import re
 import resource
 import shutil
 import subprocess
+from typing import Any
 
 import numpy as np
 import pytest
@@ -148,8 +149,8 @@ def test_several_classes_have_colours_and_names(run):
 def test_whatever_history_is_read_can_be_drawn(run):
     rng = np.random.default_rng(0)
     odd = [0, -1, 1e299, -1e299, 1e-320, 2**62, 0.5]
-    for _ in range(50):
-        history = tuple(
+    for _ in range(20):
+        history: Any = tuple(
             {name: odd[rng.integers(len(odd))] for name in row(1)}
             | {name: int(rng.choice([0, 1, 7, -(2**63), 2**63 - 1])) for name in ("epoch", "step")}
             for _ in range(rng.integers(1, 4))

@@ -63,6 +63,17 @@ def changed(text: bytes, path: str, value: object) -> bytes:
 ANY = [b"", b"{", b"\0" * 200, b"\xff\xfe\xfa", b"[]", b"null", b"3", DEEP, b"1" * 5000]
 
 
+@pytest.mark.parametrize(
+    ("name", "key"), [("settings.json", "data_dir"), ("state.json", "seconds")]
+)
+def test_however_deep_a_value_is_nested_it_is_refused(run, name, key):
+    saved = json.dumps(json.loads((run / name).read_bytes()) | {key: "deep"})
+    for depth in (*range(100, 900, 100), *range(900, 1000)):
+        (run / name).write_text(saved.replace('"deep"', "[" * depth + "]" * depth))
+        with pytest.raises(ValueError, match=rf"{name} is damaged"):
+            runs.state(run)
+
+
 @pytest.mark.parametrize("text", ANY, ids=range(len(ANY)))
 @pytest.mark.parametrize("name", ["settings.json", "state.json"])
 def test_a_file_that_holds_something_else_is_named(run, name, text):
@@ -83,7 +94,11 @@ def test_a_file_that_holds_something_else_is_named(run, name, text):
         *(("recipe.batch", "8"), ("recipe.batch", 2.5), ("recipe.batch", True)),
         *(("recipe.epochs", 10**20), ("recipe.seed", 2**63), ("recipe.augment", 3)),
         *(("recipe.size", [8]), ("recipe.size", [8, 8, 8]), ("recipe.loss", "none")),
-        *(("recipe.threshold", float("nan")), ("recipe.learning_rate", 1e999)),
+        *(
+            ("recipe.augment.deep", [[1]]),
+            ("recipe.threshold", float("nan")),
+            ("recipe.learning_rate", 1e999),
+        ),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_by_name(run, path, value):
@@ -101,6 +116,7 @@ def test_settings_that_do_not_fit_are_refused_by_name(run, path, value):
         *(("checkpoint", 5), ("seconds", []), ("history", 3), ("history", [3])),
         *(("history.0.val_loss", None), ("history.0.epoch", "one"), ("history.0.dice", 1e999)),
         *(("history.0.epoch", 1.5), ("history.0.loss", 1.7e308), ("history.0.step", True)),
+        ("history.0.note", [[[1]]]),
     ],
 )
 def test_a_state_that_does_not_fit_is_refused_and_resuming_mends_it(run, path, value):

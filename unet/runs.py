@@ -25,7 +25,7 @@ import json
 import pathlib
 import shlex
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from segdata import files
@@ -82,7 +82,7 @@ class State:
     seconds: float = 0.0
     """Time spent in the epoch under way."""
 
-    history: tuple[dict[str, Any], ...] = ()
+    history: tuple[dict[str, float], ...] = ()
     """What was measured at the end of each epoch."""
 
 
@@ -143,10 +143,12 @@ def settings(run: pathlib.Path) -> Settings:
         fields = saved.parsed(path.read_bytes())
         choice = Choice(**fields.pop("choice"))
         recipe, classes = recipes.from_json(fields.pop("recipe")), tuple(fields.pop("classes", ()))
+        if not saved.fits(recipe.augment, Mapping[str, bool | float | tuple[float, ...]]):
+            raise ValueError("augment holds more than numbers and ranges")
         return saved.checked(Settings(recipe=recipe, choice=choice, classes=classes, **fields))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ValueError(f"{run} holds no run: there is no settings.json in it.") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{path} is damaged or of another version: {reason(error)}. Bring it back from a copy, "
             f"or train in another folder."
@@ -165,8 +167,10 @@ def state(run: pathlib.Path) -> State:
         return decoded(path.read_bytes())
     except FileNotFoundError:
         return State()
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}. {_resume(run)} writes it anew.") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is damaged: {reason(error)}. {_resume(run)} writes it anew."
+        ) from error
 
 
 def encoded(reached: State) -> bytes:
@@ -179,11 +183,12 @@ def decoded(text: bytes) -> State:
 
     Raises:
         ValueError: If there is none in it.
+        RecursionError: If what is there is nested too deeply.
     """
     fields = saved.parsed(text)
     odd = fields.keys() ^ {field.name for field in dataclasses.fields(State)}
     if odd:
-        raise ValueError(f"it lacks {min(odd)}, or should not have it")
+        raise ValueError(f"it lacks {min(odd)!r:.40}, or should not have it")
     if not isinstance(fields["history"], list):
         raise ValueError("its history is no list")
     fields["history"] = tuple(fields["history"])

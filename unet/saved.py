@@ -1,4 +1,4 @@
-"""Settings that were saved as JSON, read back: whatever a file holds, a fault is a ValueError.
+"""Settings that were saved as JSON, read back, whatever a file holds.
 
 What the settings are is known to who reads them. Standard library only.
 """
@@ -16,12 +16,10 @@ def parsed(text: bytes) -> dict[str, Any]:
     """Reads a JSON object.
 
     Raises:
-        ValueError: If it is none, is not UTF-8, or is nested too deeply.
+        ValueError: If it is none, or not UTF-8.
+        RecursionError: If it is nested too deeply.
     """
-    try:
-        found = json.loads(text)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+    found = json.loads(text)
     if not isinstance(found, dict):
         raise ValueError(f"it holds {found!r:.40} and not an object")
     return found
@@ -50,8 +48,7 @@ def fits(value: Any, kind: Any) -> bool:
 
     Args:
         value: Any.
-        kind: A class, a union, a `Literal`, a tuple of any of them, or a mapping, of which the
-            items are not looked at.
+        kind: A class, or a union, `Literal`, tuple or mapping of what there is here.
     """
     origin, inner = typing.get_origin(kind) or kind, typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
@@ -63,6 +60,13 @@ def fits(value: Any, kind: Any) -> bool:
             return False
         kinds = inner[:1] * len(value) if inner[-1] is ... else inner
         return len(value) == len(kinds) and all(map(fits, value, kinds))
+    if kind is Any:
+        return True
+    if inner:
+        key, item = inner  # of a mapping
+        return isinstance(value, origin) and all(
+            fits(k, key) and fits(v, item) for k, v in value.items()
+        )
     if origin not in (int, float):
         return isinstance(value, origin)
     if isinstance(value, bool):
