@@ -5,6 +5,7 @@ threads at once, pickled, and needs no closing. No image, no data set is known h
 """
 
 import bisect
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -18,8 +19,10 @@ from segdata.zips import ArchiveError
 
 __all__ = ["ArchiveError", "Tree", "find", "open"]
 
+DEEPEST = 8
+"""How many zips or folders of one name are entered in each other; a zip may hold itself."""
+
 _LARGEST = 1 << 27  # bytes; no image is as large, a bomb is
-_DEEPEST = 8  # zips or folders of one name in each other; a zip may hold itself
 _LITTER = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "Thumbs.db", "desktop.ini"}
 
 
@@ -190,7 +193,7 @@ def _regular(path: pathlib.Path) -> os.stat_result:
         if stat.S_ISREG(found.st_mode):
             path.open("rb").close()
             return found
-    raise ArchiveError(f"{path} is no file but a pipe, a socket or a device. Remove it.")
+    raise ArchiveError(f"{path} is no file but a folder, a pipe, a socket or a device. Remove it.")
 
 
 def _chunks(path: pathlib.Path) -> Iterator[bytes]:
@@ -211,24 +214,34 @@ def _reading(path: str | os.PathLike[str], doing: str = "read") -> Iterator[None
         ) from error
 
 
-def _walk(
-    folder: str | os.PathLike[str], above: frozenset[tuple[int, int]] = frozenset()
-) -> Iterator[tuple[str, pathlib.Path]]:
-    """The files of a folder by relative name; links are followed, but not back up."""
-    with _reading(folder, "listed"):
-        found = os.stat(folder)
-        inside = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    here = (found.st_dev, found.st_ino)
-    if here in above:
-        return
-    for entry in inside:
-        if _is_litter(entry.name):
-            continue
-        if os.path.isdir(entry.path):
-            for name, path in _walk(entry.path, above | {here}):
-                yield f"{entry.name}/{name}", path
-        else:
-            yield entry.name, pathlib.Path(entry.path)
+def _walk(folder: str | os.PathLike[str]) -> Iterator[tuple[str, pathlib.Path]]:
+    """The files of a folder by relative name.
+
+    Links to folders are followed after all that is really there, and not back up. Of several links
+    to one folder the first is, in the order of their depth and names: folders that are linked to
+    each other have more names than there is time for.
+    """
+    waiting = collections.deque([("", os.fspath(folder), frozenset[tuple[int, int]]())])
+    linked = set[tuple[int, int]]()
+    while waiting:
+        prefix, place, above = waiting.popleft()
+        with _reading(place, "listed"):
+            found = os.stat(place)
+            here = (found.st_dev, found.st_ino)
+            if here in above or here in linked and os.path.islink(place):
+                continue
+            inside = sorted(os.scandir(place), key=lambda entry: entry.name)
+        if os.path.islink(place):
+            linked.add(here)
+        above |= {here}
+        for entry in inside:
+            if _is_litter(entry.name):
+                continue
+            if not os.path.isdir(entry.path):
+                yield f"{prefix}{entry.name}", pathlib.Path(entry.path)
+                continue
+            add = waiting.append if entry.is_symlink() else waiting.appendleft
+            add((f"{prefix}{entry.name}/", entry.path, above))
 
 
 def _zip(span: zips.Span, label: str) -> Tree:
@@ -267,12 +280,12 @@ def _unwrapped(tree: Tree) -> Tree | None:
 
 def _innermost(tree: Tree, name: str) -> Tree:
     outermost = tree.label
-    for _ in range(_DEEPEST):
+    for _ in range(DEEPEST):
         inner = _child(tree, name)
         if inner is None:
             return tree
         tree = inner
     raise ArchiveError(
-        f"{outermost}: {name!r} lies in itself more than {_DEEPEST} times. "
+        f"{outermost}: {name!r} lies in itself more than {DEEPEST} times. "
         "Do not trust this file; download it from its source."
     )

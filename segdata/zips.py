@@ -4,23 +4,31 @@ What is wrong with a zip is said at the first touch, never passed on as data. No
 but a zip that is deflated inside a zip, once, to the user's cache.
 """
 
+import functools
+import hashlib
 import io
 import os
 import pathlib
 import shutil
 import stat
 import struct
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from segdata import files
+
 CHUNK = 1 << 20  # bytes; what one step of a read holds
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of the name and the extra field
-_END = b"PK\5\6"
+_ENTRY, _END = b"PK\1\2", b"PK\5\6"
 _LONGEST_END = 22 + 65535  # bytes, with its comment
 _ENCRYPTED, _UTF8 = 0x1, 0x800
+_MOST_FILES = 1 << 18  # the largest real archive has 100,064
+_LARGEST_DIRECTORY = 1 << 26  # bytes; that archive's has 9 MB
+_DEEPEST_NAME = 64  # folders in a name
+# A zip of pictures deflates to a third at best, a bomb to a thousandth.
+_SWELLING, _SMALL = 20, 1 << 20  # times the packed size; bytes that any may have
 _AGAIN = "Delete the archive and download it again."
 _OTHERS = {b"Rar!": "RAR", b"7z\xbc\xaf": "7-Zip", b"\x1f\x8b": "gzip", b"BZh": "bzip2"}
 
@@ -59,7 +67,7 @@ def members(archive: Span, label: str) -> Iterator[tuple[str, Member]]:
         ArchiveError: If it is not a whole zip, one of several parts, or a name leads out of it.
     """
     try:
-        with archive.open() as file, zipfile.ZipFile(file) as opened:
+        with _Bounded(_Window(archive)) as file, zipfile.ZipFile(file) as opened:
             infos = opened.infolist()
     # A damaged directory makes the parser stumble in all of these ways.
     except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, struct.error) as error:
@@ -107,10 +115,11 @@ def chunks(member: Member, label: str) -> Iterator[bytes]:
 
 
 def unpacked(member: Member, label: str) -> Span:
-    """Where the bytes of a member lie on disk, inflating them first if that cannot be helped.
+    """Where the bytes of a zip in a zip lie on disk, inflating it first if that cannot be helped.
 
     Raises:
-        ArchiveError: If it is damaged, or there is no room for it.
+        ArchiveError: If it is damaged, no zip, swells to over 20 times its packed size, or there is
+            no room for it.
     """
     archive, info = member
     if info.compress_type == zipfile.ZIP_STORED:
@@ -152,6 +161,22 @@ class _Window(io.RawIOBase):
         super().close()
 
 
+class _Bounded(io.BufferedReader):
+    """A zip as `zipfile` reads it, which takes the whole directory to memory whatever its size."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > _LARGEST_DIRECTORY:
+            raise zipfile.BadZipFile(
+                f"it has {size:,} bytes, more than the {_LARGEST_DIRECTORY:,} that are read"
+            )
+        data = super().read(size)
+        if (count := data.count(_ENTRY)) > _MOST_FILES:
+            raise zipfile.BadZipFile(
+                f"it lists {count:,} files, more than the {_MOST_FILES:,} that are read"
+            )
+        return data
+
+
 def _diagnosis(span: Span, error: Exception) -> str:
     with span.open() as file:
         head = file.read(1024)
@@ -188,32 +213,85 @@ def _safe_name(info: zipfile.ZipInfo, label: str) -> str:
             f"{label}: the name {info.filename!r} leads out of the archive. "
             "Do not trust this file; download it from its source."
         )
+    if len(parts) > _DEEPEST_NAME:
+        raise ArchiveError(
+            f"{label}: the name {name[:40]!r}… leads through {len(parts) - 1:,} folders, more than "
+            f"the {_DEEPEST_NAME - 1} that are entered. Do not trust this file; download it from "
+            "its source."
+        )
     if "." in parts or "" in parts[:-1]:
         name = "/".join(part for part in parts[:-1] if part not in ("", ".")) + f"/{parts[-1]}"
     return name.removeprefix("/")
 
 
 def _inflated(member: Member, label: str) -> pathlib.Path:
-    """A copy of a deflated zip in the user's cache, made once: deflate cannot be read at random."""
+    """A copy of a deflated zip in the user's cache, made once: deflate cannot be read at random.
+
+    It is called by the SHA-256 of the packed bytes, so nothing stands in for another zip, and is
+    used after its length and checksum were found to be those that the archive gives.
+    """
+    archive, info = member
+    packed = min(info.compress_size, archive.size)
+    if info.file_size > max(_SMALL, _SWELLING * packed):
+        raise ArchiveError(
+            f"{label} is a compressed zip of {packed:,} bytes that claims to hold "
+            f"{info.file_size:,}, more than {_SWELLING} times as many. Do not trust this file; "
+            "download it from its source."
+        )
     cache = pathlib.Path(
         os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache", "segdata"
     )
-    info = member.info
-    path = cache / f"{info.CRC:08x}-{info.file_size}.zip"
-    if path.exists() and path.stat().st_size == info.file_size:
-        return path
-    cache.mkdir(parents=True, exist_ok=True)
-    if (free := shutil.disk_usage(cache).free) < info.file_size:
+    with archive.open() as file:
+        start = archive.start + _data_start(file, info, label)
+    path = cache / f"{_hashes(Span(archive.path, start, packed))[0]}.zip"
+    try:
+        if not _is_whole(path, info):
+            cache.mkdir(parents=True, exist_ok=True)
+            _inflate_to(path, member, label)
+    except ArchiveError:
+        raise
+    except OSError as error:
         raise ArchiveError(
-            f"{label} is a compressed zip; reading it takes {info.file_size:,} bytes in {cache}, "
+            f"{label} is a compressed zip, and cannot be inflated to {cache}: {error.strerror}. "
+            "Make room, mend its permissions, or set XDG_CACHE_HOME to another folder."
+        ) from error
+    return path
+
+
+def _is_whole(copy: pathlib.Path, info: zipfile.ZipInfo) -> bool:
+    span = Span(copy, 0, info.file_size)
+    return copy.exists() and copy.stat().st_size == span.size and _hashes(span)[1] == info.CRC
+
+
+def _inflate_to(path: pathlib.Path, member: Member, label: str) -> None:
+    size = member.info.file_size
+    files.remove_unfinished(path.parent)
+    if (free := shutil.disk_usage(path.parent).free) < size:
+        raise ArchiveError(
+            f"{label} is a compressed zip; reading it takes {size:,} bytes in {path.parent}, "
             f"where {free:,} are free. Make room, or set XDG_CACHE_HOME to a larger disk."
         )
-    with tempfile.TemporaryDirectory(dir=cache) as unfinished:
-        copy = pathlib.Path(unfinished, path.name)
+    with files.replacing(path) as copy:
         with copy.open("wb") as file:
             file.writelines(chunks(member, label))
-        copy.replace(path)
-    return path
+        for _ in members(Span(copy, 0, size), label):
+            pass  # what is no zip is not kept
+
+
+def _hashes(span: Span) -> tuple[str, int]:
+    """The SHA-256 and CRC-32 of a stretch, remembered as long as its file stays the same."""
+    found = span.path.stat()
+    return _hashed(span, (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns))
+
+
+@functools.lru_cache
+def _hashed(span: Span, _version: tuple[int, ...]) -> tuple[str, int]:
+    sha256, crc = hashlib.sha256(), 0
+    with span.open() as file:
+        while piece := file.read(CHUNK):
+            sha256.update(piece)
+            crc = zlib.crc32(piece, crc)
+    return sha256.hexdigest(), crc
 
 
 def _data_start(file: io.BufferedReader, info: zipfile.ZipInfo, label: str) -> int:
