@@ -8,21 +8,19 @@ Where examples come from is not known here.
 import collections
 import dataclasses
 import hashlib
-import io
-import struct
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from segdata import checks, masks, parallel, rle, splits
+from segdata import checks, images, masks, parallel, rle, splits
 from segdata.evidence import SPECK, Case, Damage, Disagreement, Finding, Summary, tell
 from segdata.examples import Collection, Pending
 from segdata.sources import SizeMismatchError
 
-DAMAGE = (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError)
-"""What reading a damaged example raises: sources their own errors, Pillow all of these."""
+DAMAGE = (OSError, ValueError)
+"""What reading a damaged example raises."""
 
 _MEASURED = 200  # of the masks that disagree with a table, how many are compared pixel by pixel
 _ROWS = {
@@ -102,11 +100,11 @@ def summarise(pending: Pending) -> Summary | Damage:
     """Reads an example and keeps little of it."""
     try:
         example = pending.read()
-        with Image.open(io.BytesIO(example.image)) as opened:
+        with images.opened(example.image, name=example.id) as opened:
             mode = f"{opened.format} {opened.mode}"
             image = opened.convert("RGB")
         if pending.original:
-            with Image.open(io.BytesIO(pending.original())) as opened:
+            with images.opened(pending.original(), name=example.id, kinds=images.KINDS) as opened:
                 mode = f"{opened.format} {opened.mode}"
         counts = np.bincount(example.mask.ravel())
     except SizeMismatchError as error:

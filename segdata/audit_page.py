@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from PIL import Image
 
-from segdata import audit, overlays
+from segdata import audit, images, overlays
 from segdata.evidence import Case, Finding, Key, Summary
 from segdata.examples import Collection, Pending
 from segdata.parallel import ordered_map
@@ -94,7 +94,7 @@ def _pictures(collection: Collection, wanted: set[Key]) -> dict[Key, str]:
 
 
 def _picture(example: Example, classes: Sequence[str]) -> str:
-    with Image.open(io.BytesIO(example.image)) as opened:
+    with images.opened(example.image, name=example.id) as opened:
         image = opened.convert("RGB")
     scale = min(1.0, _SIDE / max(image.size))
     height, width = (max(1, round(side * scale)) for side in image.size[::-1])

@@ -5,15 +5,13 @@ gone through any number of times, and only what is asked for is decoded.
 """
 
 import dataclasses
-import io
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from segdata import rle
+from segdata import images, rle
 from segdata.sources import Example
 
 _NOTED = {
@@ -126,7 +124,7 @@ def _pending(split: str, features: Mapping[str, Any], overlaps: Mapping[str, int
 
     def read() -> Example:
         instances = features.get("instances")
-        with Image.open(io.BytesIO(features["mask"])) as image:
+        with images.opened(features["mask"], name=f"the mask of {key}", kinds=["PNG"]) as image:
             # One bit decodes to 0 and 255 in TFDS; so here.
             mask = np.asarray(image.convert("L") if image.mode == "1" else image)
         if mask.ndim != 2:

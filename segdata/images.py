@@ -1,17 +1,29 @@
 """Encoded images: opened so that what is wrong names the file, written as PNG.
 
-Pillow and bytes in memory; no file, no archive format and no data set is known here.
+The only place that opens images. Pillow is never asked what a file is: it has decoders that start
+programs, and many that nobody needs. No archive format and no data set is known here.
 """
 
 import contextlib
 import io
+import os
+import pathlib
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
-from PIL import GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin
+from PIL import (
+    BmpImagePlugin,
+    ExifTags,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from segdata import archives
 
@@ -20,11 +32,19 @@ from segdata import archives
 _COMPRESS_LEVEL = 3
 
 _MOST_PIXELS = 1 << 25  # 13 times the largest real image; as RGBA 128 MiB
+
+Kind = Literal["PNG", "JPEG", "GIF", "BMP", "TIFF", "WebP"]
 _OPEN = {  # by their plugins: `Image.open` tells what is wrong less exactly
     "PNG": PngImagePlugin.PngImageFile,
     "JPEG": JpegImagePlugin.JpegImageFile,
     "GIF": GifImagePlugin.GifImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "WebP": WebPImagePlugin.WebPImageFile,
 }
+KINDS: tuple[Kind, ...] = tuple(_OPEN)
+"""All that can be opened."""
+
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PICTURES = {
     _PNG: "PNG",
@@ -43,28 +63,24 @@ _JARGON = {
 
 
 @contextlib.contextmanager
-def opened(data: bytes, *, kind: Literal["PNG", "JPEG", "GIF"], name: str) -> Iterator[Image.Image]:
-    """An image with its header read and its pixels not yet decoded; decode it inside.
+def opened(
+    data: bytes, *, name: str, kinds: Sequence[Kind] = ("PNG", "JPEG")
+) -> Iterator[Image.Image]:
+    """An image with its header read and its pixels not yet decoded.
+
+    Decode it inside, and read there all else that comes from the file, such as EXIF: whatever is
+    raised inside becomes an error that names the file.
 
     Args:
         data: The encoded image.
-        kind: What it must be, whatever its name says.
         name: Of the archive and the file, for messages.
+        kinds: What it may be, whatever its name says; by default what a built dataset holds.
 
     Raises:
         ArchiveError: If it is of another kind, animated, larger than 33 megapixels, or damaged,
             here or where its pixels are decoded.
     """
-    if not data:
-        raise archives.ArchiveError(f"{name} is empty, 0 bytes. Download it again.")
-    found = next((k for magic, k in _PICTURES.items() if data.startswith(magic)), "")
-    if found and found != kind:
-        raise archives.ArchiveError(
-            f"{name} is a {found}, not a {kind}. Save it as a {kind}, or download it again."
-        )
-    if not found:
-        page = "a web page" if data.lstrip().startswith(b"<") else f"no picture: {data[:8]!r}…"
-        raise archives.ArchiveError(f"{name} is {page}, not a {kind}. Download it again.")
+    kind = _kind(data, name, kinds)
     try:
         if kind == "PNG":
             _check(data)
@@ -73,19 +89,36 @@ def opened(data: bytes, *, kind: Literal["PNG", "JPEG", "GIF"], name: str) -> It
         yield image
     except archives.ArchiveError:
         raise
-    # A damaged image makes Pillow raise any of these.
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        IndexError,
-        TypeError,
-        struct.error,
-    ) as error:
+    except Exception as error:  # of damaged images Pillow raises nearly all that there are
         raise archives.ArchiveError(
             f"{name} is no readable {kind}: {_gist(error)}. Download it again."
         ) from error
+
+
+@contextlib.contextmanager
+def opened_file(
+    path: str | os.PathLike[str], *, kinds: Sequence[Kind] = KINDS
+) -> Iterator[Image.Image]:
+    """The same of a file.
+
+    Raises:
+        ArchiveError: Also if there is no such file, or it cannot be read.
+    """
+    path = pathlib.Path(path)
+    data = archives.Tree(str(path.parent), {path.name: path}).read(path.name)
+    with opened(data, name=str(path), kinds=kinds) as image:
+        yield image
+
+
+def rgb(image: Image.Image) -> Image.Image:
+    """As RGB, whatever is to be seen through; Pillow warns of palettes that go the short way."""
+    return (image.convert("RGBA") if "transparency" in image.info else image).convert("RGB")
+
+
+def orientation(image: Image.Image) -> int:
+    """How EXIF says that an image lies, from 1 to 8; 1 is upright, and where it says nothing."""
+    found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return found if found in range(1, 9) else 1
 
 
 def png(image: Image.Image, *, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> bytes:
@@ -151,22 +184,43 @@ def _check(data: bytes) -> None:
         pass
 
 
+def _kind(data: bytes, name: str, kinds: Sequence[Kind]) -> Kind:
+    """What it is; refuses what it may not be."""
+    *others, last = kinds
+    wanted = f"{', '.join(others)} or {last}" if others else last
+    if not data:
+        raise archives.ArchiveError(f"{name} is empty, 0 bytes. Download it again.")
+    found = next((k for magic, k in _PICTURES.items() if data.startswith(magic)), "")
+    for kind in kinds:
+        if kind == found:
+            return kind
+    if found:
+        raise archives.ArchiveError(
+            f"{name} is a {found}, not a {wanted}. Save it as a {last}, or download it again."
+        )
+    page = "a web page" if data.lstrip().startswith(b"<") else f"no picture: {data[:8]!r}…"
+    raise archives.ArchiveError(f"{name} is {page}, not a {wanted}. Download it again.")
+
+
 def _gist(error: Exception) -> str:
     """What is wrong with an image, in words of one who does not know Pillow."""
-    if isinstance(error, (EOFError, IndexError, TypeError, struct.error)):
+    if isinstance(error, MemoryError):
+        return "there is too little memory for it"
+    text = " ".join(str(error).split())[:200].rstrip(".")
+    if not isinstance(error, (OSError, SyntaxError, ValueError, Image.DecompressionBombError)):
         return "its header is cut or damaged"
-    text = str(error).rstrip(".")
     return _JARGON.get(text, text)
 
 
 def _measure(image: Image.Image, name: str) -> None:
+    frames = getattr(image, "n_frames", 1)  # where they are counted, the size may still grow
     pixels = image.width * image.height
     if pixels > _MOST_PIXELS:
         raise archives.ArchiveError(
             f"{name} claims {image.width:,}×{image.height:,} pixels; up to {_MOST_PIXELS:,} are "
             "decoded. Do not trust this file; download it from its source."
         )
-    if (frames := getattr(image, "n_frames", 1)) != 1:
+    if frames != 1:
         raise archives.ArchiveError(
             f"{name} has {frames} frames, where one is meant. Save the right one alone."
         )

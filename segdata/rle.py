@@ -21,7 +21,7 @@ from typing import Literal
 
 import numpy as np
 
-from segdata import archives
+from segdata import archives, masks
 
 Order = Literal["columns", "rows"]
 
@@ -30,7 +30,6 @@ Order = Literal["columns", "rows"]
 _LONGEST_LINE = 1 << 20  # characters
 _LONGEST_ID = 255  # characters
 _MOST_COLUMNS = 32
-_MOST_OBJECTS = 65_535  # of one image, as a label map numbers them
 _LONGEST_IMAGE = 1 << 22  # characters of all its objects
 _MOST_IMAGES = 1 << 16
 _LAYOUT: dict[str, Literal["F", "C"]] = {"columns": "F", "rows": "C"}
@@ -233,9 +232,9 @@ def _objects(rows: Iterator[_Row]) -> tuple[str, ...]:
     for row in rows:
         found.append(row.values[1])
         room -= len(found[-1])
-        if len(found) > _MOST_OBJECTS or room < 0:
+        if len(found) > masks.MOST_OBJECTS or room < 0:
             raise ValueError(
-                f"{row.where}: {row.values[0]} has more than {_MOST_OBJECTS:,} objects, or more "
+                f"{row.where}: {row.values[0]} has more than {masks.MOST_OBJECTS:,} objects, or more "
                 f"than {_LONGEST_IMAGE:,} characters of runs. Do not trust this file."
             )
     return tuple(found)

@@ -5,7 +5,6 @@ augmentation is asked for, each row below is the example in one more epoch. All 
 size, as packing does it.
 """
 
-import io
 import itertools
 import math
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ import tensorflow as tf
 from PIL import Image, ImageDraw, ImageFont
 
 from segdata import augment as augment_
-from segdata import masks, overlays
+from segdata import images, masks, overlays
 from segdata.augment import Augment
 from segdata.examples import Collection
 from segdata.parallel import ordered_map
@@ -47,7 +46,7 @@ def of(
         OSError: If one of them is damaged.
     """
     first = itertools.islice(collection.stream(), min(count, _COLUMNS))
-    size = common_size([_size(item.read().image) for item in first])
+    size = common_size([_size(item.read()) for item in first])
     pending = itertools.islice(collection.stream(), count)
     drawn = list(ordered_map(lambda item: (item.id, item.split, _row(item.read(), size)), pending))
     ids, parts, rows = zip(*drawn, strict=True)
@@ -118,14 +117,14 @@ def common_size(sizes: Sequence[tuple[int, int]], *, height: int = 192) -> tuple
     return height, min(4 * height, max(height // 4, round(height * ratios[len(ratios) // 2])))
 
 
-def _size(data: bytes) -> tuple[int, int]:
-    with Image.open(io.BytesIO(data)) as image:
+def _size(example: Example) -> tuple[int, int]:
+    with images.opened(example.image, name=example.id) as image:
         return image.height, image.width
 
 
 def _row(example: Example, size: tuple[int, int]) -> np.ndarray:
     """Image and mask at a size, uint8 [H, W, 4]."""
-    with Image.open(io.BytesIO(example.image)) as opened:
+    with images.opened(example.image, name=example.id) as opened:
         resized = opened.convert("RGB").resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return np.dstack([np.asarray(resized), overlays.nearest(example.mask, size)])
 
@@ -164,10 +163,10 @@ def _laid_out(
     small = ImageFont.load_default(12)
     for number, (ids, rows) in enumerate(bands):
         y = top + number * band_height
-        for row, (name, images) in enumerate(rows):
+        for row, (name, cells) in enumerate(rows):
             at = y + row * (height + _GAP)
             pen.text((_MARGIN, at + height / 2), name, fill=_SOFT, font=small, anchor="lm")
-            for column, image in enumerate(images):
+            for column, image in enumerate(cells):
                 paper.paste(Image.fromarray(image), (left + column * (width + _GAP), at))
         at = y + len(rows) * (height + _GAP) - 1
         for column, key in enumerate(ids):

@@ -12,7 +12,8 @@ NAMES = ["dsb2018", "carvana", "cityscapes_pairs"]
 LAYERS = [
     ["segdata"],  # the public names, loaded when used
     ["segdata.arguments", "segdata.resizing"],
-    ["segdata.console", "segdata.files", "segdata.parallel", "segdata.zips", "segdata.masks"],
+    ["segdata.console", "segdata.files", "segdata.parallel", "segdata.masks"],
+    ["segdata.zips"],
     ["segdata.archives"],
     ["segdata.images", "segdata.rle", "segdata.overlays"],
     ["segdata.sources", "segdata.splits", "segdata.hashing"],

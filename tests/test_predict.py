@@ -99,11 +99,11 @@ def test_a_file_that_is_no_8_bit_image_is_named_with_its_fault(tmp_path):
     (tmp_path / "cut.png").write_bytes(data[: len(data) // 2])
     Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(tmp_path / "deep.png")
     for name, fault in [
-        ("text.png", "cannot be read as an image"),
-        ("cut.png", "cannot be read as an image"),
+        ("text.png", "is no picture"),
+        ("cut.png", "it is cut after"),
         ("deep.png", "8 bits"),
         ("none.png", "No such file"),
-        (".", "directory"),
+        (".", "a folder"),
     ]:
         with pytest.raises((ValueError, OSError), match=fault) as caught:
             predict.read(tmp_path / name)

@@ -93,6 +93,9 @@ class Predict:
     to: pathlib.Path
     """The folder to write into; made if missing."""
 
+    overwrite: bool = False
+    """Replace masks and overlays that are there already."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
@@ -192,6 +195,7 @@ def _predict(argv: Sequence[str]) -> int:
         size=recipe.size,
         threshold=recipe.threshold,
         to=asked.to,
+        overwrite=asked.overwrite,
     ):
         failed += error is not None
         if error is None:

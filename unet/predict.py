@@ -1,48 +1,52 @@
 """From an image file of any size to a mask of that size.
 
 The model sees the image at the size it was trained on; the probability, not the mask, is brought
-back, so that its edge stays smooth. Pillow reads, resizes and writes.
+back, so that its edge stays smooth, and tile by tile, so that memory does not grow with the
+classes. Pillow resizes.
 """
 
 import colorsys
+import contextlib
+import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from segdata import files as atomic
+from segdata import images
 from unet import metrics
 
 _TINT = (64, 255, 64)  # seen on black, on grey and on stained tissue
 _BILINEAR = Image.Resampling.BILINEAR  # antialiased where it makes smaller
+_TILE = 512  # pixels, of each side of what is brought back at once
 
 
 def read(path: pathlib.Path) -> np.ndarray:
     """Reads an image file.
 
     Args:
-        path: Any 8-bit format Pillow knows; transparency is dropped.
+        path: A PNG, JPEG, GIF, BMP, TIFF or WebP of 8 bits a channel, of one frame and up to 33
+            megapixels; transparency is dropped.
 
     Returns:
         uint8 [H, W, 3].
 
     Raises:
-        ValueError: If the file is no image, is damaged, or has more than 8 bits a channel.
-        OSError: If it cannot be opened.
+        ValueError: If it has more than 8 bits a channel.
+        OSError: If it cannot be read, is no such image, or is damaged.
     """
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
-                raise ValueError(
-                    f"{path}: its pixels are {image.mode}, more than 8 bits each; how bright is "
-                    f"white? Convert it to 8 bits first."
-                )
-            return np.asarray(image.convert("RGB"))
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise OSError(f"{path}: {error.strerror}.") from error
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+    with images.opened_file(path) as image:
+        mode = image.mode
+        pixels = None if mode.startswith(("I", "F")) else np.asarray(images.rgb(image))
+    if pixels is None:
+        raise ValueError(
+            f"{path}: its pixels are {mode}, more than 8 bits each; how bright is white? Convert "
+            "it to 8 bits first."
+        )
+    return pixels
 
 
 def predict(network: Any, image: np.ndarray, *, size: tuple[int, int]) -> np.ndarray:
@@ -56,14 +60,32 @@ def predict(network: Any, image: np.ndarray, *, size: tuple[int, int]) -> np.nda
     Returns:
         Probability of foreground, or of each class, float32 [H, W, C].
     """
-    height, width = size
-    seen = np.asarray(Image.fromarray(image).resize((width, height), _BILINEAR))
-    probability = np.asarray(network.predict_on_batch(seen[None]))[0]
+    probability = _probability(network, image, size)
     whole = np.empty((*image.shape[:2], probability.shape[-1]), np.float32)
-    for channel in range(probability.shape[-1]):
-        part = Image.fromarray(probability[..., channel])
-        whole[..., channel] = np.asarray(part.resize(image.shape[1::-1], _BILINEAR))
-    return np.clip(whole, probability.min(), probability.max())  # rounding strays beyond
+    for rows, columns, part in _enlarged(probability, image.shape[:2]):
+        whole[rows, columns] = part
+    return whole
+
+
+def mask(
+    network: Any, image: np.ndarray, *, size: tuple[int, int], threshold: float
+) -> tuple[np.ndarray, int]:
+    """Predicts one image of any size, in memory that does not grow with the number of classes.
+
+    Args:
+        network: As for `predict`.
+        image: As for `predict`.
+        size: As for `predict`.
+        threshold: A pixel is foreground above this probability, where there is one channel.
+
+    Returns:
+        The class of each pixel, uint8 [H, W], and the number of channels, C.
+    """
+    probability = _probability(network, image, size)
+    found = np.empty(image.shape[:2], np.uint8)
+    for rows, columns, part in _enlarged(probability, image.shape[:2]):
+        found[rows, columns] = metrics.decide(part, threshold=threshold)[..., 0]
+    return found, probability.shape[-1]
 
 
 def colours(channels: int) -> np.ndarray:
@@ -92,10 +114,13 @@ def overlay(
     Returns:
         uint8 [H, W, 3].
     """
-    drawn = image.astype(np.float32)
-    drawn[mask] = 0.65 * drawn[mask] + 0.35 * np.asarray(colour, np.float32)
+    levels = 0.65 * np.arange(256)[:, None] + 0.35 * np.asarray(colour)
+    tinted = levels.round().astype(np.uint8)  # a table: no float for each pixel
+    drawn = image.copy()
+    for channel in range(3):
+        drawn[..., channel][mask] = tinted[:, channel][image[..., channel][mask]]
     drawn[outline(mask)] = colour
-    return drawn.round().astype(np.uint8)
+    return drawn
 
 
 def outline(mask: np.ndarray) -> np.ndarray:
@@ -112,11 +137,12 @@ def files(
     size: tuple[int, int],
     threshold: float,
     to: pathlib.Path,
+    overwrite: bool = False,
 ) -> Iterable[tuple[pathlib.Path, str | None]]:
     """Predicts files one by one; a bad one does not stop the others.
 
     For `NAME.EXT` it writes `NAME.mask.png`, 0 and 255 at the image's own size, or of several
-    classes their numbers, and `NAME.overlay.png`.
+    classes their numbers, and `NAME.overlay.png`; neither is ever there in part.
 
     Args:
         network: As for `predict`.
@@ -124,11 +150,13 @@ def files(
         size: As for `predict`.
         threshold: A pixel is foreground above this probability.
         to: The folder to write into; made if missing.
+        overwrite: Whether what is there may be replaced; never an image of `paths`.
 
     Yields:
         Each path, and what was wrong with it or None.
     """
     to.mkdir(parents=True, exist_ok=True)
+    given = set(map(_place, paths))
     written: dict[str, pathlib.Path] = {}
     for path in paths:
         try:
@@ -137,18 +165,79 @@ def files(
                     f"{path}: its results would overwrite those of {written[path.stem]}; "
                     f"give files of the same name in runs of their own."
                 )
+            outputs = [to / f"{path.stem}.{kind}.png" for kind in ("mask", "overlay")]
+            for output in outputs:
+                _require_free(output, given, path=path, overwrite=overwrite)
             image = read(path)
-            output = predict(network, image, size=size)
-            mask = metrics.decide(output, threshold=threshold)[..., 0]
-            foreground = output.shape[-1] == 1
-            Image.fromarray(255 * mask if foreground else mask).save(to / f"{path.stem}.mask.png")
-            Image.fromarray(_drawn(image, mask, output.shape[-1])).save(
-                to / f"{path.stem}.overlay.png"
+            found, channels = mask(network, image, size=size, threshold=threshold)
+            _write(
+                {
+                    outputs[0]: 255 * found if channels == 1 else found,
+                    outputs[1]: _drawn(image, found, channels),
+                }
             )
             written[path.stem] = path
             yield path, None
         except (ValueError, OSError) as error:
             yield path, str(error)
+
+
+def _probability(network: Any, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """What the network makes of one image at its own size; float32 [h, w, C]."""
+    seen = np.asarray(Image.fromarray(image).resize(size[::-1], _BILINEAR))
+    return np.asarray(network.predict_on_batch(seen[None]))[0]
+
+
+def _enlarged(
+    probability: np.ndarray, shape: tuple[int, ...]
+) -> Iterator[tuple[slice, slice, np.ndarray]]:
+    """Brings a probability to another shape: rows, columns and float32 [rows, columns, C]."""
+    channels = [Image.fromarray(channel) for channel in np.moveaxis(probability, -1, 0).copy()]
+    least, most = probability.min(), probability.max()
+    height, width = probability.shape[:2]
+    down, along = height / shape[0], width / shape[1]
+    for top in range(0, shape[0], _TILE):
+        rows = slice(top, min(top + _TILE, shape[0]))
+        for left in range(0, shape[1], _TILE):
+            columns = slice(left, min(left + _TILE, shape[1]))
+            right, bottom = columns.stop * along, rows.stop * down
+            box = (left * along, top * down, min(right, width), min(bottom, height))
+            tile = (columns.stop - left, rows.stop - top)
+            parts = [np.asarray(c.resize(tile, _BILINEAR, box=box)) for c in channels]
+            yield rows, columns, np.clip(np.stack(parts, -1), least, most)  # rounding strays beyond
+
+
+def _require_free(
+    output: pathlib.Path, given: set[pathlib.Path], *, path: pathlib.Path, overwrite: bool
+) -> None:
+    """Raises ValueError if the output for an image may not be written."""
+    if _place(output) in given:
+        raise ValueError(
+            f"{path}: its result would overwrite {output}, which is given as an image; "
+            "choose another folder with --to."
+        )
+    if os.path.lexists(output) and not overwrite:
+        raise ValueError(
+            f"{path}: {output} is there already; give --overwrite to replace it, or choose "
+            "another folder with --to."
+        )
+
+
+def _place(path: pathlib.Path) -> pathlib.Path:
+    """What a name stands for; a link is itself, as it is what would be replaced."""
+    return path.parent.resolve() / path.name
+
+
+def _write(pictures: Mapping[pathlib.Path, np.ndarray]) -> None:
+    """Writes PNGs, all or none."""
+    try:
+        with contextlib.ExitStack() as stack:
+            for path, pixels in pictures.items():
+                unfinished = stack.enter_context(atomic.replacing(path))
+                Image.fromarray(pixels).save(unfinished)
+    except OSError as error:
+        names = " and ".join(map(str, pictures))
+        raise OSError(f"{names} cannot be written: {error.strerror}.") from error
 
 
 def _drawn(image: np.ndarray, mask: np.ndarray, channels: int) -> np.ndarray:

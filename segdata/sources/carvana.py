@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image, ImageOps
 
 from segdata import archives, images, masks
 from segdata.parallel import ordered_map
@@ -245,30 +245,33 @@ def _label(tree: archives.Tree, name: str) -> str:
 
 def _photo(data: bytes, name: str) -> tuple[bytes, tuple[int, int], str]:
     """A photo's bytes, its (W, H), and why they are not the bytes given, if they are not."""
-    with images.opened(data, kind="JPEG", name=name) as image:
+    with images.opened(data, kinds=["JPEG"], name=name) as image:
         size, mode = image.size, image.mode
         if mode == "CMYK" and "adobe" not in image.info:
             raise archives.ArchiveError(
                 f"{name} is CMYK and does not say whether inverted. Save it as RGB."
             )
-        turn = image.getexif().get(ExifTags.Base.Orientation, 1)
-        turned = turn in range(2, 9)
-        if mode == "RGB" and not turned:
+        turn = images.orientation(image)
+        if mode == "RGB" and turn == 1:
             # An eighth of the size: all bytes are read, so a cut or damaged file is found, in a
             # fifth of the time of decoding it in full.
-            image.draft("RGB", (size[0] // 8, size[1] // 8))
+            image.draft("RGB", (max(1, size[0] // 8), max(1, size[1] // 8)))
             image.load()
             return data, size, ""
         upright = ImageOps.exif_transpose(image).convert("RGB")
     buffer = io.BytesIO()
     upright.save(buffer, "JPEG", quality=_RENEWED, subsampling=0)
-    return buffer.getvalue(), upright.size, f"EXIF orientation {turn}" if turned else f"mode {mode}"
+    return buffer.getvalue(), upright.size, f"EXIF orientation {turn}" if turn > 1 else f"mode {mode}"
 
 
 def _mask(data: bytes, name: str) -> np.ndarray:
     """uint8 [H, W], 1 where the colour is nearer to white than to black."""
-    with images.opened(data, kind="GIF", name=name) as image:
-        image.load()
+    with images.opened(data, kinds=["GIF"], name=name) as image:
+        return _white(image)
+
+
+def _white(image: Image.Image) -> np.ndarray:
+    image.load()
     if image.mode == "P":  # the palette is looked at, not the picture: 6 times as fast
         pixels = np.asarray(image)
         palette = np.reshape(image.getpalette("RGB") or [], (-1, 3)).mean(axis=-1)

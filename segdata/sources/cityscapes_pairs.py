@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
-from PIL import ExifTags, Image, JpegImagePlugin
+from PIL import Image, JpegImagePlugin
 
 from segdata import archives, images, masks
 from segdata.parallel import ordered_map
@@ -75,7 +75,7 @@ _RADIUS, _CLEAN = 30, 10
 _LEAST = 0.4
 
 _COLOURS = np.array(list(PALETTE.values()), np.uint8)
-_PAIR = re.compile(r"(?:.*/)?(train|val)/([0-9]+)\.jpe?g", re.IGNORECASE)
+_PAIR = re.compile(r"(?:.*/)?(train|val)/([0-9]{1,9})\.jpe?g", re.IGNORECASE)
 _SIDE = 256  # of the drawn photos and all real ones, pixels
 
 
@@ -274,7 +274,7 @@ def _share_of_classes(colours: np.ndarray) -> float:
 
 def _halves(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Photo and mask, uint8 [H, W/2, 3] each."""
-    with images.opened(data, kind="JPEG", name=name) as image:
+    with images.opened(data, kinds=["JPEG"], name=name) as image:
         if image.mode != "RGB":
             raise archives.ArchiveError(
                 f"{name} has the colours {image.mode}; a pair is RGB. Download it again."
@@ -284,7 +284,7 @@ def _halves(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
                 f"{name} is {image.width} pixels wide; half of a pair is photo and half is mask, "
                 "so the width is even. Download it again."
             )
-        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        if images.orientation(image) != 1:
             raise archives.ArchiveError(
                 f"{name} is turned by its EXIF orientation; which half is the mask is not certain. "
                 "Save it upright, or download it again."
@@ -293,7 +293,7 @@ def _halves(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
         seam = image.width // 2
         halved = JpegImagePlugin.get_sampling(image) in (1, 2)  # 4:2:2 and 4:2:0
     if halved and seam % 2 == 0:
-        with images.opened(data, kind="JPEG", name=name) as image:
+        with images.opened(data, kinds=["JPEG"], name=name) as image:
             image.draft("YCbCr", image.size)
             pixels[:, seam - 1 : seam + 1] = _unblended(np.array(image)[:, seam - 1 : seam + 1])
     return pixels[:, :seam], pixels[:, seam:]

@@ -50,17 +50,17 @@ def web_page(_: bytes) -> bytes:
 
 def saved_as(kind: str, **options) -> Change:
     """Is of another kind, under the name it had."""
-    return lambda data: _saved(Image.open(io.BytesIO(data)), kind, **options)
+    return lambda data: _saved(_decoded(data), kind, **options)
 
 
 def in_mode(mode: str, kind: str, **options) -> Change:
     """Has other channels."""
-    return lambda data: _saved(Image.open(io.BytesIO(data)).convert(mode), kind, **options)
+    return lambda data: _saved(_decoded(data).convert(mode), kind, **options)
 
 
 def turned(data: bytes) -> bytes:
     """Lies on its side, and EXIF says so."""
-    image = Image.open(io.BytesIO(data))
+    image = _decoded(data)
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     return _saved(
@@ -70,32 +70,32 @@ def turned(data: bytes) -> bytes:
 
 def narrowed(data: bytes) -> bytes:
     """Has lost its last column."""
-    image = Image.open(io.BytesIO(data))
+    image = _decoded(data)
     return _saved(image.crop((0, 0, image.width - 1, image.height)), image.format, quality=95)
 
 
 def shrunk(data: bytes) -> bytes:
     """Has half the size."""
-    image = Image.open(io.BytesIO(data))
+    image = _decoded(data)
     return _saved(image.resize((image.width // 2, image.height // 2), 0), image.format)
 
 
 def left_half(data: bytes) -> bytes:
     """Has lost its right half."""
-    image = Image.open(io.BytesIO(data))
+    image = _decoded(data)
     return _saved(image.crop((0, 0, image.width // 2, image.height)), image.format, quality=95)
 
 
 def two_pictures(data: bytes) -> bytes:
     """Is followed by a small one in the same file, as phones write it."""
-    image = Image.open(io.BytesIO(data))
+    image = _decoded(data)
     small = image.resize((image.width // 8, image.height // 8))
     return _saved(image, "MPO", save_all=True, append_images=[small], quality=95)
 
 
 def two_frames(data: bytes) -> bytes:
     """Moves."""
-    image = Image.open(io.BytesIO(data))
+    image = _decoded(data)
     mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return _saved(image, image.format, save_all=True, append_images=[mirrored])
 
@@ -118,7 +118,7 @@ def claims(width: int, height: int) -> Change:
 
 def of_half_height(data: bytes) -> bytes:
     """Has a header that gives half the height."""
-    image = Image.open(io.BytesIO(data))
+    image = _decoded(data)
     return claims(image.width, image.height // 2)(data)
 
 
@@ -142,13 +142,13 @@ def of_16_bits(data: bytes) -> bytes:
 
 def of_16_bits_grey(data: bytes) -> bytes:
     """Has 16 bits and no colour."""
-    grey = np.asarray(Image.open(io.BytesIO(data)).convert("L"), np.uint16) * 257
+    grey = np.asarray(_decoded(data).convert("L"), np.uint16) * 257
     return _saved(Image.fromarray(grey), "PNG")
 
 
 def with_palette(data: bytes) -> bytes:
     """Has a palette of greys."""
-    return _saved(Image.open(io.BytesIO(data)).convert("L").convert("P"), "PNG")
+    return _saved(_decoded(data).convert("L").convert("P"), "PNG")
 
 
 def interlaced(data: bytes) -> bytes:
@@ -191,7 +191,7 @@ def one_bit(data: bytes) -> bytes:
 
 def smooth(data: bytes) -> bytes:
     """Has soft edges: 200 just inside, 55 just outside."""
-    image, inside = Image.open(io.BytesIO(data)), _inside(data)
+    image, inside = _decoded(data), _inside(data)
     padded = np.pad(inside, 1, mode="edge")
     near = [padded[1 + y :, 1 + x :][: len(inside), : inside.shape[1]] for y, x in _AROUND]
     levels = np.where(inside, 255, 0)
@@ -205,7 +205,7 @@ _AROUND = ((-1, 0), (1, 0), (0, -1), (0, 1))
 
 def of_ones(data: bytes) -> bytes:
     """Has grey levels 0 and 1."""
-    kind = Image.open(io.BytesIO(data)).format
+    kind = _decoded(data).format
     return _saved(Image.fromarray(_inside(data).astype(np.uint8)), kind)
 
 
@@ -216,7 +216,7 @@ def rgba(data: bytes) -> bytes:
 
 def inverted_palette(data: bytes) -> bytes:
     """Has a palette whose first colour is white."""
-    image = Image.open(io.BytesIO(data))
+    image = _decoded(data)
     indices = Image.fromarray((~_inside(data)).astype(np.uint8)).convert("P")
     indices.putpalette([255, 255, 255, 0, 0, 0])
     return _saved(indices, image.format)
@@ -224,7 +224,7 @@ def inverted_palette(data: bytes) -> bytes:
 
 def see_through(data: bytes) -> bytes:
     """Has a background that is to be seen through."""
-    return _saved(Image.open(io.BytesIO(data)), "GIF", transparency=0)
+    return _saved(_decoded(data), "GIF", transparency=0)
 
 
 def with_own_palette(data: bytes) -> bytes:
@@ -238,12 +238,18 @@ def with_own_palette(data: bytes) -> bytes:
 
 def cropped_frame(data: bytes) -> bytes:
     """Is a GIF whose frame holds no more than it must."""
-    image = Image.open(io.BytesIO(data))
+    image = _decoded(data)
     left, top, right, bottom = Image.fromarray(_inside(data)).getbbox() or (0, 0, 1, 1)
     small = _saved(image.crop((left, top, right, bottom)), "GIF")
     at = _descriptor(small)
     screen, place = struct.pack("<HH", *image.size), struct.pack("<HH", left, top)
     return small[:6] + screen + small[10 : at + 1] + place + small[at + 5 :]
+
+
+def _decoded(data: bytes) -> Image.Image:
+    with images.opened(data, name="a drawn image", kinds=images.KINDS) as image:
+        image.load()
+        return image
 
 
 def _saved(image: Image.Image, kind: str | None, mode: str = "", **options) -> bytes:
@@ -253,12 +259,12 @@ def _saved(image: Image.Image, kind: str | None, mode: str = "", **options) -> b
 
 
 def _pixels(data: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    return np.asarray(_decoded(data).convert("RGB"))
 
 
 def _inside(data: bytes) -> np.ndarray:
     """Bool [H, W] of a mask that is white on black."""
-    return np.asarray(Image.open(io.BytesIO(data)).convert("L")) > 127
+    return np.asarray(_decoded(data).convert("L")) > 127
 
 
 def _raw(

@@ -9,6 +9,7 @@ BBBC038.
 """
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -18,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image, ImageOps
 from scipy import ndimage
 
 from segdata import archives, images, masks
@@ -78,7 +79,13 @@ def survey(tree: archives.Tree) -> tuple[list[Entry], dict[str, str]]:
         for entry in found
         if not entry.masks
     }
-    return [entry for entry in found if entry.masks], faults
+    faults |= {
+        entry.id: f"{tree.label}: {entry.id} has {len(entry.masks):,} masks, more than the "
+        f"{masks.MOST_OBJECTS:,} that are told apart. Remove the folder."
+        for entry in found
+        if len(entry.masks) > masks.MOST_OBJECTS
+    }
+    return [entry for entry in found if entry.id not in faults], faults
 
 
 def survey_unlabelled(tree: archives.Tree) -> tuple[list[Entry], dict[str, str]]:
@@ -103,7 +110,8 @@ def read_image(tree: archives.Tree, entry: Entry) -> Image.Image:
     Raises:
         ArchiveError: If it cannot be decoded.
     """
-    return _rgb(_decode(tree.read(entry.image), tree, entry.image))
+    with _opened(tree.read(entry.image), tree, entry.image) as image:
+        return _rgb(image)
 
 
 def read_example(tree: archives.Tree, entry: Entry) -> Example:
@@ -126,13 +134,14 @@ def read_example(tree: archives.Tree, entry: Entry) -> Example:
         ArchiveError: If a PNG cannot be decoded or a mask's size is not the image's.
     """
     raw = tree.read(entry.image)
-    decoded = _decode(raw, tree, entry.image)
-    image = _rgb(decoded)
+    with _opened(raw, tree, entry.image) as opened:
+        plain = _is_plain(raw) and images.orientation(opened) == 1
+        image = _rgb(opened)
     shape = (image.height, image.width)
     example = Example(
         id=entry.id,
         group=entry.id,
-        image=raw if _is_plain(raw) and not _is_turned(decoded) else images.png(image),
+        image=raw if plain else images.png(image),
         mask=np.full(shape, masks.UNKNOWN, np.uint8),
     )
     if not entry.masks:
@@ -207,10 +216,10 @@ def _miscounted(key: str, names: Sequence[str]) -> str:
     return f"{key} has {len(names)} images, {' and '.join(names)}. Remove all but one."
 
 
-def _decode(data: bytes, tree: archives.Tree, name: str) -> Image.Image:
-    with images.opened(data, kind="PNG", name=f"{tree.label}: {name}") as image:
-        image.load()
-        return image
+def _opened(
+    data: bytes, tree: archives.Tree, name: str
+) -> contextlib.AbstractContextManager[Image.Image]:
+    return images.opened(data, kinds=["PNG"], name=f"{tree.label}: {name}")
 
 
 def _is_plain(data: bytes) -> bool:
@@ -219,34 +228,24 @@ def _is_plain(data: bytes) -> bool:
     return (bits, colour_type) == (8, 2)
 
 
-def _is_turned(image: Image.Image) -> bool:
-    return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-
-
 def _rgb(image: Image.Image) -> Image.Image:
-    if _is_turned(image):
+    if images.orientation(image) > 1:
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return _opaque(image)
-
-
-def _opaque(image: Image.Image) -> Image.Image:
-    """As RGB, whatever is to be seen through; Pillow warns of palettes that go the short way."""
-    return (image.convert("RGBA") if "transparency" in image.info else image).convert("RGB")
+    return images.rgb(image)
 
 
 def _nucleus(tree: archives.Tree, name: str, *, size: tuple[int, int]) -> np.ndarray:
     """Bool [H, W] of one mask, of an image of (W, H)."""
-    image = _decode(tree.read(name), tree, name)
-    if image.size != size:
-        raise SizeMismatchError(
-            f"{tree.label}: {name} is {image.width}×{image.height}, its image {size[0]}×{size[1]}. "
-            "One of them was replaced; download them again."
-        )
-    if image.mode in ("P", "PA", "LA", "RGBA"):
-        image = _opaque(image)  # alpha is no colour
-    pixels = np.asarray(image)
+    with _opened(tree.read(name), tree, name) as image:
+        if image.size != size:
+            raise SizeMismatchError(
+                f"{tree.label}: {name} is {image.width}×{image.height}, its image "
+                f"{size[0]}×{size[1]}. One of them was replaced; download them again."
+            )
+        alpha = image.mode in ("P", "PA", "LA", "RGBA")  # which is no colour
+        pixels = np.asarray(images.rgb(image) if alpha else image)
     if pixels.ndim == 3:
         pixels = pixels.max(axis=-1)
     return pixels if pixels.dtype == bool else pixels > pixels.max() // 2
