@@ -8,6 +8,7 @@ Where examples come from is not known here.
 import collections
 import dataclasses
 import hashlib
+import struct
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -19,8 +20,8 @@ from segdata.evidence import SPECK, Case, Damage, Disagreement, Finding, Summary
 from segdata.examples import Collection, Pending
 from segdata.sources import SizeMismatchError
 
-DAMAGE = (OSError, ValueError)
-"""What reading a damaged example raises."""
+DAMAGE = (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError)
+"""What reading a damaged example raises: sources their own errors, Pillow all of these."""
 
 _MEASURED = 200  # of the masks that disagree with a table, how many are compared pixel by pixel
 _ROWS = {

@@ -55,6 +55,15 @@ _PICTURES = {
     b"BM": "BMP",
     b"RIFF": "WebP",
 }
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _JARGON = {
     "not identified by this driver": "its header gives no size",
     "Decompressed data too large for PngImagePlugin.MAX_TEXT_CHUNK": "a comment inflates to over "
@@ -113,6 +122,12 @@ def opened_file(
 def rgb(image: Image.Image) -> Image.Image:
     """As RGB, whatever is to be seen through; Pillow warns of palettes that go the short way."""
     return (image.convert("RGBA") if "transparency" in image.info else image).convert("RGB")
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """As EXIF says that it is to be seen; of EXIF nothing but the orientation is read."""
+    turn = orientation(image)
+    return image.transpose(_UPRIGHT[turn]) if turn > 1 else image
 
 
 def orientation(image: Image.Image) -> int:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from segdata import archives, images, masks
 from segdata.parallel import ordered_map
@@ -258,10 +258,10 @@ def _photo(data: bytes, name: str) -> tuple[bytes, tuple[int, int], str]:
             image.draft("RGB", (max(1, size[0] // 8), max(1, size[1] // 8)))
             image.load()
             return data, size, ""
-        upright = ImageOps.exif_transpose(image).convert("RGB")
+        turned = images.upright(image).convert("RGB")
     buffer = io.BytesIO()
-    upright.save(buffer, "JPEG", quality=_RENEWED, subsampling=0)
-    return buffer.getvalue(), upright.size, f"EXIF orientation {turn}" if turn > 1 else f"mode {mode}"
+    turned.save(buffer, "JPEG", quality=_RENEWED, subsampling=0)
+    return buffer.getvalue(), turned.size, f"EXIF orientation {turn}" if turn > 1 else f"mode {mode}"
 
 
 def _mask(data: bytes, name: str) -> np.ndarray:

@@ -72,6 +72,12 @@ _PHOTOS = {
     "page-as-photo": _photo("a photo is a web page", images.web_page, _EXAMPLE),
     "tiff-as-photo": _photo("a photo is a TIFF", images.saved_as("TIFF"), _EXAMPLE),
     "webp-as-photo": _photo("a photo is a WebP", images.saved_as("WEBP"), _EXAMPLE),
+    "postscript-as-photo": _photo("a photo is PostScript", images.postscript, _EXAMPLE),
+    "garbage-exif": _photo(
+        "a photo's EXIF is garbage",
+        images.with_garbage_exif,
+        _each("read", _CAR, _STREET) | _each("example refused", _NUCLEI),
+    ),
     "jpeg-as-png": _photo(
         "an image is a JPEG called .png",
         images.in_mode("RGB", "JPEG"),
@@ -179,6 +185,11 @@ _MASKS = {
     ),
     "see-through-mask": _mask(
         "a mask's ground is see-through", images.see_through, _each("read", _CAR)
+    ),
+    "flipped-size": _mask(
+        "a mask's frame is huge, by flipped bits",
+        images.with_flipped_size,
+        _each("example refused", _CAR),
     ),
     "cropped-mask": _mask(
         "a mask's frame is smaller than the mask", images.cropped_frame, _each("read", _CAR)

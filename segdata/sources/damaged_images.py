@@ -48,6 +48,19 @@ def web_page(_: bytes) -> bytes:
     return _PAGE
 
 
+def postscript(_: bytes) -> bytes:
+    """Is a program, which other readers of images would start."""
+    return b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+
+
+def with_garbage_exif(data: bytes) -> bytes:
+    """Has EXIF that is none."""
+    if data.startswith(b"\xff\xd8"):
+        return data[:2] + b"\xff\xe1\0\x10Exif\0\0garbage!" + data[2:]
+    header, *rest = images.png_chunks(data)
+    return _png([header, (b"eXIf", b"garbage!"), *rest])
+
+
 def saved_as(kind: str, **options) -> Change:
     """Is of another kind, under the name it had."""
     return lambda data: _saved(_decoded(data), kind, **options)
@@ -225,6 +238,13 @@ def inverted_palette(data: bytes) -> bytes:
 def see_through(data: bytes) -> bytes:
     """Has a background that is to be seen through."""
     return _saved(_decoded(data), "GIF", transparency=0)
+
+
+def with_flipped_size(data: bytes) -> bytes:
+    """Is a GIF whose frame is 32,768 pixels wider and higher by a flipped bit each."""
+    at = _descriptor(data)
+    sides = bytes((data[at + 5], data[at + 6] ^ 0x80, data[at + 7], data[at + 8] ^ 0x80))
+    return data[: at + 5] + sides + data[at + 9 :]
 
 
 def with_own_palette(data: bytes) -> bytes:

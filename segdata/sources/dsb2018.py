@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from scipy import ndimage
 
 from segdata import archives, images, masks
@@ -229,8 +229,7 @@ def _is_plain(data: bytes) -> bool:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if images.orientation(image) > 1:
-        image = ImageOps.exif_transpose(image)
+    image = images.upright(image)
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return images.rgb(image)
