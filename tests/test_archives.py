@@ -1,10 +1,15 @@
+import errno
 import io
+import os
 import pathlib
 import pickle
 import random
 import struct
+import sys
+import traceback
 import warnings
 import zipfile
+import zlib
 
 import pytest
 
@@ -118,11 +123,140 @@ def test_a_damaged_inner_zip_leaves_nothing_in_the_cache(tmp_path, monkeypatch):
 
 def test_an_inner_zip_larger_than_the_disk_is_refused_in_time(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    huge = struct.pack("<I", 0xFFFFFFF0)
-    data = patched(packed({"inner.zip": packed(FILES)}), directory={24: huge})
+    data = packed({"inner.zip": packed(FILES)})
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(archives.ArchiveError, match="1,000 are free"):
         archives.open(written(tmp_path, data)).sub("inner.zip")
+    assert list((tmp_path / "cache" / "segdata").iterdir()) == []
+
+
+def with_comment(data: bytes, crc: int) -> bytes:
+    """A zip with a comment of 4 bytes that give it a CRC-32: it is linear in them."""
+    data = data[:-2] + b"\4\0"
+    base = zlib.crc32(data + bytes(4))
+    rows = []
+    for bit in range(32):
+        comment = (1 << bit).to_bytes(4)
+        rows.append((zlib.crc32(data + comment) ^ base, 1 << bit))
+    wanted, found = crc ^ base, 0
+    while rows:  # Gauss, over two elements
+        pivot, change = rows.pop()
+        high = 1 << (pivot.bit_length() - 1)
+        rows = [(r ^ pivot, c ^ change) if r & high else (r, c) for r, c in rows]
+        if wanted & high:
+            wanted, found = wanted ^ pivot, found ^ change
+    return data + found.to_bytes(4)
+
+
+def test_no_inner_zip_stands_in_for_another_of_its_checksum_and_size(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    genuine = packed({"x": b"genuine"}, zipfile.ZIP_STORED)
+    forged = with_comment(packed({"x": b"forged!"}, zipfile.ZIP_STORED), zlib.crc32(b""))
+    genuine = with_comment(genuine, zlib.crc32(forged))
+    assert (len(forged), zlib.crc32(forged)) == (len(genuine), zlib.crc32(genuine))
+    for data, expected in ((forged, b"forged!"), (genuine, b"genuine")):
+        archive = archives.open(written(tmp_path, packed({"inner.zip": data})))
+        assert archive.sub("inner.zip").read("x") == expected
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "empty"])
+def test_a_damaged_copy_of_an_inner_zip_is_made_anew(tmp_path, monkeypatch, damage):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = written(tmp_path, packed({"inner.zip": packed(FILES)}))
+    archives.open(path).sub("inner.zip")
+    (copy,) = (tmp_path / "cache" / "segdata").iterdir()
+    data = copy.read_bytes()
+    at = data.index(FILES["a/1.bin"][:9]) if FILES["a/1.bin"][:9] in data else 100
+    flipped = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+    copy.write_bytes({"flipped": flipped, "cut": data[:-50], "empty": b""}[damage])
+    tree = archives.open(path).sub("inner.zip")
+    assert {name: tree.read(name) for name in tree.names} == FILES
+    assert copy.read_bytes() == data
+
+
+@pytest.mark.parametrize("claim", [{}, {20: struct.pack("<I", 1 << 31)}])
+def test_an_inner_zip_that_swells_leaves_nothing(tmp_path, monkeypatch, claim):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    data = patched(packed({"inner.zip": bytes(50_000_000)}), directory=claim)
+    with pytest.raises(archives.ArchiveError, match="more than 20 times as many"):
+        archives.open(written(tmp_path, data)).sub("inner.zip")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_what_is_no_zip_does_not_stay_in_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = written(tmp_path, packed({"inner.zip": b"no zip" * 100}))
+    with pytest.raises(archives.ArchiveError, match=r"inner\.zip: it is not a zip"):
+        archives.open(path).sub("inner.zip")
+    assert list((tmp_path / "cache" / "segdata").iterdir()) == []
+
+
+def test_what_killed_inflations_left_is_removed_by_the_next(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    left = tmp_path / "cache" / "segdata" / "unfinished-0123456789abcdef.zip"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"PK")
+    archives.open(written(tmp_path, packed({"inner.zip": packed(FILES)}))).sub("inner.zip")
+    assert not left.exists()
+
+
+def test_a_disk_that_fills_up_while_inflating_is_said_and_nothing_is_left(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.fsync", full)
+    path = written(tmp_path, packed({"inner.zip": packed(FILES)}))
+    with pytest.raises(archives.ArchiveError, match=r"inner\.zip is .* No space left .* Make room"):
+        archives.open(path).sub("inner.zip")
+    assert list((tmp_path / "cache" / "segdata").iterdir()) == []
+
+
+def directory_of(count: int) -> bytes:
+    """A zip of a directory alone."""
+    entry = struct.pack("<4s4B4HL2L5H2L", b"PK\1\2", *[20, 0, 20, 0], *[0] * 14)
+    entry = entry[:28] + struct.pack("<H", 1) + entry[30:]
+    entries = b"".join(entry + b"x" for _ in range(count))
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, *[count & 0xFFFF] * 2, len(entries), 0, 0)
+    return entries + end
+
+
+def test_a_zip_of_too_many_files_is_refused_before_they_are_listed(tmp_path):
+    import tracemalloc
+
+    path = written(tmp_path, directory_of(270_000))
+    tracemalloc.start()
+    with pytest.raises(archives.ArchiveError, match="lists 270,000 files, more than the 262,144"):
+        archives.open(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20e6  # the directory itself has 12.7 MB
+
+
+def test_a_directory_of_too_many_bytes_is_not_read(tmp_path):
+    size = 1 << 27
+    path = written(tmp_path, b"PK\1\2")
+    with path.open("r+b") as file:
+        file.seek(size)
+        file.write(struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, size, 0, 0))
+    with pytest.raises(archives.ArchiveError, match="134,217,728 bytes, more than the 67,108,864"):
+        archives.open(path)
+
+
+def test_a_small_archive_takes_little_memory_whatever_lies_deflated_in_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = written(tmp_path, packed({"inner.zip": directory_of(200_000)}))
+    assert path.stat().st_size < 40_000
+    with pytest.raises(archives.ArchiveError, match="more than 20 times as many"):
+        archives.open(path).sub("inner.zip")
+
+
+def test_a_name_through_more_folders_than_anyone_makes_is_refused(tmp_path):
+    assert archives.open(written(tmp_path, packed({"a/" * 63 + "x": b""}))).names
+    data = packed({"a/" * 30_000 + "x": b""})
+    with pytest.raises(archives.ArchiveError, match="leads through 30,000 folders, more than"):
+        archives.open(written(tmp_path, data))
 
 
 def test_litter_and_folders_are_passed_over(tmp_path):
@@ -296,6 +430,44 @@ def test_a_link_to_a_folder_around_it_adds_nothing(tmp_path):
     found = archives.open(tmp_path)
     assert found.names == ("a/aside/y", "a/x", "b/back/x", "b/y")
     assert found.read("b/back/x") == b"x"
+
+
+def test_folders_linked_to_each_other_are_entered_by_one_link_each(tmp_path):
+    names = [f"d{number}" for number in range(8)]
+    laid_out(tmp_path, {f"{name}/x": name.encode() for name in names})
+    for name in names:
+        for other in names:
+            if other != name:
+                (tmp_path / name / f"to-{other}").symlink_to(tmp_path / other)
+    found = archives.open(tmp_path)
+    assert {f"{name}/x" for name in names} <= set(found.names)
+    assert len(found.names) == 16
+    assert all(found.read(name) for name in found.names)
+
+
+def test_links_to_folders_elsewhere_are_followed(tmp_path):
+    laid_out(tmp_path, {"elsewhere/a/x": b"x", "elsewhere/a/b/y": b"y", "here/z": b"z"})
+    (tmp_path / "here" / "inner").symlink_to(tmp_path / "elsewhere" / "a" / "b")
+    (tmp_path / "here" / "outer").symlink_to(tmp_path / "elsewhere")
+    expected = ("inner/y", "outer/a/b/y", "outer/a/x", "z")
+    assert archives.open(tmp_path / "here").names == expected
+
+
+def test_folders_in_each_other_are_walked_however_deep(tmp_path):
+    depth = 300
+    here, limit = os.getcwd(), sys.getrecursionlimit()
+    try:
+        sys.setrecursionlimit(len(traceback.extract_stack()) + depth - 100)
+        os.chdir(tmp_path)
+        for _ in range(depth):
+            os.mkdir("a")
+            os.chdir("a")
+        pathlib.Path("x").write_bytes(b"x")
+        (name,) = archives.open(tmp_path).names
+        assert name == "a/" * depth + "x"
+    finally:
+        sys.setrecursionlimit(limit)
+        os.chdir(here)
 
 
 def test_pieces_are_the_bytes_and_checked_alike(tmp_path):

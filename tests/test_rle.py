@@ -60,6 +60,10 @@ def test_an_encoding_has_as_few_runs_as_can_be(order):
         ("1 3.5", "'3.5' is no start"),
         ("1 3 x 5", "'x' is no start"),
         ("1 ١", "'١' is no start"),
+        ("1\u00a03", r"'1\\xa03' is no start"),
+        ("1\u20033 5 1", r"'1\\u20033' is no start"),
+        ("1 3\x1c", r"'3\\x1c' is no start"),
+        ("1 " + "9" * 5_000, "'9{40}' is no start"),
         ("1_0 1", "'1_0' is no start"),
         ("9 1 1 3", "“1 3” begins before run “9 1” ends"),
         ("1 3 3 2", "“3 2” begins before run “1 3” ends"),
@@ -148,6 +152,10 @@ def test_labels_without_heights_take_the_shape_of_the_mask(tmp_path):
         ("ImageId,EncodedPixels\naa\n", "line 2: 1 fields, the first line has 2"),
         ("ImageId,EncodedPixels\naa,1 1\nbb,1 1\naa,2 1\n", "line 4: the rows of aa do not stand"),
         ("ImageId,EncodedPixels,Height,Width\naa,1 1,x,2\n", "line 2: 'x' is no height"),
+        ("ImageId,EncodedPixels,Height,Width\naa,1 1,٢,2\n", "line 2: '٢' is no height"),
+        (f"ImageId,EncodedPixels,Height,Width\naa,1 1,{'9' * 5_000},2\n", "line 2: '9{40}' is no"),
+        ("ImageId,EncodedPixels\naa,1\u00a03\n", r"line 2: aa: '1\\xa03' is no start"),
+        (f"ImageId,EncodedPixels\n{'a' * 300},1 3\n", "has 300 characters; names of images"),
         ("ImageId,EncodedPixels,Height,Width\naa,5 1,2,2\n", "line 2: aa: run “5 1” ends at"),
         ("ImageId,EncodedPixels,Height,Width\naa,1 1,2,3\n", r"line 2: aa is \(2, 3\)"),
     ],
@@ -157,6 +165,58 @@ def test_a_bad_table_is_refused_with_its_line(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         [encoded.mask((2, 2)) for encoded in rle.read_stage1(path)]
+
+
+def test_a_table_that_is_no_text_is_named(tmp_path):
+    path = tmp_path / "train_masks.csv"
+    path.write_bytes(b"img,rle_mask\n\xff\xfe")
+    with pytest.raises(ValueError, match=r"train_masks\.csv is no text in UTF-8"):
+        list(rle.read_train_masks(path))
+
+
+def test_a_zip_that_holds_itself_is_refused(tmp_path):
+    data = zipped({"train_masks.csv": TRAIN.encode()})
+    for _ in range(12):
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            archive.writestr("train_masks.csv.zip", data)
+        data = buffer.getvalue()
+    (tmp_path / "all.zip").write_bytes(data)
+    with pytest.raises(archives.ArchiveError, match="lies in itself more than 8 times"):
+        list(rle.read_train_masks(tmp_path / "all.zip"))
+
+
+HEAD = b"ImageId,EncodedPixels\n"
+HOSTILE = {  # each of a few kilobytes when deflated, or of much less than it would take
+    "many rows of one image": HEAD + b"a,\n" * 400_000,
+    "one long line": HEAD + b"a," + b"1 " * 8_000_000,
+    "a line of short runs": HEAD + b"a," + b"1 1 " * 260_000,
+    "long rows of one image": HEAD + (b"a," + b"1 1 " * 50_000 + b"\n") * 100,
+    "a header of commas": b"," * 16_000_000,
+    "a shorter header of commas": b"a," * 500_000,
+    "a row of commas": HEAD + b"ab," * 300_000,
+    "many images": HEAD + b"".join(b"%x,\n" % number for number in range(70_000)),
+    "many images of long names": HEAD + b"".join(b"%0250x,\n" % n for n in range(70_000)),
+    "long names": HEAD + (b"a" * 500_000 + b",\n") * 20,
+    "no-break spaces": HEAD + b"a," + "\u00a0".encode() * 400_000,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_table_is_refused_by_name_in_little_memory(tmp_path, name):
+    import tracemalloc
+
+    path = tmp_path / "stage1_train_labels.csv.zip"
+    path.write_bytes(zipped({"stage1_train_labels.csv": HOSTILE[name]}))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"stage1_train_labels\.csv"):
+            for encoded in rle.read_stage1(path, name="stage1_train_labels.csv"):
+                assert encoded.runs == ("",) or encoded.mask((10, 10)) is None
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 << 20
 
 
 def test_a_missing_table_is_named(tmp_path):
