@@ -101,9 +101,12 @@ def assign(
 ) -> dict[str, Split]:
     """Deals whole groups to training and validation, alike in every stratum.
 
-    Within a stratum the groups come in the order of the SHA-256 of their names, and go to
-    validation as long as the share has room for them. A stratum of two groups or more is in both
-    splits, one of a single group in training alone.
+    Of each stratum, the validation examples are nearer to the share than those of any other choice
+    of whole groups, or as near. So they miss it by half of the largest group at most, unless one
+    group more or less would leave a split empty; groups of one example miss it by half an example.
+    Which groups they are follows from the SHA-256 of their names: the first in that order that
+    make up the number. A stratum of two groups or more is in both splits, one of a single group in
+    training alone.
 
     Args:
         groups: Example id to group.
@@ -125,7 +128,8 @@ def assign(
         by_stratum[stratum_of[group]].append(group)
     chosen = set[str]()
     for members in by_stratum.values():
-        chosen |= _fitting(members, sizes, room=round(share * sum(sizes[g] for g in members)))
+        picked = _nearest([sizes[group] for group in members], share)
+        chosen.update(members[index] for index in picked)
     return {key: "validation" if group in chosen else "train" for key, group in groups.items()}
 
 
@@ -167,11 +171,33 @@ def _near_pairs(
                 rest = rest[~near]
 
 
-def _fitting(groups: Sequence[str], sizes: Mapping[str, int], *, room: int) -> set[str]:
-    """The groups for validation: those that fit, or else the smallest; the last always trains."""
-    chosen = set[str]()
-    for group in groups[:-1]:
-        if sizes[group] <= room:
-            chosen.add(group)
-            room -= sizes[group]
-    return chosen or set(sorted(groups[:-1], key=sizes.__getitem__)[:1])
+def _nearest(sizes: Sequence[int], share: float) -> list[int]:
+    """The indices of groups, but not of all, whose sizes add up to the nearest to a share of all.
+
+    For each sum it is remembered which group made it up first; the groups before that one make up
+    the rest of it.
+    """
+    unit = math.gcd(*sizes)  # sums are multiples of it
+    sizes = [size // unit for size in sizes]
+    total = sum(sizes)
+    exact = share * total
+    wanted = min(max(round(exact), 1), total - 1)
+    within = (2 << min(max(2 * wanted, *sizes), total - 1)) - 1  # what is above is never nearest
+    sums, made_up_by = 1, {}  # a bit for each sum
+    for index, size in enumerate(sizes):
+        new = (sums << size) & within & ~sums
+        sums |= new
+        while new:
+            largest = new.bit_length() - 1
+            made_up_by[largest] = index
+            new ^= 1 << largest
+        if wanted in made_up_by:
+            break
+    left = min(
+        made_up_by, key=lambda made: (abs(made - exact), abs(made - wanted), made), default=0
+    )
+    chosen = []
+    while left:
+        chosen.append(made_up_by[left])
+        left -= sizes[chosen[-1]]
+    return chosen

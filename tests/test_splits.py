@@ -1,5 +1,7 @@
 import collections
+import hashlib
 import io
+import itertools
 import random
 
 import numpy as np
@@ -111,6 +113,59 @@ def test_a_stratum_of_two_groups_is_in_both_splits_and_one_of_one_trains(count, 
     assert set(dealt.values()) == ({"train"} if count == 1 else {"train", "validation"})
 
 
+def in_validation(sizes: list[int], share: float, naming: int = 0) -> int:
+    """How many examples of groups of these sizes go to validation."""
+    groups = {
+        f"{index}/{number}": f"group {index} of naming {naming}"
+        for index, size in enumerate(sizes)
+        for number in range(size)
+    }
+    dealt = splits.assign(groups, strata=dict.fromkeys(groups, "all"), share=share)
+    return [*dealt.values()].count("validation")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"), [([100, 1], 1), ([50, 40, 1], 1), ([100, 12, 1], 12), ([7, 7, 7], 7)]
+)
+def test_one_large_group_is_not_sent_to_validation_whatever_the_names(sizes, expected):
+    assert {in_validation(sizes, 0.1, naming) for naming in range(200)} == {expected}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_other_choice_of_groups_comes_nearer_to_the_share(seed):
+    chance = random.Random(seed)
+    for naming in range(20):
+        sizes = [chance.choice([1, 2, 3, 5, 16, 40, 90]) for _ in range(chance.randint(2, 9))]
+        share = chance.choice([0.01, 0.1, 0.25, 0.5, 0.8, 0.99, chance.uniform(0.01, 0.99)])
+        choices = itertools.product([0, 1], repeat=len(sizes))
+        sums = {sum(itertools.compress(sizes, choice)) for choice in choices} - {0, sum(sizes)}
+        best = min(abs(made - share * sum(sizes)) for made in sums)
+        found = in_validation(sizes, share, naming)
+        assert found in sums
+        assert abs(found - share * sum(sizes)) == best
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_many_unequal_groups_miss_the_share_by_half_of_the_largest_at_most(seed):
+    chance = random.Random(seed)
+    sizes = [int(chance.paretovariate(0.8)) % 300 + 1 for _ in range(chance.randint(20, 200))]
+    share = chance.uniform(0.05, 0.95)
+    missed = abs(in_validation(sizes, share) - share * sum(sizes))
+    assert missed <= max(sizes) / 2
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.83])
+@pytest.mark.parametrize("size", [1, 2, 16])
+def test_of_groups_of_one_size_the_first_by_hash_validate(size, share):
+    """For groups of one that is what every release has done: published scores lean on it."""
+    for count in (2, 5, 15, 25, 219):
+        groups = {f"{index}/{i}": f"g{index}" for index in range(count) for i in range(size)}
+        dealt = splits.assign(groups, strata=dict.fromkeys(groups, "all"), share=share)
+        names = sorted({*groups.values()}, key=lambda name: hashlib.sha256(name.encode()).digest())
+        first = min(max(round(share * count), 1), count - 1)
+        assert {groups[key] for key in dealt if dealt[key] == "validation"} == {*names[:first]}
+
+
 @pytest.mark.parametrize("share", [0, 1, -0.1, 10])
 def test_a_share_that_leaves_a_split_empty_is_refused(share):
     with pytest.raises(ValueError, match=f"share={share}"):
@@ -124,6 +179,10 @@ def test_the_real_images_are_no_near_duplicates_of_each_other(real_dsb2018):
     strata = collections.Counter(look.stratum for look in looks.values())
     assert len(set(groups.values())) == 261
     assert strata == {"grey dark": 219, "colour bright": 39, "grey bright": 3}
+    dealt = splits.assign(groups, strata={key: look.stratum for key, look in looks.items()})
+    validation = sorted(key for key in dealt if dealt[key] == "validation")
+    assert len(validation) == 27
+    assert hashlib.sha256(" ".join(validation).encode()).hexdigest().startswith("7db3857194bcb170")
 
 
 def _components(hashes: dict[str, int]) -> list[set[str]]:
