@@ -4,7 +4,6 @@ Equal archives make equal files, byte for byte. Nothing of a single data set is 
 """
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -254,13 +253,33 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         whole = slices.each(self.info.splits.whole, split)
         return super().as_data_source(**{"split": whole, **options})
 
+    def download_and_prepare(self, **options: Any) -> None:
+        """The same as TFDS's, but that of several builds at once one does it and the others wait.
+
+        Raises:
+            OSError: If there is no room for the dataset.
+        """
+        config = options.get("download_config")
+        is_reused = self.is_prepared() and not (config and config.download_mode.overwrite_dataset)
+        if is_reused or "://" in self.data_dir:  # a bucket has no locks
+            super().download_and_prepare(**options)
+            return
+        with (
+            unfinished.explained(self.data_dir),
+            unfinished.alone(
+                self.data_dir,
+                waiting=lambda other: print(f"{self.data_dir} is being built by {other}; waiting."),
+            ),
+        ):
+            if self.is_prepared():  # meanwhile
+                self.info.read_from_directory(self.data_dir)
+            super().download_and_prepare(**options)
+
     def _download_and_prepare(
         self,
         dl_manager: tfds.download.DownloadManager,
         download_config: tfds.download.DownloadConfig,
     ) -> None:
-        if os.path.isdir(self.data_dir):  # and no bucket
-            unfinished.claim(self.data_dir, owner=self)
         super()._download_and_prepare(dl_manager, download_config)
         if self._skipped:
             print(

@@ -1,54 +1,74 @@
-"""Folders that TFDS builds in, until they are whole and have their name: whose they are.
+"""Builds of a dataset: one at a time, and there whole or not at all.
 
-A build that is killed leaves one behind. A folder is held by a lock that dies with its process, so
-what nobody holds can go.
+TFDS builds in a folder such as `incomplete.4D8K1Z_1.0.0`, beside the one that it becomes. A build
+that is killed leaves that behind, for the next one to remove.
 """
 
-import fcntl
+import contextlib
+import errno
 import os
 import pathlib
 import shutil
-import weakref
+import stat
+from collections.abc import Callable, Iterator
 
 from tensorflow_datasets.core import constants
 
+from segdata import files
 
-def claim(folder: str | os.PathLike[str], *, owner: object) -> None:
-    """Holds a folder for as long as its owner lives, and removes those beside it that nobody holds.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-    On a file system without locks nothing is held, and nothing is removed.
+
+@contextlib.contextmanager
+def alone(folder: str | os.PathLike[str], *, waiting: Callable[[str], object]) -> Iterator[None]:
+    """Holds a dataset for one build, after removing what killed builds of it left.
+
+    Where no lock can be had, nobody waits and nothing is removed.
 
     Args:
-        folder: The unfinished folder, such as `incomplete.4D8K1Z_1.0.0`.
-        owner: An object of this process.
+        folder: The dataset's, which need not be there; the one that holds it is made.
+        waiting: Called with who builds it, before waiting for that.
     """
     folder = pathlib.Path(folder)
-    held = None
-    while held is None or not folder.exists():
-        folder.mkdir(exist_ok=True)  # until it is held, another build may take it for a leftover
-        if (held := _opened(folder)) is not None:
-            weakref.finalize(owner, os.close, held)
-            _locks(held, fcntl.LOCK_EX)
-    version = folder.name.rpartition("_")[2]
-    for other in folder.parent.glob(f"{constants.INCOMPLETE_PREFIX}*_{version}"):
-        if (free := _opened(other)) is not None:
-            if _locks(free, fcntl.LOCK_EX | fcntl.LOCK_NB):
-                shutil.rmtree(other)
-            os.close(free)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with files.locked(folder.with_name(f".{folder.name}.lock"), waiting=waiting) as held:
+        if held:
+            for left in folder.parent.glob(f"{constants.INCOMPLETE_PREFIX}*_{folder.name}"):
+                if _is_own_folder(left):
+                    shutil.rmtree(left, ignore_errors=True)
+        yield
 
 
-def _opened(folder: pathlib.Path) -> int | None:
-    """A descriptor of the folder; None if it is gone."""
+@contextlib.contextmanager
+def explained(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Says of a full disk what to do about it.
+
+    Raises:
+        OSError: If writing fails because there is no room; it names the folder.
+    """
     try:
-        return os.open(folder, os.O_RDONLY)
-    except FileNotFoundError:
-        return None
+        yield
+    except Exception as error:
+        cause = _full(error)
+        if cause is None:
+            raise
+        raise OSError(
+            f"{os.fspath(folder)} cannot be built: {cause}. Make room, or build to a larger disk "
+            "with --data_dir; what was begun is removed."
+        ) from error
 
 
-def _locks(descriptor: int, how: int) -> bool:
-    """Whether the lock could be had."""
-    try:
-        fcntl.flock(descriptor, how)
-    except OSError:  # somebody has it, or the file system has none
-        return False
-    return True
+def _full(error: Exception) -> str | None:
+    """How a full disk is called in an error; None where that is not the matter."""
+    if isinstance(error, OSError):
+        return os.strerror(error.errno) if error.errno in _FULL else None
+    # What writes examples has errors of its own, with the system's words in them.
+    return next((text for text in map(os.strerror, _FULL) if text in str(error)), None)
+
+
+def _is_own_folder(path: pathlib.Path) -> bool:
+    """Whether it is this user's and no file or link."""
+    with contextlib.suppress(OSError):
+        found = path.lstat()
+        return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+    return False

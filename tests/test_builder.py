@@ -2,9 +2,11 @@
 
 import pathlib
 import pickle
+import resource
 import shutil
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from building import build, files
 import segdata.datasets  # noqa: F401 - registers the builders
 from segdata import cli, examples, shards
 from segdata.archives import ArchiveError
-from segdata.sources import carvana, damage
+from segdata.sources import carvana, damage, dsb2018
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = ["carvana", "cityscapes_pairs", "dsb2018"]
@@ -170,6 +172,92 @@ def test_the_first_damaged_example_ends_a_build_and_leaves_nothing(tmp_path, dam
         build(name, folder, tmp_path / "data")
     left = [path.name for path in (tmp_path / "data" / name).rglob("*") if path.is_file()]
     assert left == ["metadata.json"]  # of TFDS, about configurations
+
+
+@pytest.fixture(scope="module")
+def nuclei(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A manual dir with 3 drawn examples."""
+    folder = tmp_path_factory.mktemp("nuclei")
+    dsb2018.draw_zips(folder, examples=3, seed=1)
+    return folder
+
+
+@pytest.mark.parametrize(("limit", "file_format"), [(20, "tfrecord"), (30_000, "array_record")])
+def test_a_full_disk_is_one_line_and_leaves_nothing_and_with_room_it_is_built(
+    tmp_path, nuclei, capsys, limit, file_format
+):
+    command = ["build", "dsb2018", "--manual_dir", str(nuclei)]
+    command += ["--data_dir", str(tmp_path), "--file_format", file_format]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))  # Python ignores SIGXFSZ
+    try:
+        code = cli.main(command)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert code == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    place = tmp_path / "dsb2018" / "default" / "1.0.0"
+    assert f"segdata build: error: {place} cannot be built: File too large. Make room" in line
+    left = [path.name for path in (tmp_path / "dsb2018").rglob("*") if path.is_file()]
+    assert left == (["metadata.json"] if limit > 1000 else [])
+    assert list((tmp_path / "dsb2018").glob("default/*")) == []
+    assert cli.main(command) == 0
+    assert (place / "dataset_info.json").exists()
+
+
+BUILD = """
+import os, sys
+from segdata import builder, cli
+look = builder.SourceBuilder._generate_splits
+def slow(*args):
+    print("building", flush=True)
+    sys.stdin.readline()
+    return look(*args)
+builder.SourceBuilder._generate_splits = slow
+sys.exit(cli.main())
+"""
+
+
+def test_of_two_builds_of_a_dataset_at_once_the_second_waits_and_finds_it(
+    tmp_path, nuclei, capsys
+):
+    paths = ["--manual_dir", str(nuclei), "--data_dir", str(tmp_path)]
+    command = [sys.executable, "-c", BUILD, "build", "dsb2018", *paths]
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as first:
+        while "building" not in first.stdout.readline():
+            assert first.poll() is None
+        assert cli.main(["build", "dsb2018", *paths, "--config", "instances"]) == 0  # another one
+        (begun,) = (tmp_path / "dsb2018" / "default").glob("incomplete.*")
+        second = tfds.builder("dsb2018", data_dir=tmp_path)
+        config = tfds.download.DownloadConfig(manual_dir=nuclei)
+        thread = threading.Thread(
+            target=second.download_and_prepare, kwargs={"download_config": config}
+        )
+        capsys.readouterr()
+        thread.start()
+        said = ""
+        while "waiting" not in said and thread.is_alive():
+            said += capsys.readouterr().out
+        assert f"is being built by process {first.pid} on " in said
+        assert begun.exists()
+        first.communicate("go on\n", timeout=60)
+        assert first.returncode == 0
+        thread.join(60)
+    assert "Downloading" not in capsys.readouterr().out
+    assert second.info.splits["train"].num_examples == 2
+    names = [path.name for path in (tmp_path / "dsb2018" / "default").iterdir()]
+    assert names == ["1.0.0"]
+
+
+@pytest.mark.parametrize("place", ["dsb2018", "dsb2018/default"])
+def test_files_and_links_called_incomplete_stop_no_build(tmp_path, nuclei, place):
+    folder = tmp_path / place
+    folder.mkdir(parents=True)
+    (folder / "incomplete.AAAAAA_1.0.0").write_text("a file")
+    (folder / "incomplete.BBBBBB_1.0.0").symlink_to("nowhere")
+    build("dsb2018", nuclei, tmp_path)
+    assert (folder / "incomplete.AAAAAA_1.0.0").read_text() == "a file"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,76 +1,142 @@
-import gc
+import errno
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
+from segdata import files, unfinished
+
+HOLD = """
+import pathlib, sys
 from segdata import unfinished
+folder = pathlib.Path(sys.argv[1])
+with unfinished.alone(folder, waiting=print):
+    (folder.parent / f"incomplete.AAAAAA_{folder.name}").mkdir()
+    (folder.parent / f"incomplete.AAAAAA_{folder.name}" / "half").write_bytes(b"half")
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
-class Owner:
-    """Anything that can die."""
-
-
-def test_a_folder_is_held_while_its_owner_lives_and_removed_by_the_next_build_after(tmp_path):
-    one, other = tmp_path / "incomplete.AAAAAA_1.0.0", tmp_path / "incomplete.BBBBBB_1.0.0"
-    owner, last = Owner(), Owner()
-    one.mkdir()
-    unfinished.claim(one, owner=owner)
-    other.mkdir()
-    unfinished.claim(other, owner=last)
-    assert one.exists()
-    del owner
-    gc.collect()
-    third = tmp_path / "incomplete.CCCCCC_1.0.0"
-    third.mkdir()
-    unfinished.claim(third, owner=last)
-    assert not one.exists()
-    assert other.exists()
-
-
-def test_what_a_killed_process_leaves_is_removed_with_all_that_is_in_it(tmp_path):
-    folder = tmp_path / "incomplete.AAAAAA_1.0.0"
-    folder.mkdir()
-    (folder / "half").write_bytes(b"half")
-    hold = (
-        "import os, sys\n"
-        "from segdata import unfinished\n"
-        "unfinished.claim(sys.argv[1], owner=unfinished)\n"
-        "print('held', flush=True)\n"
-        "sys.stdin.read()"
-    )
-    command = [sys.executable, "-c", hold, str(folder)]
-    owner = Owner()
-    mine = tmp_path / "incomplete.BBBBBB_1.0.0"
-    mine.mkdir()
+@pytest.fixture
+def other(tmp_path):
+    """Another process that builds 1.0.0, until it is killed."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "1.0.0")]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
-        unfinished.claim(mine, owner=owner)
-        assert folder.exists()
+        yield process
         process.kill()
-    unfinished.claim(tmp_path / "incomplete.CCCCCC_1.0.0", owner=owner)
-    assert sorted(os.listdir(tmp_path)) == ["incomplete.BBBBBB_1.0.0", "incomplete.CCCCCC_1.0.0"]
 
 
-@pytest.mark.parametrize("name", ["1.0.0", "incomplete.AAAAAA_2.0.0", "packed"])
-def test_nothing_else_is_touched(tmp_path, name):
-    (tmp_path / name).mkdir()
-    unfinished.claim(tmp_path / "incomplete.BBBBBB_1.0.0", owner=(owner := Owner()))
-    assert (tmp_path / name).exists()
-    del owner
+def refuse(holder):
+    raise AssertionError(f"waits for {holder}")
 
 
-def test_without_locks_nothing_is_removed(tmp_path, monkeypatch):
-    def refuse(*_):
-        raise OSError(37, "No locks available")
+def test_a_build_waits_for_another_and_removes_what_it_left_when_it_was_killed(tmp_path, other):
+    said, seen = [], threading.Event()
 
-    monkeypatch.setattr("fcntl.flock", refuse)
-    leftover = tmp_path / "incomplete.AAAAAA_1.0.0"
-    leftover.mkdir()
-    unfinished.claim(tmp_path / "incomplete.BBBBBB_1.0.0", owner=(owner := Owner()))
-    assert leftover.exists()
-    del owner
+    def waiting(holder):
+        said.append(holder)
+        seen.set()
+
+    def build():
+        with unfinished.alone(tmp_path / "1.0.0", waiting=waiting):
+            said.append(sorted(os.listdir(tmp_path)))
+
+    thread = threading.Thread(target=build)
+    thread.start()
+    assert seen.wait(10)
+    assert (tmp_path / "incomplete.AAAAAA_1.0.0" / "half").exists()
+    other.kill()
+    other.wait()
+    thread.join(10)
+    assert said[0].startswith(f"process {other.pid} on ")
+    assert said[1] == [".1.0.0.lock"]
+    assert os.listdir(tmp_path) == []
+
+
+def test_datasets_beside_each_other_are_built_at_once(tmp_path, other):
+    with unfinished.alone(tmp_path / "2.0.0", waiting=refuse):
+        assert (tmp_path / "incomplete.AAAAAA_1.0.0" / "half").exists()
+
+
+def stranger(path):
+    path.mkdir()
+    if os.geteuid():
+        pytest.skip("only root can make a folder of another user")
+    os.chown(path, 12345, 12345)
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("1.0.0", os.mkdir),
+        ("packed", os.mkdir),
+        ("incomplete.AAAAAA_2.0.0", os.mkdir),
+        ("incomplete.AAAAAA_1.0.0", lambda path: path.write_text("a file")),
+        ("incomplete.AAAAAA_1.0.0", lambda path: path.symlink_to("nowhere")),
+        ("incomplete.AAAAAA_1.0.0", lambda path: path.symlink_to("kept")),
+        ("incomplete.AAAAAA_1.0.0", os.mkfifo),
+        ("incomplete.AAAAAA_1.0.0", stranger),
+    ],
+)
+def test_what_is_no_folder_of_a_build_of_ones_own_is_passed_over(tmp_path, name, make):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").write_text("")
+    make(tmp_path / name)
+    with unfinished.alone(tmp_path / "1.0.0", waiting=refuse):
+        assert os.path.lexists(tmp_path / name)
+        assert (tmp_path / "kept" / "file").exists()
+
+
+def test_what_cannot_be_removed_is_passed_over(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    (tmp_path / "incomplete.AAAAAA_1.0.0").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr("os.rmdir", fail)
+        with unfinished.alone(tmp_path / "1.0.0", waiting=refuse):
+            pass
+    assert (tmp_path / "incomplete.AAAAAA_1.0.0").exists()
+
+
+@pytest.mark.parametrize("how", ["file system", "platform"])
+def test_without_locks_nothing_is_removed(tmp_path, monkeypatch, how):
+    def fail(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    if how == "platform":
+        monkeypatch.setattr(files, "fcntl", None)
+    else:
+        monkeypatch.setattr("fcntl.flock", fail)
+    (tmp_path / "incomplete.AAAAAA_1.0.0").mkdir()
+    with unfinished.alone(tmp_path / "1.0.0", waiting=refuse):
+        assert (tmp_path / "incomplete.AAAAAA_1.0.0").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (OSError(errno.ENOSPC, "x", "a/b"), "No space left on device"),
+        (OSError(errno.EDQUOT, "x"), "Disk quota exceeded"),
+        (RuntimeError("write() failed: No space left on device; writing x"), "No space left on"),
+        (OSError(errno.EACCES, "Permission denied"), None),
+        (ValueError("12 is too large"), None),
+        (files.HeldError("the disk is full: No space left on device. Make room."), None),
+    ],
+)
+def test_a_full_disk_is_told_from_other_errors(error, cause):
+    with pytest.raises(type(error) if cause is None else OSError) as caught:
+        with unfinished.explained("here"):
+            raise error
+    if cause is None:
+        assert caught.value is error
+    else:
+        assert str(caught.value).startswith(f"here cannot be built: {cause}")
+        assert "Make room" in str(caught.value)
