@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from segdata import checks, images, masks, parallel, rle, splits
+from segdata import checks, console, images, masks, parallel, rle, splits
 from segdata.evidence import SPECK, Case, Damage, Disagreement, Finding, Summary, tell
 from segdata.examples import Collection, Pending
 from segdata.sources import SizeMismatchError
@@ -146,7 +146,7 @@ def table(report: Report) -> str:
     for finding in report.findings:
         lines += ["", f"{finding.severity.upper():7}  {finding.what}", f"{'':9}{finding.do}"]
         lines += [f"{'':9}- {text}" for text in _told(finding.cases, most=5)]
-    return "\n".join([*lines, "", verdict(report)])
+    return "\n".join(map(console.printable, [*lines, "", verdict(report)]))
 
 
 def verdict(report: Report) -> str:

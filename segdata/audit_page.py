@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from PIL import Image
 
-from segdata import audit, images, overlays
+from segdata import audit, console, images, overlays
 from segdata.evidence import Case, Finding, Key, Summary
 from segdata.examples import Collection, Pending
 from segdata.parallel import ordered_map
@@ -39,8 +39,8 @@ def page(report: audit.Report, collection: Collection) -> str:
     wanted |= {item.key for items in extremes.values() for item in items}
     pictures = _pictures(collection, wanted)
     return _PAGE.format(
-        title=html.escape(f"Audit of {report.name}"),
-        lead=html.escape(report.place),
+        title=_escaped(f"Audit of {report.name}"),
+        lead=_escaped(report.place),
         verdict=_verdict(report),
         findings="".join(_finding(finding, pictures) for finding in report.findings)
         or "<p>Every check passed.</p>",
@@ -119,9 +119,14 @@ def _brightened(pixels: np.ndarray) -> np.ndarray:
     return np.minimum(pixels * (160 / top), 255).astype(np.uint8)
 
 
+def _escaped(text: str) -> str:
+    """For text and for attributes; bytes of a name that are not UTF-8 have no place in a page."""
+    return html.escape(console.printable(text))
+
+
 def _verdict(report: audit.Report) -> str:
     kind = "sound" if report.sound else "error"
-    return f'<p class="verdict {kind}">{html.escape(audit.verdict(report))}</p>'
+    return f'<p class="verdict {kind}">{_escaped(audit.verdict(report))}</p>'
 
 
 def _finding(finding: Finding, pictures: dict[Key, str]) -> str:
@@ -131,7 +136,7 @@ def _finding(finding: Finding, pictures: dict[Key, str]) -> str:
     listed += f"<li>and {more:,} more</li>" if more > 0 else ""
     return (
         f'<section class="card {finding.severity}"><h3><span class="pill">{finding.severity}</span>'
-        f"{html.escape(finding.what)}</h3><p>{html.escape(finding.do)}</p>"
+        f"{_escaped(finding.what)}</h3><p>{_escaped(finding.do)}</p>"
         f'<div class="cases">{shown}</div>'
         f"<details{'' if shown else ' open'}><summary>{len(finding.cases):,} in full</summary>"
         f"<ul>{listed}</ul></details></section>"
@@ -140,7 +145,7 @@ def _finding(finding: Finding, pictures: dict[Key, str]) -> str:
 
 def _line(case: Case) -> str:
     names = ", ".join(f"{split}/{key}" for split, key in case.members)
-    return f"<li>{html.escape(': '.join(filter(None, [names, case.detail])))}</li>"
+    return f"<li>{_escaped(': '.join(filter(None, [names, case.detail])))}</li>"
 
 
 def _case(case: Case, pictures: dict[Key, str]) -> str:
@@ -149,18 +154,18 @@ def _case(case: Case, pictures: dict[Key, str]) -> str:
     images = "".join(_img(key, pictures) for key in case.members[:_MEMBERS])
     more = len(case.members) - _MEMBERS
     detail = case.detail + (f" and {more:,} more" if more > 0 else "")
-    return f'<div class="case"><div>{images}</div><small>{html.escape(detail)}</small></div>'
+    return f'<div class="case"><div>{images}</div><small>{_escaped(detail)}</small></div>'
 
 
 def _img(key: Key, pictures: dict[Key, str], detail: str = "") -> str:
-    name = html.escape("/".join(key))
+    name = _escaped("/".join(key))
     picture = (
         f'<img alt="{name}" title="{name}" src="{pictures[key]}">'
         if key in pictures
         else '<i class="none">cannot be read</i>'
     )
-    short = html.escape(key[1] if len(key[1]) <= 18 else f"{key[1][:16]}…")
-    caption = "<br>".join(filter(None, [html.escape(key[0]), short, html.escape(detail)]))
+    short = _escaped(key[1] if len(key[1]) <= 18 else f"{key[1][:16]}…")
+    caption = "<br>".join(filter(None, [_escaped(key[0]), short, _escaped(detail)]))
     return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
 
 
@@ -170,13 +175,13 @@ def _row(name: str, items: Sequence[Summary], pictures: dict[Key, str]) -> str:
         "Most objects": lambda item: f"{item.objects:,} objects",
     }.get(name, lambda item: f"{_inside(item):.1%} {name.split(maxsplit=1)[1]}")
     images = "".join(_img(item.key, pictures, told(item)) for item in items)
-    return f'<h3>{html.escape(name)}</h3><div class="strip">{images}</div>'
+    return f'<h3>{_escaped(name)}</h3><div class="strip">{images}</div>'
 
 
 def _legend(classes: Sequence[str]) -> str:
     keys = [
         f'<span class="key"><i style="background:rgb{tuple(colour.tolist())}"></i>'
-        f"{html.escape(name)}</span>"
+        f"{_escaped(name)}</span>"
         for name, colour, drawn in zip(
             classes, overlays.palette(classes), overlays.tinted(classes), strict=True
         )
@@ -186,14 +191,14 @@ def _legend(classes: Sequence[str]) -> str:
 
 
 def _figures(report: audit.Report) -> str:
-    heads = "".join(f"<th>{html.escape(split)}</th>" for split in report.splits)
+    heads = "".join(f"<th>{_escaped(split)}</th>" for split in report.splits)
     rows = "".join(
-        f"<tr><th>{html.escape(name)}</th>"
-        + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
+        f"<tr><th>{_escaped(name)}</th>"
+        + "".join(f"<td>{_escaped(cell)}</td>" for cell in cells)
         + "</tr>"
         for name, cells in audit.figures(report).items()
     )
-    notes = "".join(f"<p>{html.escape(note)}</p>" for note in report.notes)
+    notes = "".join(f"<p>{_escaped(note)}</p>" for note in report.notes)
     table = f"<table><thead><tr><th></th>{heads}</tr></thead><tbody>{rows}</tbody></table>{notes}"
     return f'<div class="card">{table}</div>'
 
@@ -236,9 +241,9 @@ def _histogram(title: str, counts: Sequence[int]) -> str:
     )
     axis = f'<line class="grid" x1="0" x2="{width}" y1="{height - bottom}" y2="{height - bottom}"/>'
     return (
-        f'<figure class="card chart"><figcaption><b>{html.escape(title)}</b> share of an '
+        f'<figure class="card chart"><figcaption><b>{_escaped(title)}</b> share of an '
         f'example’s pixels, number of examples</figcaption><svg viewBox="0 0 {width} {height}" '
-        f'role="img" aria-label="{html.escape(title)}">{axis}{bars}{peak}{ticks}</svg></figure>'
+        f'role="img" aria-label="{_escaped(title)}">{axis}{bars}{peak}{ticks}</svg></figure>'
     )
 
 

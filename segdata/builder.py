@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 import tensorflow_datasets as tfds
 
-from segdata import archives, images, kaggle, shards, slices, sources, splits, unfinished
+from segdata import archives, console, images, kaggle, shards, slices, sources, splits, unfinished
 from segdata.parallel import ordered_map
 from segdata.sources import Example
 
@@ -268,7 +268,9 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             unfinished.explained(self.data_dir),
             unfinished.alone(
                 self.data_dir,
-                waiting=lambda other: print(f"{self.data_dir} is being built by {other}; waiting."),
+                waiting=lambda other: console.log(
+                    f"{self.data_dir} is being built by {other}; waiting."
+                ),
             ),
         ):
             if self.is_prepared():  # meanwhile
@@ -282,7 +284,7 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     ) -> None:
         super()._download_and_prepare(dl_manager, download_config)
         if self._skipped:
-            print(
+            console.log(
                 f"{len(self._skipped):,} damaged examples were left out; the dataset's metadata "
                 "lists them under `skipped`."
             )

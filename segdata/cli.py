@@ -1,15 +1,17 @@
 """The command `segdata`: fetches and draws sources, builds datasets."""
 
 import dataclasses
+import io
 import json
 import logging
 import pathlib
+import shlex
 import sys
 from collections.abc import Sequence
 
 import simple_parsing
 
-from segdata import console
+from segdata import console, files
 
 _DATASETS = ("carvana", "cityscapes_pairs", "dsb2018")
 
@@ -149,10 +151,10 @@ def _draw(argv: Sequence[str]) -> None:
     if kind:
         name, seed = settings.damage, settings.seed
         victim = damage.inflict(name, settings.to, source=settings.source, seed=seed)
-        print(f"{victim} is damaged: {kind.what}.")
-    print(
+        console.log(f"{victim} is damaged: {kind.what}.")
+    console.log(
         f"{settings.examples} examples drawn: `segdata build {settings.source} "
-        f"--manual_dir {settings.to}` makes a dataset of them."
+        f"--manual_dir {shlex.quote(str(settings.to))}` makes a dataset of them."
     )
 
 
@@ -163,8 +165,8 @@ def _fetch(argv: Sequence[str]) -> None:
 
     folder = settings.to or kaggle.default_folder()
     kaggle.fetch(settings.source, folder, config=settings.config)
-    manual = "" if folder == kaggle.default_folder() else f" --manual_dir {folder}"
-    print(f"`segdata build {settings.source}{manual}` makes a dataset of it.")
+    manual = f" --manual_dir {shlex.quote(str(folder))}" if settings.to else ""
+    console.log(f"`segdata build {settings.source}{manual}` makes a dataset of it.")
 
 
 def _doctor(argv: Sequence[str]) -> int:
@@ -220,6 +222,10 @@ def _build(argv: Sequence[str]) -> None:
 def _audit(argv: Sequence[str]) -> int:
     """Check a built dataset or a raw archive, example by example."""
     settings = console.parse(Audit, argv, prog="segdata audit")
+    to_stdout = settings.json == "-"
+    as_file = "" if to_stdout else settings.json
+    for path in filter(None, (as_file, settings.html)):
+        files.require_writable(path)
     from segdata import audit, audit_page, examples, raw
 
     if settings.manual_dir:
@@ -233,35 +239,40 @@ def _audit(argv: Sequence[str]) -> int:
     report = audit.audit(
         collection,
         watch=lambda items: tqdm.tqdm(
-            items, "Reading", collection.count, unit=" examples", leave=False
+            items,
+            "Reading",
+            collection.count,
+            unit=" examples",
+            leave=False,
+            disable=None,  # where nobody watches
         ),
     )
-    if settings.json:
-        text = json.dumps(audit.to_json(report), indent=1, ensure_ascii=False)
-        if settings.json == "-":
-            print(text)
-        else:
-            pathlib.Path(settings.json).write_text(text, encoding="utf-8")
-    if settings.json != "-":
-        print(audit.table(report))
-    if settings.html:
-        pathlib.Path(settings.html).write_text(
-            audit_page.page(report, collection), encoding="utf-8"
-        )
+    as_json = json.dumps(audit.to_json(report), indent=1)
+    try:
+        if as_file:
+            files.write(as_file, as_json.encode())
+        if settings.html:
+            files.write(settings.html, audit_page.page(report, collection).encode())
+    finally:  # a full disk does not cost the report
+        print(as_json if to_stdout else audit.table(report))
     return 0 if report.sound else 1
 
 
 def _show(argv: Sequence[str]) -> None:
     """Draw a contact sheet of a built dataset, masks over images."""
     settings = console.parse(Show, argv, prog="segdata show")
+    files.require_writable(settings.to)
     with console.quiet_start():
         from segdata import examples, sheet
 
     with console.quiet_start():  # the first compilation is loud too
-        sheet.of(
+        drawn = sheet.of(
             examples.built(settings.name, data_dir=settings.data_dir, split=settings.split),
             count=settings.count,
             augment=sheet.MILD if settings.augment else None,
             seed=settings.seed,
-        ).save(settings.to)
-    print(f"{settings.to}: the first {settings.count:,} examples of {settings.split}.")
+        )
+    encoded = io.BytesIO()
+    drawn.save(encoded, "PNG")
+    files.write(settings.to, encoded.getvalue())
+    console.log(f"{settings.to}: the first {settings.count:,} examples of {settings.split}.")

@@ -1,4 +1,4 @@
-"""What both command lines share: settings from flags, errors as one line, a quiet start.
+"""What both command lines share: settings from flags, errors as one line, safe output.
 
 A command is a function of its own arguments; the first line of its docstring is its help. Its
 settings are a frozen dataclass, whose field docstrings are the help of its flags. Nothing here
@@ -6,6 +6,7 @@ knows any command, and TensorFlow is not imported.
 """
 
 import contextlib
+import io
 import os
 import re
 import sys
@@ -29,9 +30,13 @@ _NOISE = re.compile(
     r"|tf_record_dataset_op\.cc|dump_mlir_util\.cc|`FeatureConnector\.dtype` is deprecated"
 )
 
+_SIGPIPE = 13
+
 
 def run(prog: str, description: str, commands: Mapping[str, Command], argv: Sequence[str]) -> int:
     """Runs one command of a program.
+
+    In its arguments `~` is the home folder, also after a flag's `=`, where no shell knows it.
 
     Args:
         prog: The program's name.
@@ -41,26 +46,16 @@ def run(prog: str, description: str, commands: Mapping[str, Command], argv: Sequ
 
     Returns:
         The exit code: what the command returned (nothing means 0), 2 for a mistake of the user's
-        after one line that names it, 130 if interrupted.
+        after one line that names it, 130 if interrupted, 141 if nobody reads the output any more,
+        as with `| head`.
     """
-    if not argv or argv[0] in ("-h", "--help"):
-        width = max(map(len, commands))
-        print(f"usage: {prog} COMMAND [OPTIONS]\n\n{description}\n\ncommands:")
-        for name, command in commands.items():
-            print(f"  {name:{width}}  {(command.__doc__ or '').splitlines()[0]}")
-        print(f"\n`{prog} COMMAND --help` lists a command's options.")
-        return 0 if argv else 2
-    name, *rest = argv
-    if name not in commands:
-        return _fail(prog, f"{name!r} is not a command; the commands are {', '.join(commands)}.")
+    _prepare_streams()
     try:
-        return commands[name](rest) or 0
-    except (ValueError, OSError) as error:
-        if os.environ.get("SEGDATA_TRACEBACK"):
-            raise
-        return _fail(f"{prog} {name}", str(error))
-    except KeyboardInterrupt:
-        return 130
+        return _run(prog, description, commands, [_expanded(argument) for argument in argv])
+    except BrokenPipeError:
+        return 128 + _SIGPIPE  # as a shell reports a program that the signal ended
+    finally:
+        _forget_unwritten()
 
 
 def parse(settings: type[Settings], argv: Sequence[str], *, prog: str) -> Settings:
@@ -71,6 +66,30 @@ def parse(settings: type[Settings], argv: Sequence[str], *, prog: str) -> Settin
         prog=prog,
         add_option_string_dash_variants=simple_parsing.DashVariant.AUTO,
     )
+
+
+def printable(text: str) -> str:
+    """A text as a terminal may get it: on one line, and nothing in it but what is seen.
+
+    What would end the line, move, colour or turn the text round is escaped, as are bytes of a name
+    that are not UTF-8. Names in archives and words of servers can hold all of that.
+    """
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def log(text: str) -> None:
+    """Prints a line."""
+    print(printable(text))
+
+
+def fail(prog: str, message: str) -> int:
+    """Prints an error as one line; returns the exit code of a mistake, 2."""
+    with contextlib.suppress(OSError):  # nobody reads
+        print(f"{prog}: error: {printable(' '.join(message.split()))}", file=sys.stderr)
+    return 2
 
 
 @contextlib.contextmanager
@@ -93,9 +112,55 @@ def quiet_start() -> Iterator[None]:
             held.seek(0)
             for line in held.read().decode(errors="replace").splitlines():
                 if line.strip() and not _NOISE.search(line):
-                    print(line, file=sys.stderr)
+                    print(printable(line), file=sys.stderr)
 
 
-def _fail(prog: str, message: str) -> int:
-    print(f"{prog}: error: {' '.join(message.split())}", file=sys.stderr)
-    return 2
+def _run(prog: str, description: str, commands: Mapping[str, Command], argv: Sequence[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
+        width = max(map(len, commands))
+        print(f"usage: {prog} COMMAND [OPTIONS]\n\n{description}\n\ncommands:")
+        for name, command in commands.items():
+            print(f"  {name:{width}}  {(command.__doc__ or '').splitlines()[0]}")
+        print(f"\n`{prog} COMMAND --help` lists a command's options.")
+        return 0 if argv else 2
+    name, *rest = argv
+    if name not in commands:
+        return fail(prog, f"{name!r} is not a command; the commands are {', '.join(commands)}.")
+    try:
+        code = commands[name](rest) or 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        raise
+    except (ValueError, OSError) as error:
+        if os.environ.get("SEGDATA_TRACEBACK"):
+            raise
+        return fail(f"{prog} {name}", str(error))
+    except KeyboardInterrupt:
+        return 130
+
+
+def _expanded(argument: str) -> str:
+    flag, equals, value = argument.partition("=") if argument[:1] == "-" else ("", "", argument)
+    return flag + equals + os.path.expanduser(value)
+
+
+def _prepare_streams() -> None:
+    """Lets every text be printed, whatever the terminal's encoding, and nothing where none is."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as `2>&-` does
+            # The next file to be opened would become it, and get what libraries print.
+            setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _forget_unwritten() -> None:
+    """Drops what cannot be written: Python would try again when it ends, and complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

@@ -1,12 +1,12 @@
 """What stands between a user and a data set, each with what mends it. Changes nothing."""
 
 import dataclasses
-import fcntl
 import os
 import pathlib
+import shlex
 import shutil
 
-from segdata import kaggle, kaggle_client, transfer
+from segdata import console, files, kaggle, kaggle_client, transfer
 
 _RATE = 10_000_000  # bytes a second, for estimates: 100 Mbit/s, less what it costs
 
@@ -31,10 +31,9 @@ class Finding:
         return not self.mend
 
     def __str__(self) -> str:
-        mark = "ok " if self.is_well else "BAD"
-        return f"{mark} {self.subject}: {self.state}" + (
-            "" if self.is_well else f"\n    {self.mend}"
-        )
+        lines = [f"{'ok ' if self.is_well else 'BAD'} {self.subject}: {self.state}"]
+        lines += [] if self.is_well else [f"    {self.mend}"]
+        return "\n".join(map(console.printable, lines))
 
 
 def examine(name: str, folder: str | os.PathLike[str], *, config: str = "default") -> list[Finding]:
@@ -122,7 +121,9 @@ def _disk(folder: pathlib.Path, needed: int, name: str) -> Finding:
         "and about as much again for the dataset"
     )
     if not os.access(place, os.W_OK):
-        return Finding("disk", f"{place} may not be written to", f"chmod u+w {place}")
+        return Finding(
+            "disk", f"{place} may not be written to", f"chmod u+w {shlex.quote(str(place))}"
+        )
     if needed > free:
         return Finding("disk", state, f"segdata fetch {name} --to A_LARGER_DISK")
     return Finding("disk", state)
@@ -137,9 +138,6 @@ def _duration(needed: int, about: str) -> Finding:
 def _is_locked(folder: pathlib.Path) -> bool:
     try:
         with (folder / kaggle.LOCK).open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+            return files.hold(lock.fileno()) is False
     except OSError:
         return False
-    return False

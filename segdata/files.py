@@ -25,6 +25,35 @@ class HeldError(OSError):
     """A lock that another process holds."""
 
 
+def require_writable(path: str | os.PathLike[str]) -> None:
+    """Refuses a place for a file, before the work for it is done.
+
+    Raises:
+        OSError: If it is a folder, in none, or may not be written to.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a file in it.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {path.parent}; make it first.")
+    place = path if _stays(path) else path.parent
+    if not os.access(place, os.W_OK):
+        raise PermissionError(f"{path}: {place} may not be written to; choose another place.")
+
+
+def write(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes a file that a user named: there whole or not at all, unless it is no plain file.
+
+    A link, a pipe or a device such as /dev/null is written to where it is.
+    """
+    path = pathlib.Path(path)
+    if _stays(path):
+        path.write_bytes(data)
+        return
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(data)
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """A new file to write to, which becomes `path` at once, and only if nothing went wrong.
@@ -151,6 +180,11 @@ def hold(descriptor: int, *, wait: bool = False) -> bool | None:
     except OSError:  # the file system has none
         return None
     return True
+
+
+def _stays(path: pathlib.Path) -> bool:
+    """Whether it is there and no plain file."""
+    return path.is_symlink() or (path.exists() and not path.is_file())
 
 
 def _lock_file(path: pathlib.Path) -> int:

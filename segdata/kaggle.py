@@ -7,7 +7,6 @@ imported: this is for the command line, and for builders that find nothing to bu
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
@@ -16,7 +15,7 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from segdata import archives, kaggle_client, parallel, transfer
+from segdata import archives, console, files, kaggle_client, parallel, transfer
 
 MANIFEST = "segdata-fetched.json"
 LOCK = ".segdata-fetch.lock"
@@ -61,7 +60,7 @@ class Source:
 
     def remote(self, file: File) -> kaggle_client.Remote:
         """Where a file lies."""
-        return kaggle_client.Remote(self.slug, file.name)
+        return kaggle_client.Remote(self.slug, file.name, file.about)
 
 
 _CARVANA_MASKS = File("train_masks.zip", 29_000_000)
@@ -102,7 +101,7 @@ def fetch(
     folder: str | os.PathLike[str],
     *,
     config: str = "default",
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = console.log,
 ) -> list[pathlib.Path]:
     """Fetches what a data set's folder lacks, and checks all that is there.
 
@@ -119,12 +118,12 @@ def fetch(
         kaggle_client.FetchError: If a file cannot be had, or another fetch is at work there.
         ValueError: If there is no such data set or config.
     """
-    files = needed(name, config)
+    wanted = needed(name, config)
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
-        transfer.unfinished(folder / MANIFEST).unlink(missing_ok=True)
-        missing = [file for file in files if not _is_there(folder, name, file, say)]
+    with _alone(folder):
+        files.remove_unfinished(folder)
+        missing = [file for file in wanted if not _is_there(folder, name, file, say)]
         client = kaggle_client.sign_in(say=say) if missing else None
         if missing:
             about = spelled(sum(file.about for file in missing))
@@ -265,10 +264,13 @@ def check(path: pathlib.Path) -> None:
 
 def manifest(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
     """What was found whole in a folder: name to size and SHA-256."""
-    try:
-        return json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError):
-        return {}
+    return {
+        name: entry
+        for name, entry in transfer.noted(folder / MANIFEST).items()
+        if isinstance(entry, dict)
+        and isinstance(entry.get("size"), int)
+        and isinstance(entry.get("sha256"), str)
+    }
 
 
 def path_of(folder: pathlib.Path, name: str, file: File) -> pathlib.Path:
@@ -333,7 +335,8 @@ def _record(path: pathlib.Path) -> None:
     entry = {"sha256": _sha256(path), "size": path.stat().st_size}
     entries = manifest(path.parent) | {path.name: entry}
     text = json.dumps(entries, indent=1, sort_keys=True) + "\n"
-    transfer.write_atomically(path.parent / MANIFEST, text)
+    with files.replacing(path.parent / MANIFEST) as unfinished:
+        unfinished.write_text(text)
 
 
 def _adopt(begun: transfer.Part, part: transfer.Part) -> None:
@@ -363,12 +366,12 @@ def _sha256(path: pathlib.Path) -> str:
 
 
 @contextlib.contextmanager
-def _locked(folder: pathlib.Path) -> Iterator[None]:
-    """Holds a folder for one fetch at a time; a process that dies lets go of it."""
-    with (folder / LOCK).open("a+") as lock:
+def _alone(folder: pathlib.Path) -> Iterator[None]:
+    """Holds a folder for one fetch at a time, where it can be held."""
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            held.enter_context(files.locked(folder / LOCK))
+        except files.HeldError as error:
             raise kaggle_client.FetchError(
                 f"{folder}: another `segdata fetch` is at work here; "
                 "run this again when it is done."

@@ -50,10 +50,12 @@ class Remote:
     Attributes:
         slug: The competition, or `owner/name` of a data set.
         file: The name of the file; a data set is one zip.
+        about: Its size in bytes, roughly.
     """
 
     slug: str
     file: str
+    about: int
 
     @property
     def is_dataset(self) -> bool:
@@ -197,6 +199,11 @@ def wait(
     time.sleep(delay)
 
 
+def whole_number(header: str) -> int | None:
+    """The number that a header is; None if it is none, or longer than any size or time."""
+    return int(header) if header.isascii() and header.isdigit() and len(header) < 19 else None
+
+
 def reason(error: "requests.RequestException") -> str:
     """What went wrong, in a few words."""
     if error.response is not None:
@@ -220,12 +227,12 @@ def _said(error: "requests.RequestException") -> str:
 def _asked_delay(response: "requests.Response") -> float | None:
     """The seconds of a Retry-After, which may also be a date."""
     asked = response.headers.get("Retry-After", "")
-    if asked.isdigit():
-        return float(asked)
+    if (seconds := whole_number(asked)) is not None:
+        return float(seconds)
     try:
         until = email.utils.parsedate_to_datetime(asked)
         return max(0.0, (until - datetime.datetime.now(datetime.UTC)).total_seconds())
-    except (ValueError, TypeError):  # no date, or one without a zone
+    except (ValueError, TypeError, OverflowError):  # no date, or one without a zone
         return None
 
 

@@ -7,6 +7,7 @@ that a source needs stand here; its format is known to `segdata.sources` alone.
 import functools
 import os
 import pathlib
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -51,7 +52,7 @@ def collection(name: str, *, manual_dir: str | os.PathLike[str]) -> Collection:
     if not parts:
         raise archives.ArchiveError(
             f"{manual_dir}: there is no archive of {plain} in it. `segdata draw {plain} --to "
-            f"{manual_dir}` draws a small one; Kaggle has the real one."
+            f"{shlex.quote(str(manual_dir))}` draws a small one; Kaggle has the real one."
         )
 
     def stream() -> Iterator[Pending]:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from PIL import Image, ImageDraw, ImageFont
 
 from segdata import augment as augment_
-from segdata import images, masks, overlays
+from segdata import console, images, masks, overlays
 from segdata.augment import Augment
 from segdata.examples import Collection
 from segdata.parallel import ordered_map
@@ -159,7 +159,9 @@ def _laid_out(
     paper = Image.new("RGB", (whole_width, whole_height), _PAPER)
     paper.paste(key, (_MARGIN, _MARGIN + 28))
     pen = ImageDraw.Draw(paper)
-    pen.text((_MARGIN, _MARGIN - 4), title, fill=_INK, font=ImageFont.load_default(20))
+    pen.text(
+        (_MARGIN, _MARGIN - 4), console.printable(title), fill=_INK, font=ImageFont.load_default(20)
+    )
     small = ImageFont.load_default(12)
     for number, (ids, rows) in enumerate(bands):
         y = top + number * band_height
@@ -177,7 +179,7 @@ def _laid_out(
 
 
 def _short(key: str, width: int) -> str:
-    room = max(4, width // 8)
+    key, room = console.printable(key), max(4, width // 8)
     return key if len(key) <= room else f"{key[: room - 1]}…"
 
 

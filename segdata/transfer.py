@@ -9,15 +9,14 @@ TensorFlow is not imported.
 import dataclasses
 import errno
 import json
-import os
 import pathlib
 import shutil
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tqdm
 
-from segdata import kaggle_client
+from segdata import files, kaggle_client
 from segdata.kaggle_client import FetchError, Remote
 
 if TYPE_CHECKING:
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
     from kaggle import KaggleApi
 
 _CHUNK = 1 << 16  # bytes; what a broken connection may lose
+_LARGEST_NOTE = 1 << 20  # bytes
+_FAR = 4  # times the size that a file has, about; more is another file, or has no end
 _CHANGES = 3  # of a file while it is being received
 
 
@@ -45,9 +46,9 @@ class Identity:
         """That of a whole file's answer."""
         headers = response.headers
         # A size of what is unpacked on the way says nothing of what is written.
-        size = None if "Content-Encoding" in headers else headers.get("Content-Length")
+        size = "" if "Content-Encoding" in headers else headers.get("Content-Length", "")
         validator = headers.get("ETag") or headers.get("Last-Modified")
-        return cls(validator, None if size is None else int(size))
+        return cls(validator, kaggle_client.whole_number(size))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,39 +72,32 @@ class Part:
 
     def identity(self) -> Identity | None:
         """What file it is of; None if nobody knows."""
-        try:
-            note = json.loads(self.note.read_text())
-            return Identity(note["validator"], note["size"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+        note = noted(self.note)
+        return Identity(note.get("validator"), note.get("size")) if note else None
 
     def begin(self, identity: Identity) -> None:
         """Forgets the bytes that are there and notes what file is coming."""
         self.discard()
         text = json.dumps({"validator": identity.validator, "size": identity.size})
-        write_atomically(self.note, text)
+        with files.replacing(self.note) as unfinished:
+            unfinished.write_text(text)
 
     def discard(self) -> None:
         """Removes the bytes and, after them, the note."""
-        for path in (self.path, self.note, unfinished(self.note)):
+        for path in (self.path, self.note):
             path.unlink(missing_ok=True)
 
 
-def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Writes a small file so that nobody ever sees half of it."""
+def noted(path: pathlib.Path) -> dict[str, Any]:
+    """What a small JSON file holds; nothing where it is no such file or holds no object."""
     try:
-        with unfinished(path).open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished(path).replace(path)
-    finally:
-        unfinished(path).unlink(missing_ok=True)
-
-
-def unfinished(path: pathlib.Path) -> pathlib.Path:
-    """What `write_atomically` writes to, and a kill may leave."""
-    return path.with_name(path.name + ".unfinished")
+        if not path.is_file():
+            return {}
+        with path.open("rb") as file:
+            found = json.loads(file.read(_LARGEST_NOTE))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def size_of(client: "KaggleApi", remote: Remote) -> int | None:
@@ -154,6 +148,12 @@ def download(
                     f"{changes} versions so far. Run this again later."
                 ) from error
             say(f"{remote.file}: it has changed on Kaggle's side; starting over.")
+        except _EndlessError as error:
+            part.discard()
+            raise FetchError(
+                f"{remote.file}: Kaggle sends more than {_FAR * remote.about:,} bytes, which it "
+                f"cannot be, and does not say how many will come. See {remote.page}."
+            ) from error
         except requests.RequestException as error:
             if error.response is not None:
                 error.response.close()
@@ -172,6 +172,10 @@ def download(
 
 class _ChangedError(Exception):
     """The server has another version of the file than the part is of."""
+
+
+class _EndlessError(Exception):
+    """The server sends far more than the file can be, and does not say how much will come."""
 
 
 def _receive(
@@ -209,8 +213,6 @@ def _receive(
         _write(response, remote, part, identity.size)
     if identity.size is not None and part.size < identity.size:
         raise requests.ConnectionError(f"{part.size:,} of {identity.size:,} bytes came")
-    if identity.size is not None and part.size > identity.size:
-        raise _ChangedError
 
 
 def _unfit(part: Part, identity: Identity) -> str:
@@ -233,10 +235,13 @@ def _write(response: "requests.Response", remote: Remote, part: Part, size: int 
         leave=False,
         disable=None,  # where nobody watches
     )
+    most = _FAR * remote.about if size is None else size
     with bar, part.path.open("ab") as file:
         for chunk in response.iter_content(_CHUNK):
             if not file.tell():
                 _refuse_page(response, chunk, remote)
+            if file.tell() + len(chunk) > most:
+                raise _ChangedError if size is not None else _EndlessError
             file.write(chunk)
             bar.update(len(chunk))
 

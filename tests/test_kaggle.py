@@ -522,7 +522,7 @@ def test_a_kill_after_the_last_byte_costs_no_second_fetch(
     if state == "not written down":
         (tmp_path / kaggle.MANIFEST).unlink()
     if state == "half written":
-        transfer.unfinished(tmp_path / kaggle.MANIFEST).write_text("{")
+        (tmp_path / "unfinished-0123456789abcdef.json").write_text("{")
     server.asked.clear()
     kaggle.fetch("dsb2018", tmp_path)
     assert not any(range_ for _, range_ in server.asked)

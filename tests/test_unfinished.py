@@ -132,9 +132,9 @@ def test_without_locks_nothing_is_removed(tmp_path, monkeypatch, how):
     ],
 )
 def test_a_full_disk_is_told_from_other_errors(error, cause):
-    with pytest.raises(type(error) if cause is None else OSError) as caught:
-        with unfinished.explained("here"):
-            raise error
+    expected = type(error) if cause is None else OSError
+    with pytest.raises(expected) as caught, unfinished.explained("here"):
+        raise error
     if cause is None:
         assert caught.value is error
     else:

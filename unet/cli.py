@@ -199,9 +199,9 @@ def _predict(argv: Sequence[str]) -> int:
     ):
         failed += error is not None
         if error is None:
-            print(asked.to / f"{path.stem}.mask.png")
+            console.log(f"{asked.to / path.stem}.mask.png")
         else:
-            print(f"unet predict: error: {error}", file=sys.stderr)
+            console.fail("unet predict", str(error))
     return 2 if failed else 0
 
 
