@@ -142,9 +142,18 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def kept(self, entries: list[Entry], faults: Mapping[str, str]) -> list[Entry]:
         """The entries of a source's survey; without `skip_damaged` there must be no faults.
 
+        An example whose name is not UTF-8 is a fault as well: a dataset holds it as text.
+
         Raises:
             ArchiveError: The first fault.
         """
+        misnamed = {
+            entry.id: f"the name of {entry.id} is not UTF-8; rename its files."
+            for entry in entries
+            if not _is_utf8(entry.id)
+        }
+        faults = {**faults, **misnamed}
+        entries = [entry for entry in entries if entry.id not in misnamed]
         if not self.skip_damaged:
             return sources.whole(entries, faults)
         self._skipped.update({key: _line(fault) for key, fault in faults.items()})
@@ -340,6 +349,10 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                     f"Every example of {split} of {self.name} is damaged; one of them: "
                     f"{next(iter(self._skipped.values()))}"
                 )
+
+
+def _is_utf8(name: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _line(fault: object) -> str:

@@ -110,7 +110,7 @@ def sign_in(*, say: Callable[[str], None], attempts: int = ATTEMPTS) -> "KaggleA
     failures = 0
     while True:
         try:
-            with _silence(), _untouched():
+            with _silence(), _untouched(), _understood("signing in"):
                 client.authenticate()
             return client
         except SystemExit as error:  # how the client says that none of the credentials were taken
@@ -128,8 +128,9 @@ def ask(client: "KaggleApi", remote: Remote) -> "requests.Response":
     Raises:
         requests.HTTPError: If the answer is an error.
         requests.RequestException: If there is no answer.
+        FetchError: If it is none that the client understands.
     """
-    with _silence():
+    with _silence(), _understood(remote.file):
         if remote.is_dataset:
             client.dataset_download_files(remote.slug, path=".", force=True)
         else:
@@ -292,6 +293,20 @@ def _import_in_peace() -> Iterator[None]:
         for path in missing:
             with contextlib.suppress(OSError):
                 path.rmdir()
+
+
+@contextlib.contextmanager
+def _understood(what: str) -> Iterator[None]:
+    """What the client raises of an answer that it did not expect is anything."""
+    try:
+        yield
+    except OSError:  # all errors of requests are
+        raise
+    except Exception as error:
+        raise FetchError(
+            f"{what}: Kaggle's answer makes no sense ({type(error).__name__}: {error}). "
+            "Run this again later."
+        ) from error
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ import struct
 import threading
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 
 PORT = 7777  # the client's; it cannot be moved
@@ -212,6 +213,45 @@ def short(after: int, *, claim_length: bool = True) -> Fault:
     def fault(handler: Handler) -> bool:
         body = handler.kaggle.files[handler.path.partition("?")[0].removeprefix("/storage/")]
         handler.serve(body, send=after, claim_length=claim_length)
+        handler.close_connection = True
+        return True
+
+    return fault
+
+
+def claiming(length: str) -> Fault:
+    """A whole body of which the server says something odd."""
+
+    def fault(handler: Handler) -> bool:
+        handler.send_response(200)
+        handler.send_header("Content-Length", length)
+        handler.send_header("Content-Type", "application/zip")
+        handler.send_header("Connection", "close")
+        handler.end_headers()
+        name = handler.path.partition("?")[0].removeprefix("/storage/")
+        handler.wfile.write(handler.kaggle.files[name])
+        handler.close_connection = True
+        return True
+
+    return fault
+
+
+def endless(*, packed: bool = False) -> Fault:
+    """A body that begins like a zip, has no length and goes on for as long as anybody listens.
+
+    After 64 MiB it ends, so that a client that listens for ever fills no disk.
+    """
+
+    def fault(handler: Handler) -> bool:
+        handler.send_response(200)
+        handler.send_header("Connection", "close")
+        if packed:
+            handler.send_header("Content-Encoding", "gzip")
+        handler.end_headers()
+        pack = zlib.compressobj(wbits=31)
+        piece = b"PK\3\4" + bytes(1 << 20)
+        for _ in range(64):
+            handler.wfile.write(pack.compress(piece) if packed else piece)
         handler.close_connection = True
         return True
 

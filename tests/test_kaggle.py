@@ -20,7 +20,18 @@ import zipfile
 
 import kaggle_server
 import pytest
-from kaggle_server import MODIFIED, broken, careless, changing, page, short, status, well
+from kaggle_server import (
+    MODIFIED,
+    broken,
+    careless,
+    changing,
+    claiming,
+    endless,
+    page,
+    short,
+    status,
+    well,
+)
 
 from segdata import cli, doctor, kaggle, kaggle_client, transfer
 
@@ -223,6 +234,10 @@ FATAL = [
         "asks to wait for 167 minutes",
     ),
     ("reset again and again", {"storage": [broken(0)] * 9}, "the connection broke, 6 times"),
+    ("a length of 30 digits", {"storage": [claiming("9" * 30)] * 9}, "broke, 6 times in a row"),
+    ("redirect to nowhere", {"api": [status(302, Location="http://[")]}, "makes no sense (Val"),
+    ("JSON of nothing", {"api": [page("application/json", b"null")]}, "makes no sense (Type"),
+    ("deep JSON", {"api": [page("application/json", b"[" * 99_999)]}, "makes no sense (Rec"),
     (
         "short body without a length, twice",
         {"storage": [short(300_000, claim_length=False)] * 2},
@@ -233,6 +248,13 @@ FATAL = [
 PASSING = [
     ("429 with a Retry-After", {"api": [status(429, Retry_After="7")]}, [7.0]),
     ("429 without", {"api": [status(429)] * 2}, [5.0, 10.0]),
+    ("429 with a Retry-After that is no number", {"api": [status(429, Retry_After="²")]}, [5.0]),
+    ("429 with one before now", {"api": [status(429, Retry_After="-9")]}, [5.0]),
+    (
+        "429 with a date that is none",
+        {"api": [status(429, Retry_After=f"Mon, 01 Jan 2018 00:00:00 +{'9' * 30}")]},
+        [5.0],
+    ),
     ("server error, twice (503)", {"api": [status(503), status(500)]}, [1.0, 2.0]),
     ("storage refuses the address (403)", {"storage": [status(403)]}, [1.0]),
     ("connection reset in the middle", {"storage": [broken(250_000)]}, [1.0]),
@@ -320,6 +342,21 @@ def test_credentials_that_are_missing_or_wrong_are_one_line(
     assert server.asked == []
 
 
+@pytest.mark.parametrize("body", [b"", b"null", b"[" * 99_999, b'{"code": []}', b"9" * 9_999])
+def test_signing_in_that_is_answered_oddly_is_one_line(
+    server, signed_out, monkeypatch, tmp_path, capsys, body
+):
+    def answer(handler):
+        handler.rfile.read(int(handler.headers["Content-Length"]))
+        handler.give(200, body, "text/plain")
+
+    monkeypatch.setattr(kaggle_server.Handler, "do_POST", answer)
+    monkeypatch.setenv("KAGGLE_API_TOKEN", kaggle_server.TOKEN)
+    assert cli.main(["fetch", "dsb2018", "--to", str(tmp_path)]) == 2
+    assert "signing in: Kaggle's answer makes no sense" in complaint(capsys)
+    assert "BAD Kaggle: signing in: Kaggle's answer makes no sense" in examine(capsys, tmp_path)[1]
+
+
 def test_credentials_that_are_refused_are_left_alone(server, signed_out, tmp_path, capsys):
     path = signed_out / ".kaggle" / "credentials.json"
     path.parent.mkdir()
@@ -328,6 +365,78 @@ def test_credentials_that_are_refused_are_left_alone(server, signed_out, tmp_pat
     assert cli.main(["fetch", "dsb2018", "--to", str(tmp_path / "to")]) == 2
     assert f"refuses the credentials in {path} (401)" in complaint(capsys)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("length", ["abc", "²", "-5", "5_0", ""])
+def test_a_length_that_is_no_number_is_none(server, signed_in, tmp_path, files, length):
+    server.storage.append(claiming(length))
+    kaggle.fetch("dsb2018", tmp_path)
+    assert_nothing_half_done(tmp_path, files)
+    assert {*content(tmp_path)} == {*NAMES, kaggle.MANIFEST}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_body_without_end_is_given_up_and_takes_no_room(
+    server, signed_in, tmp_path, files, capsys, packed
+):
+    server.storage += [well, well, endless(packed=packed)]  # the third file is the smallest
+    assert cli.main(["fetch", "dsb2018", "--to", str(tmp_path)]) == 2
+    line = complaint(capsys)
+    SEEN[f"a body without end{', packed' * packed}"] = line
+    assert f"{NAMES[2]}: Kaggle sends more than 1,600,000 bytes, which it cannot be" in line
+    assert {*content(tmp_path)} == {*NAMES[:2], kaggle.MANIFEST}
+    kaggle.fetch("dsb2018", tmp_path)
+    assert_nothing_half_done(tmp_path, files)
+
+
+ODD_NOTES = [
+    *(b"", b"[]", b"null", b"3", b'"x"', b"[" * 100_000, b'{"a":' * 100_000, b"\xff\xfe", b"{}"),
+    *(b"9" * 10_000, b" " * (2 << 20) + b"{}"),
+]
+
+
+@pytest.mark.parametrize("note", [*ODD_NOTES, b'{"%s": []}', b'{"%s": {"size": "x"}}', None])
+def test_an_odd_list_of_what_was_fetched_is_written_anew(server, signed_in, tmp_path, note):
+    kaggle.fetch("dsb2018", tmp_path)
+    before = content(tmp_path)
+    (tmp_path / kaggle.MANIFEST).unlink()
+    if note is None:
+        os.mkfifo(tmp_path / kaggle.MANIFEST)
+    else:
+        (tmp_path / kaggle.MANIFEST).write_bytes(note.replace(b"%s", NAMES[0].encode()))
+    server.asked.clear()
+    assert all(finding.is_well for finding in doctor.examine("dsb2018", tmp_path))
+    assert kaggle.fetch("dsb2018", tmp_path) == []
+    assert server.asked == []
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("note", [*ODD_NOTES, b'{"validator": [], "size": "x"}'])
+def test_a_beginning_with_an_odd_note_is_begun_again(server, signed_in, tmp_path, files, note):
+    (tmp_path / f"{NAMES[0]}.part").write_bytes(b"PK\3\4")
+    (tmp_path / f"{NAMES[0]}.part.kaggle-partial").write_bytes(note)
+    kaggle.fetch("dsb2018", tmp_path)
+    assert_nothing_half_done(tmp_path, files)
+    assert {*content(tmp_path)} == {*NAMES, kaggle.MANIFEST}
+
+
+def test_a_file_system_without_locks_stops_no_fetch(server, signed_in, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    assert len(kaggle.fetch("dsb2018", tmp_path)) == 3
+    assert all(finding.is_well for finding in doctor.examine("dsb2018", tmp_path))
+
+
+def test_what_a_server_says_cannot_move_the_cursor(server, signed_in, tmp_path, capsys):
+    def refuse(handler):
+        handler.fail(403, "\x1b[2J no\u202e\nsegdata fetch: all is well")
+        return True
+
+    server.api.append(refuse)
+    assert cli.main(["fetch", "dsb2018", "--to", str(tmp_path)]) == 2
+    assert r"\x1b[2J no\u202e segdata fetch" in complaint(capsys)
 
 
 def test_nobody_answering_is_one_line(signed_in, waits, tmp_path, capsys, monkeypatch):
