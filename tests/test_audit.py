@@ -5,7 +5,11 @@ import json
 import os
 import pathlib
 import re
+import resource
+import shlex
 import shutil
+import subprocess
+import sys
 import weakref
 import zipfile
 from html import parser
@@ -325,6 +329,95 @@ def test_what_names_contain_cannot_break_the_page():
     outline = _Outline(audit_page.page(audit.audit(found), found))
     assert {name for name, _ in outline.images} >= {"train/<b>&\"'", "validation/é猫"}
     assert outline.open == []
+
+
+HOSTILE = ["\x1b[2Jred", "two\nlines", "\u202egnp", os.fsdecode(b"\xff\xfe"), "<i>&\"'"]
+
+
+def test_no_name_reaches_a_terminal_or_a_page_raw():
+    items = [pictured(0, id=name, group=name, split="train\x9b") for name in HOSTILE]
+    items += [broken(9, OSError(f"cut: {name}")) for name in HOSTILE]
+    found = collection(*items)
+    report = audit.audit(found)
+    lines = audit.table(report).splitlines()
+    assert all(line.isprintable() for line in lines)
+    assert any(r"train\x9b/\x1b[2Jred, train\x9b/two\nlines" in line for line in lines)
+    page = audit_page.page(report, found)
+    assert page.encode()
+    assert all(line.isprintable() for line in page.splitlines())
+    assert {name for name, _ in _Outline(page).images} >= {r"train\x9b/\udcff\udcfe"}
+    told = json.loads(json.dumps(audit.to_json(report)))
+    assert {case["id"] for case in told["findings"][1]["cases"][0]["examples"]} == {*HOSTILE}
+
+
+@pytest.fixture
+def misnamed_source(drawn_dsb2018: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
+    """A manual dir of three drawn nuclei in folders, one with a name that is not UTF-8."""
+    folder = tmp_path / "manual"
+    with zipfile.ZipFile(drawn_dsb2018 / "stage1_train.zip") as archive:
+        keys = sorted({name.partition("/")[0] for name in archive.namelist()})[:3]
+        archive.extractall(
+            folder / "stage1_train", [n for n in archive.namelist() if n.startswith((*keys,))]
+        )
+    old, new = folder / "stage1_train" / keys[0], os.fsdecode(b"\xff\x1b[2J")
+    (old / "images" / f"{keys[0]}.png").rename(old / "images" / f"{new}.png")
+    old.rename(old.with_name(new))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "environment", [{}, {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}], ids=["UTF-8", "ASCII"]
+)
+@pytest.mark.parametrize("stderr", ["", "2>&-"])
+def test_the_report_is_written_whole_whoever_reads_it(
+    misnamed_source, tmp_path, environment, stderr
+):
+    files = [tmp_path / "a.json", tmp_path / "a.html"]
+    program = "import sys; from segdata import cli; sys.exit(cli.main())"
+    command = [sys.executable, "-c", program, "audit", "dsb2018", "--manual_dir"]
+    command += [str(misnamed_source), "--json", str(files[0]), "--html", str(files[1])]
+    gone, output = os.pipe()
+    os.close(gone)  # as `| head` does, sooner or later
+    done = subprocess.run(
+        ["bash", "-c", f"{shlex.join(command)} {stderr}"],
+        env={**os.environ, **environment},
+        stdout=output,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(output)
+    assert (done.returncode, done.stderr) == (141, "")
+    assert json.loads(files[0].read_text())["splits"]["stage1_train"]["examples"] == 3
+    assert files[1].read_text().endswith("</html>\n")
+
+
+@pytest.mark.parametrize("flag", ["--json", "--html"])
+@pytest.mark.parametrize(
+    ("path", "message"), [("none/a", "there is no folder"), (".", "is a folder; name a file")]
+)
+def test_where_no_report_can_be_written_nothing_is_read(
+    tmp_path, monkeypatch, capsys, flag, path, message
+):
+    monkeypatch.setattr(raw, "collection", None)
+    where = ["--manual_dir", str(tmp_path), flag, str(tmp_path / path)]
+    assert cli.main(["audit", "dsb2018", *where]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_full_disk_costs_the_page_and_not_the_table(misnamed_source, tmp_path, capsys):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    where = ["--manual_dir", str(misnamed_source), "--html", str(tmp_path / "a.html")]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        code = cli.main(["audit", "dsb2018", *where])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    told = capsys.readouterr()
+    assert code == 2
+    assert "3 examples: nothing to say" in told.out
+    assert "File too large" in told.err
+    assert os.listdir(tmp_path) == ["manual"]
 
 
 def test_the_command_tells_and_exits_by_what_it_found(damaged_source, tmp_path, capsys):

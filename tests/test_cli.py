@@ -1,3 +1,5 @@
+import re
+import shlex
 import subprocess
 import sys
 import time
@@ -120,6 +122,26 @@ def test_a_flag_that_is_none_is_named(capsys):
     with pytest.raises(SystemExit, match="2"):
         cli.main(["draw", "dsb2018", "--to", "x", "--exampels", "3"])
     assert "--exampels" in one_line(capsys)
+
+
+def test_a_printed_command_can_be_typed_as_it_is(no_credentials, capsys):
+    assert cli.main(["draw", "dsb2018", "--to=~/a folder; true", "--examples", "1"]) == 0
+    (command,) = re.findall("`(.*)`", capsys.readouterr().out)
+    folder = str(no_credentials / "a folder; true")
+    assert shlex.split(command) == ["segdata", "build", "dsb2018", "--manual_dir", folder]
+    assert (no_credentials / "a folder; true" / "stage1_train.zip").exists()
+
+
+def test_commands_that_mend_something_quote_their_paths(tmp_path, monkeypatch, capsys):
+    folder = str(tmp_path / "a folder; true")
+    assert cli.main(["audit", "dsb2018", "--manual_dir", folder]) == 2
+    (command,) = re.findall("`(.*)`", capsys.readouterr().err)
+    assert shlex.split(command) == ["segdata", "draw", "dsb2018", "--to", folder]
+    monkeypatch.setattr("os.access", lambda *_: False)
+    (tmp_path / "a folder; true").mkdir()
+    assert cli.main(["doctor", "dsb2018", "--to", folder]) == 1
+    commands = [line for line in capsys.readouterr().out.splitlines() if "chmod" in line]
+    assert [shlex.split(command) for command in commands] == [["chmod", "u+w", folder]]
 
 
 def test_drawing_over_a_source_is_refused(tmp_path, capsys, drawn_dsb2018):

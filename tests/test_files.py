@@ -68,6 +68,34 @@ def test_a_link_is_replaced_and_not_written_through(tmp_path):
     assert (tmp_path / "link").read_text() == "other"
 
 
+def test_a_link_a_pipe_or_a_device_that_was_named_is_written_to(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    for path in (tmp_path / "link", tmp_path / "new", "/dev/null"):
+        files.require_writable(path)
+        files.write(path, b"data")
+    assert (tmp_path / "mine").read_bytes() == (tmp_path / "new").read_bytes() == b"data"
+    assert (tmp_path / "link").is_symlink()
+    assert os.path.exists("/dev/null")
+    assert not os.path.isfile("/dev/null")
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [("", "is a folder"), ("none/a", "there is no folder"), ("file/a", "there is no folder")],
+)
+def test_where_no_file_can_be_is_said_before_it_is_written(tmp_path, path, message):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=message):
+        files.require_writable(tmp_path / path)
+
+
+def test_a_folder_that_may_not_be_written_to_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(PermissionError, match="may not be written to"):
+        files.require_writable(tmp_path / "a")
+
+
 def test_two_writers_of_one_file_never_share_a_temporary_one(tmp_path):
     with files.replacing(tmp_path / "a") as one, files.replacing(tmp_path / "a") as two:
         one.write_text("one")

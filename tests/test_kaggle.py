@@ -342,7 +342,7 @@ def test_credentials_that_are_missing_or_wrong_are_one_line(
     assert server.asked == []
 
 
-@pytest.mark.parametrize("body", [b"", b"null", b"[" * 99_999, b'{"code": []}', b"9" * 9_999])
+@pytest.mark.parametrize("body", [b"", b"null", b"[" * 99_999, b"9" * 9_999])
 def test_signing_in_that_is_answered_oddly_is_one_line(
     server, signed_out, monkeypatch, tmp_path, capsys, body
 ):

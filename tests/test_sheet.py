@@ -88,3 +88,18 @@ def test_a_mistake_is_one_line(built_dsb2018, capsys, arguments, message):
     where = ["--data_dir", str(built_dsb2018)]
     assert cli.main(["show", "dsb2018", *where, *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_where_no_sheet_can_be_written_nothing_is_drawn(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sheet, "of", None)
+    assert cli.main(["show", "dsb2018", "--to", str(tmp_path / "none" / "a.png")]) == 2
+    assert f"there is no folder {tmp_path / 'none'}" in capsys.readouterr().err
+
+
+def test_a_name_that_is_no_text_is_drawn_escaped():
+    ids = ["\udcff", "two\nlines", "\x1b[2J"]
+    escaped = [r"\udcff", r"two\nlines", r"\x1b[2J"]
+    one, other = (
+        sheet.sheet(packed(3), names, classes=CLASSES, title=names[0]) for names in (ids, escaped)
+    )
+    assert np.array_equal(np.asarray(one), np.asarray(other))

@@ -1,0 +1,118 @@
+import json
+import os
+import random
+import subprocess
+import sys
+
+import pytest
+
+from segdata import console
+
+PROGRAM = """
+import os, sys
+from segdata import console
+
+def many(argv):
+    '''Prints more than a pipe holds.'''
+    for number in range(100_000):
+        print(number)
+
+def odd(argv):
+    '''Prints what is not ASCII.'''
+    console.log("256×256 \\udcff")
+
+def write(argv):
+    '''Writes a file, and libraries print meanwhile.'''
+    with open(argv[0], "w") as file:
+        os.write(2, b"noise")
+        with console.quiet_start():
+            os.write(2, b"more noise")
+        print("progress", file=sys.stderr)
+        file.write("content")
+
+sys.exit(console.run("prog", "", {"many": many, "odd": odd, "write": write}, sys.argv[1:]))
+"""
+
+
+def run(arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    """Runs the program by a shell."""
+    command = f'"{sys.executable}" -c "$PROGRAM" {arguments}'
+    return subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"],
+        env={**os.environ, "PROGRAM": PROGRAM, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a b/é猫×–…", "a b/é猫×–…"),
+        ("\x1b[2J\x07\r\n\t\x00", r"\x1b[2J\x07\r\n\t\x00"),
+        ("\x9b31m \u202egnp \u2066 \u2028", r"\x9b31m \u202egnp \u2066 \u2028"),
+        (os.fsdecode(b"\xff\xfe"), r"\udcff\udcfe"),
+    ],
+)
+def test_what_a_terminal_would_act_on_is_escaped(text, expected):
+    assert console.printable(text) == expected
+
+
+def test_any_text_becomes_one_line_that_can_be_shown_and_encoded():
+    chance = random.Random(0)
+    for _ in range(200):
+        text = "".join(chr(chance.randrange(0x3000)) for _ in range(20))
+        text += chr(chance.randrange(sys.maxunicode + 1))
+        found = console.printable(text)
+        assert found.isprintable()
+        assert found.encode()
+        assert console.printable(found) == found
+
+
+def test_an_error_is_one_line_whatever_it_says(capsys):
+    def command(argv):
+        raise ValueError("two\nlines \x1b[31m\udcff")
+
+    assert console.run("prog", "", {"do": command}, ["do"]) == 2
+    assert capsys.readouterr().err == "prog do: error: two lines \\x1b[31m\\udcff\n"
+
+
+def test_a_tilde_is_the_home_folder_wherever_it_stands(no_credentials, capsys):
+    def command(argv):
+        print(json.dumps(argv))
+
+    given = ["~/a", "--to=~/b", "--to", "~", "--to=a~/b", "a/~", "--x=y=~", "-", "--to=", "~"]
+    console.run("prog", "", {"do": command}, ["do", *given])
+    home = str(no_credentials)
+    expected = [f"{home}/a", f"--to={home}/b", "--to", home, *given[4:9], home]
+    assert json.loads(capsys.readouterr().out) == expected
+
+
+def test_a_reader_that_goes_ends_a_command_without_a_word():
+    done = run("many | head -n 1")
+    assert (done.returncode, done.stdout, done.stderr) == (141, "0\n", "")
+
+
+def test_a_reader_that_is_gone_before_anything_was_printed_is_no_complaint_either():
+    done = run("--help | true")
+    assert done.returncode in (0, 141)
+    assert done.stderr == ""
+
+
+def test_output_that_finds_no_room_is_one_line():
+    done = run("odd > /dev/full")
+    assert done.returncode == 2
+    assert done.stderr == "prog odd: error: [Errno 28] No space left on device\n"
+
+
+def test_closed_streams_take_nothing_from_files(tmp_path):
+    for closed in ("2>&-", "<&- >&- 2>&-"):
+        path = tmp_path / "file"
+        assert run(f"write {path} {closed}").returncode == 0
+        assert path.read_text() == "content"
+
+
+def test_a_terminal_of_few_letters_gets_escapes():
+    done = run("odd", LC_ALL="C", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "256\\xd7256 \\udcff\n", "")
