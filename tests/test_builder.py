@@ -1,5 +1,6 @@
 """What holds of every builder; what is particular to one is tested with it."""
 
+import os
 import pathlib
 import pickle
 import resource
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -287,6 +289,23 @@ def test_a_sound_archive_is_built_the_same_whether_damage_may_be_skipped(
     build(name, manual_dirs[name], tmp_path / "plain")
     build(f"{name}/skip_damaged=True", manual_dirs[name], tmp_path / "skipping")
     assert files(tmp_path / "plain") == files(tmp_path / "skipping")
+
+
+def test_a_name_that_is_not_utf_8_is_an_example_that_cannot_be_read(tmp_path, nuclei, capsys):
+    with zipfile.ZipFile(nuclei / "stage1_train.zip") as archive:
+        archive.extractall(tmp_path / "manual" / "stage1_train")
+    old = min((tmp_path / "manual" / "stage1_train").iterdir())
+    name = os.fsdecode(b"\xff")
+    (old / "images" / f"{old.name}.png").rename(old / "images" / f"{name}.png")
+    old.rename(old.with_name(name))
+    command = ["build", "dsb2018", "--manual_dir", str(tmp_path / "manual")]
+    command += ["--data_dir", str(tmp_path / "data")]
+    assert cli.main(command) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.endswith(r"the name of \udcff is not UTF-8; rename its files.")
+    assert cli.main([*command, "--skip_damaged"]) == 0
+    metadata: Any = tfds.builder("dsb2018", data_dir=tmp_path / "data").info.metadata
+    assert list(metadata["skipped"]) == [name]
 
 
 @pytest.mark.parametrize("kind", ["no-end", "upwards"])

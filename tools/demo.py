@@ -24,14 +24,14 @@ def main() -> int:
         shutil.rmtree(folder, ignore_errors=True)
     begun = time.monotonic()
     steps = [
-        f"segdata draw dsb2018 --to {source} --examples 256",
-        f"segdata build dsb2018 --manual_dir {source} --data_dir {data}",
-        f"unet train --recipe dsb2018 --epochs 16 --data_dir {data} --out {run}",
-        f"unet evaluate {run}",
+        ["segdata", "draw", "dsb2018", "--to", source, "--examples", "256"],
+        ["segdata", "build", "dsb2018", "--manual_dir", source, "--data_dir", data],
+        ["unet", "train", "--recipe=dsb2018", "--epochs=16", "--data_dir", data, "--out", run],
+        ["unet", "evaluate", run],
     ]
     for step in steps:
-        print(f"\n$ {step}", flush=True)
-        program, *arguments = shlex.split(step)
+        program, *arguments = map(str, step)
+        print(f"\n$ {shlex.join([program, *arguments])}", flush=True)
         done = subprocess.run([pathlib.Path(sys.executable).with_name(program), *arguments])
         if done.returncode:
             return done.returncode
