@@ -9,8 +9,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from segdata import images, rle
 from segdata.sources import Example
 
@@ -125,10 +123,7 @@ def _pending(split: str, features: Mapping[str, Any], overlaps: Mapping[str, int
     def read() -> Example:
         instances = features.get("instances")
         with images.opened(features["mask"], name=f"the mask of {key}", kinds=["PNG"]) as image:
-            # One bit decodes to 0 and 255 in TFDS; so here.
-            mask = np.asarray(image.convert("L") if image.mode == "1" else image)
-        if mask.ndim != 2:
-            raise ValueError(f"its mask has the shape {mask.shape}, not one channel")
+            mask = images.classes(image)
         return Example(
             id=key,
             group=features["group"].decode(),

@@ -124,6 +124,18 @@ def rgb(image: Image.Image) -> Image.Image:
     return (image.convert("RGBA") if "transparency" in image.info else image).convert("RGB")
 
 
+def classes(image: Image.Image) -> np.ndarray:
+    """The class ids of a mask: uint8 [H, W]; one bit decodes to 0 and 255, as in TFDS.
+
+    Raises:
+        ValueError: If it has several channels.
+    """
+    found = np.asarray(image.convert("L") if image.mode == "1" else image)
+    if found.ndim != 2:
+        raise ValueError(f"a mask of the shape {found.shape}, not of one channel")
+    return found
+
+
 def upright(image: Image.Image) -> Image.Image:
     """As EXIF says that it is to be seen; of EXIF nothing but the orientation is read."""
     turn = orientation(image)

@@ -11,7 +11,6 @@ Nothing here knows of batches, augmentation or training.
 
 import contextlib
 import dataclasses
-import io
 import json
 import os
 import pathlib
@@ -24,7 +23,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import tensorflow as tf
 import tensorflow_datasets as tfds
 import tqdm
@@ -32,7 +30,7 @@ from PIL import features
 from tensorflow.core.framework import attr_value_pb2
 
 import segdata.datasets  # registers the builders
-from segdata import arguments, files, parallel, resizing
+from segdata import arguments, files, images, parallel, resizing
 
 _HEADER, _FOOTER = 12, 4  # TFRecord: length and its CRC before each record, the record's CRC after
 _MEANS = 24  # bytes of an example's: three float64, little-endian
@@ -279,15 +277,17 @@ def _raw(builder, split: str) -> tf.data.Dataset:
 
 
 def _row(example: Mapping[str, bytes], size: tuple[int, int]) -> np.ndarray:
+    name = example["id"].decode(errors="replace")
     row = np.empty((*size, 4), np.uint8)
-    with PIL.Image.open(io.BytesIO(example["image"])) as image:
+    with images.opened(example["image"], name=f"the image of {name}") as image:
         width, height = image.size
         reduced = image.draft("RGB", (2 * size[1], 2 * size[0]))
         step = round(width / reduced[1][2]) if reduced else 1
         pixels = np.asarray(image.convert("RGB"))
-        row[..., :3] = resizing.image(pixels, size, full=(height, width), step=step)
-    with PIL.Image.open(io.BytesIO(example["mask"])) as mask:
-        row[..., 3] = resizing.mask(np.asarray(mask), size)
+    row[..., :3] = resizing.image(pixels, size, full=(height, width), step=step)
+    with images.opened(example["mask"], name=f"the mask of {name}", kinds=["PNG"]) as mask:
+        classes = images.classes(mask)
+    row[..., 3] = resizing.mask(classes, size)
     return row
 
 

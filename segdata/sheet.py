@@ -14,7 +14,7 @@ import tensorflow as tf
 from PIL import Image, ImageDraw, ImageFont
 
 from segdata import augment as augment_
-from segdata import console, images, masks, overlays
+from segdata import console, images, masks, overlays, resizing
 from segdata.augment import Augment
 from segdata.examples import Collection
 from segdata.parallel import ordered_map
@@ -125,8 +125,8 @@ def _size(example: Example) -> tuple[int, int]:
 def _row(example: Example, size: tuple[int, int]) -> np.ndarray:
     """Image and mask at a size, uint8 [H, W, 4]."""
     with images.opened(example.image, name=example.id) as opened:
-        resized = opened.convert("RGB").resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return np.dstack([np.asarray(resized), overlays.nearest(example.mask, size)])
+        pixels = np.asarray(opened.convert("RGB"))
+    return np.dstack([resizing.image(pixels, size), resizing.mask(example.mask, size)])
 
 
 def _overlaid(pixels: np.ndarray, classes: Sequence[str]) -> np.ndarray:

@@ -44,7 +44,8 @@ UNET_LAYERS = [
     ["unet.report"],
     ["unet.cli"],
 ]
-SHARED = {"segdata", "segdata.files", "segdata.images"}  # what the trainer shares with the data
+# What the trainer shares with the data.
+SHARED = {f"segdata{name}" for name in ("", ".files", ".images", ".resizing")}
 # A package registers its own builder; a builder is written against its own package's folder.
 WITHIN = {("segdata.datasets", f"segdata.datasets.{name}.{name}_dataset_builder") for name in NAMES}
 

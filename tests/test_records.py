@@ -88,7 +88,8 @@ def test_a_jpeg_is_not_stretched_by_the_scale_it_is_decoded_at(full, size):
     PIL.Image.fromarray(image).save(buffer, "JPEG", quality=100, subsampling=0)
     mask = io.BytesIO()
     PIL.Image.fromarray(np.zeros(full, np.uint8)).save(mask, "PNG")
-    row = records._row({"image": buffer.getvalue(), "mask": mask.getvalue()}, size)
+    example = {"id": b"waves", "image": buffer.getvalue(), "mask": mask.getvalue()}
+    row = records._row(example, size)
     expected = resizing.image(image, size).astype(float)
     for axis, channel in ((1, 0), (0, 1)):
         slopes = np.gradient(expected[..., channel], axis=axis)

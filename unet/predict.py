@@ -2,7 +2,7 @@
 
 The model sees the image at the size it was trained on; the probability, not the mask, is brought
 back, so that its edge stays smooth, and tile by tile, so that memory does not grow with the
-classes. Pillow resizes.
+classes.
 """
 
 import colorsys
@@ -16,11 +16,11 @@ import numpy as np
 from PIL import Image
 
 from segdata import files as atomic
-from segdata import images
+from segdata import images, resizing
 from unet import metrics
 
 _TINT = (64, 255, 64)  # seen on black, on grey and on stained tissue
-_BILINEAR = Image.Resampling.BILINEAR  # antialiased where it makes smaller
+_BILINEAR = Image.Resampling.BILINEAR
 _TILE = 512  # pixels, of each side of what is brought back at once
 
 
@@ -183,9 +183,8 @@ def files(
 
 
 def _probability(network: Any, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """What the network makes of one image at its own size; float32 [h, w, C]."""
-    seen = np.asarray(Image.fromarray(image).resize(size[::-1], _BILINEAR))
-    return np.asarray(network.predict_on_batch(seen[None]))[0]
+    """What the network makes of one image, resized as in training; float32 [h, w, C]."""
+    return np.asarray(network.predict_on_batch(resizing.image(image, size)[None]))[0]
 
 
 def _enlarged(
