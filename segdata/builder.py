@@ -262,7 +262,9 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         whole = slices.each(self.info.splits.whole, split)
         return super().as_data_source(**{"split": whole, **options})
 
-    def download_and_prepare(self, **options: Any) -> None:
+    def download_and_prepare(  # pyright: ignore[reportIncompatibleVariableOverride]
+        self, **options: Any
+    ) -> None:
         """The same as TFDS's, but that of several builds at once one does it and the others wait.
 
         Raises:

@@ -225,6 +225,7 @@ def test_of_two_builds_of_a_dataset_at_once_the_second_waits_and_finds_it(tmp_pa
     command = [sys.executable, "-c", BUILD, "build", "dsb2018", *paths]
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, text=True, **pipes) as first:
+        assert first.stdout is not None
         while "building" not in first.stdout.readline():
             assert first.poll() is None
         assert cli.main(["build", "dsb2018", *paths, "--config", "instances"]) == 0  # another one
