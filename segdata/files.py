@@ -190,8 +190,10 @@ def _stays(path: pathlib.Path) -> bool:
 def _lock_file(path: pathlib.Path) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-    except PermissionError:  # another user's: it locks as well
-        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except PermissionError:
+        with contextlib.suppress(FileNotFoundError):  # another user's locks as well
+            return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        raise
 
 
 def _is_at(descriptor: int, path: pathlib.Path) -> bool:

@@ -174,6 +174,27 @@ def test_many_threads_hold_one_lock_in_turn(tmp_path):
     assert most == [1] * 80
 
 
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_lock_of_another_user_locks_and_a_folder_of_his_is_named(tmp_path, monkeypatch, exists):
+    real = os.open
+
+    def deny(path, flags, *mode):
+        if flags & os.O_CREAT:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return real(path, flags, *mode)
+
+    if exists:
+        (tmp_path / "lock").write_text("")
+    monkeypatch.setattr(os, "open", deny)
+    lock = files.locked(tmp_path / "lock")
+    if exists:
+        with lock as got:
+            assert got
+    else:
+        with pytest.raises(PermissionError), lock:
+            pass
+
+
 @pytest.mark.parametrize("how", ["file system", "platform"])
 def test_where_no_lock_can_be_had_work_goes_on_and_nothing_is_removed(tmp_path, monkeypatch, how):
     def refuse(*_):
