@@ -8,6 +8,7 @@ library only; what the files hold is not known here.
 import contextlib
 import os
 import pathlib
+import re
 import secrets
 import socket
 import weakref
@@ -19,6 +20,7 @@ except ImportError:  # Windows
     fcntl = None
 
 _PREFIX = "unfinished-"
+_UNFINISHED = re.compile(rf"{_PREFIX}[0-9a-f]{{16}}([.].*)?")
 
 
 class HeldError(OSError):
@@ -93,7 +95,13 @@ def remove_unfinished(folder: str | os.PathLike[str]) -> None:
     What is not this user's, or may still be written to, stays.
     """
     for path in pathlib.Path(folder).glob(f"{_PREFIX}*"):
-        remove_unused(path)
+        if is_unfinished(path.name):
+            remove_unused(path)
+
+
+def is_unfinished(name: str) -> bool:
+    """Whether a file's name is one of those that `replacing` gives."""
+    return _UNFINISHED.fullmatch(name) is not None
 
 
 def remove_unused(path: pathlib.Path) -> None:
@@ -113,7 +121,7 @@ def use(path: str | os.PathLike[str], *, owner: object) -> None:
         descriptor = os.open(path, os.O_RDONLY)
         weakref.finalize(owner, os.close, descriptor)
         with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_SH)  # who removes it just now is soon done
 
 
 @contextlib.contextmanager

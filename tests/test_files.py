@@ -1,4 +1,5 @@
 import errno
+import gc
 import os
 import subprocess
 import sys
@@ -115,12 +116,34 @@ def test_what_a_killed_process_left_is_removed_and_what_a_live_one_writes_is_not
     assert not list(tmp_path.glob("unfinished-*"))
 
 
-def test_folders_and_links_called_unfinished_stay(tmp_path):
+def test_what_a_user_calls_unfinished_stays(tmp_path):
     (tmp_path / "mine").write_text("mine")
-    (tmp_path / "unfinished-folder").mkdir()
-    (tmp_path / "unfinished-link").symlink_to(tmp_path / "mine")
+    (tmp_path / "unfinished-thesis.png").write_text("mine too")
+    (tmp_path / "unfinished-0123456789abcdef").mkdir()
+    (tmp_path / "unfinished-0123456789abcdef.png").symlink_to(tmp_path / "mine")
+    before = sorted(os.listdir(tmp_path))
     files.remove_unfinished(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == ["mine", "unfinished-folder", "unfinished-link"]
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_a_file_in_use_stays_until_its_owner_is_gone(tmp_path):
+    class Owner:
+        pass
+
+    path = tmp_path / "packed"
+    path.write_text("")
+    one, other = Owner(), Owner()
+    files.use(path, owner=one)
+    files.use(path, owner=other)
+    files.remove_unused(path)
+    del one
+    gc.collect()
+    files.remove_unused(path)
+    assert path.exists()
+    del other
+    gc.collect()
+    files.remove_unused(path)
+    assert not path.exists()
 
 
 def test_a_lock_names_its_holder_and_dies_with_it(tmp_path, other):

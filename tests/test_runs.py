@@ -146,6 +146,7 @@ def test_whatever_bytes_change_it_is_read_or_refused_in_one_line(run, name):
 
 def test_a_lock_that_a_killed_process_left_makes_no_run(tmp_path):
     (tmp_path / ".lock").write_text("process 1 on a machine")
+    (tmp_path / "unfinished-0123456789abcdef.json").write_text("{")
     runs.create(tmp_path, SETTINGS)
     assert sorted(os.listdir(tmp_path)) == ["settings.json"]
     with pytest.raises(ValueError, match=r"never overwritten: `unet resume .*` goes on"):

@@ -90,9 +90,13 @@ def require_new(run: pathlib.Path) -> None:
     """Refuses a folder that a new run would overwrite.
 
     Raises:
-        ValueError: If the folder is there already and holds anything but a lock.
+        ValueError: If the folder is there already and holds more than a killed process left before
+            it had written its settings.
     """
-    if run.exists() and not (run.is_dir() and {file.name for file in run.iterdir()} <= {_LOCK}):
+    if run.exists() and not (
+        run.is_dir()
+        and all(file.name == _LOCK or files.is_unfinished(file.name) for file in run.iterdir())
+    ):
         known = f"{_resume(run)} goes on with it" if (run / "settings.json").exists() else ""
         raise ValueError(
             f"{run} is there already and is never overwritten: {known or 'it holds other files'}; "

@@ -261,7 +261,11 @@ def _photo(data: bytes, name: str) -> tuple[bytes, tuple[int, int], str]:
         turned = images.upright(image).convert("RGB")
     buffer = io.BytesIO()
     turned.save(buffer, "JPEG", quality=_RENEWED, subsampling=0)
-    return buffer.getvalue(), turned.size, f"EXIF orientation {turn}" if turn > 1 else f"mode {mode}"
+    return (
+        buffer.getvalue(),
+        turned.size,
+        f"EXIF orientation {turn}" if turn > 1 else f"mode {mode}",
+    )
 
 
 def _mask(data: bytes, name: str) -> np.ndarray:
