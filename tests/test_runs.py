@@ -163,7 +163,7 @@ with runs.held(pathlib.Path(sys.argv[1])):
 
 
 def test_one_process_holds_a_run_and_others_are_told_which(run):
-    (run / "unfinished-0.npz").write_text("of a killed process")
+    (run / "unfinished-0123456789abcdef.npz").write_text("of a killed process")
     command = [sys.executable, "-c", HOLD, str(run)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
