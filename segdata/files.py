@@ -71,12 +71,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         Where to write; open it, do not replace it.
     """
     path = pathlib.Path(path)
-    unfinished = path.with_name(f"{_PREFIX}{secrets.token_hex(8)}{path.suffix}")
-    descriptor = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    unfinished, descriptor = _new_beside(path)
     try:
-        if fcntl:  # Windows does not rename what is open
-            hold(descriptor)
-        else:
+        if fcntl is None:  # Windows does not rename what is open
             os.close(descriptor)
         yield unfinished
         with unfinished.open("rb+") as file:
@@ -193,6 +190,17 @@ def hold(descriptor: int, *, wait: bool = False) -> bool | None:
 def _stays(path: pathlib.Path) -> bool:
     """Whether it is there and no plain file."""
     return path.is_symlink() or (path.exists() and not path.is_file())
+
+
+def _new_beside(path: pathlib.Path) -> tuple[pathlib.Path, int]:
+    """An empty file that nobody else knows of, and its descriptor, which holds it."""
+    while True:
+        new = path.with_name(f"{_PREFIX}{secrets.token_hex(8)}{path.suffix}")
+        descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        # Before it is held, another process may take it for a leftover.
+        if hold(descriptor) is not False and (fcntl is None or _is_at(descriptor, new)):
+            return new, descriptor
+        os.close(descriptor)
 
 
 def _lock_file(path: pathlib.Path) -> int:

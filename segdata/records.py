@@ -30,7 +30,7 @@ from PIL import features
 from tensorflow.core.framework import attr_value_pb2
 
 import segdata.datasets  # registers the builders
-from segdata import arguments, files, images, parallel, resizing
+from segdata import arguments, console, files, images, parallel, resizing
 
 _HEADER, _FOOTER = 12, 4  # TFRecord: length and its CRC before each record, the record's CRC after
 _MEANS = 24  # bytes of an example's: three float64, little-endian
@@ -145,7 +145,7 @@ def pack(
     with files.locked(
         manifest.with_suffix(".lock"),
         waiting=lambda holder: tqdm.tqdm.write(
-            f"Waiting for {holder}, which packs {name} {stem}.", file=sys.stderr
+            console.printable(f"Waiting for {holder}, which packs {name} {stem}."), file=sys.stderr
         ),
     ):
         if records := opened(manifest, size=size, count=count, source=source):
@@ -213,6 +213,7 @@ def write(
         OSError: If there is no room, or the folder may not be written to.
     """
     files.remove_unfinished(manifest.parent)
+    _remove_unused(manifest)  # first: a full disk needs the room
     token = secrets.token_hex(4)
     records = Records(path=_path(manifest, token), count=0, size=size, checksum=0)
     try:
@@ -221,11 +222,12 @@ def write(
             records = dataclasses.replace(records, count=count, checksum=checksum)
             if path.stat().st_size != count * records.stride:
                 raise OSError(f"{path} does not hold what was written to it; is there room?")
+        _use(records)
+        _write_manifest(manifest, token, records, source)
     except (tf.errors.OpError, OSError) as error:
+        for path in (records.path, records.means_path):
+            path.unlink(missing_ok=True)
         raise OSError(f"{manifest.parent}: {manifest.stem} cannot be packed: {error}") from error
-    _use(records)
-    _write_manifest(manifest, token, records, source)
-    _remove_others(manifest, records)
     return records
 
 
@@ -365,9 +367,9 @@ def _write_manifest(
         path.write_text(json.dumps(noted, indent=1))
 
 
-def _remove_others(manifest: pathlib.Path, records: Records) -> None:
-    """Removes what was packed under this name before, but for what another process uses."""
+def _remove_unused(manifest: pathlib.Path) -> None:
+    """Removes what was packed under this name before, but for what a process uses."""
     own = re.compile(re.escape(manifest.stem) + r"(-[0-9a-f]{8})?[.](tfrecord|means)")
     for path in manifest.parent.iterdir():
-        if own.fullmatch(path.name) and path not in (records.path, records.means_path):
+        if own.fullmatch(path.name):
             files.remove_unused(path)

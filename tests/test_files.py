@@ -116,6 +116,22 @@ def test_what_a_killed_process_left_is_removed_and_what_a_live_one_writes_is_not
     assert not list(tmp_path.glob("unfinished-*"))
 
 
+def test_no_writer_loses_its_file_to_one_that_removes_leftovers(tmp_path, monkeypatch):
+    """Which comes between the making of the file and its lock."""
+    hold, interrupted = files.hold, []
+
+    def late(descriptor):
+        if not interrupted:
+            interrupted.append(1)
+            files.remove_unfinished(tmp_path)
+        return hold(descriptor)
+
+    monkeypatch.setattr(files, "hold", late)
+    with files.replacing(tmp_path / "a") as unfinished:
+        unfinished.write_text("whole")
+    assert (tmp_path / "a").read_text() == "whole"
+
+
 def test_what_a_user_calls_unfinished_stays(tmp_path):
     (tmp_path / "mine").write_text("mine")
     (tmp_path / "unfinished-thesis.png").write_text("mine too")

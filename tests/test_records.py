@@ -276,7 +276,15 @@ from segdata import records
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 rows = np.zeros((40, 32, 32, 4), np.uint8)
 manifest = pathlib.Path(sys.argv[1], "x.json")
-for room in (100_000, 500, resource.RLIM_INFINITY):
+for room in (100_000, 500, "manifest", resource.RLIM_INFINITY):
+    if room == "manifest":
+        write_manifest = records._write_manifest
+        def _full(*_):
+            raise OSError(27, "File too large")
+        records._write_manifest = _full
+        room = resource.RLIM_INFINITY
+    else:
+        records._write_manifest = globals().get("write_manifest", records._write_manifest)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
     try:
         packed = records.write(manifest, rows, size=(32, 32), source={})
@@ -288,13 +296,13 @@ np.testing.assert_array_equal(packed.array(), rows)
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
-    """Where the records do not fit, where not even the first does, and then where all do."""
+    """Where records, not even the first, or all but the manifest fit; and then where all do."""
     done = subprocess.run(
         [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert len(lines) == 2
+    assert len(lines) == 3
     for line in lines:
         assert line.startswith(f"{tmp_path}: x cannot be packed: ")
         assert "too large" in line
