@@ -129,6 +129,7 @@ def test_no_writer_loses_its_file_to_one_that_removes_leftovers(tmp_path, monkey
     monkeypatch.setattr(files, "hold", late)
     with files.replacing(tmp_path / "a") as unfinished:
         unfinished.write_text("whole")
+        files.remove_unfinished(tmp_path)
     assert (tmp_path / "a").read_text() == "whole"
 
 
