@@ -228,7 +228,7 @@ def _walk(folder: str | os.PathLike[str]) -> Iterator[tuple[str, pathlib.Path]]:
         with _reading(place, "listed"):
             found = os.stat(place)
             here = (found.st_dev, found.st_ino)
-            if here in above or here in linked and os.path.islink(place):
+            if here in above or (here in linked and os.path.islink(place)):
                 continue
             inside = sorted(os.scandir(place), key=lambda entry: entry.name)
         if os.path.islink(place):

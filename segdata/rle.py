@@ -25,8 +25,8 @@ from segdata import archives, masks
 
 Order = Literal["columns", "rows"]
 
-# Of a table that is held at once. Carvana's longest line has 40,000 characters, an image of the Data
-# Science Bowl at most 375 objects in a table of 3,019 images.
+# Of a table that is held at once. Carvana's longest line has 40,000 characters; an image of the
+# Data Science Bowl has at most 375 objects, its largest table 3,019 images.
 _LONGEST_LINE = 1 << 20  # characters
 _LONGEST_ID = 255  # characters
 _MOST_COLUMNS = 32
@@ -136,14 +136,14 @@ def read_stage1(
         Each image with all of its objects.
 
     Raises:
-        ValueError: If it is no such table, or the rows of an image do not stand together; or a line,
+        ValueError: If it is no such table, the rows of an image do not stand together, or a line,
             an image or the table is larger than any real one.
         ArchiveError: If there is none, or it is damaged.
     """
     rows = _rows(source, name, ("ImageId", "EncodedPixels"), optional=("Height", "Width"))
     seen = set[str]()
     for key, group in itertools.groupby(rows, key=lambda row: row.values[0]):
-        first = next(group)
+        first, objects = _merged(group)
         if key in seen:
             raise ValueError(f"{first.where}: the rows of {key} do not stand together. Sort them.")
         seen.add(key)
@@ -154,7 +154,7 @@ def read_stage1(
         height, width = first.values[2:]
         yield Encoded(
             id=key,
-            runs=_objects(itertools.chain([first], group)),
+            runs=objects,
             order="columns",
             shape=(_whole(height, first), _whole(width, first)) if height and width else None,
             where=first.where,
@@ -225,19 +225,20 @@ def _fields(line: str) -> list[str]:
     return [field.strip(string.whitespace).strip('"') for field in line.split(",")]
 
 
-def _objects(rows: Iterator[_Row]) -> tuple[str, ...]:
-    """The runs of all objects of one image."""
+def _merged(rows: Iterator[_Row]) -> tuple[_Row, tuple[str, ...]]:
+    """The first row of an image, and the runs of all of its objects."""
+    first = next(rows)
     found: list[str] = []
     room = _LONGEST_IMAGE
-    for row in rows:
+    for row in itertools.chain([first], rows):
         found.append(row.values[1])
         room -= len(found[-1])
         if len(found) > masks.MOST_OBJECTS or room < 0:
             raise ValueError(
-                f"{row.where}: {row.values[0]} has more than {masks.MOST_OBJECTS:,} objects, or more "
-                f"than {_LONGEST_IMAGE:,} characters of runs. Do not trust this file."
+                f"{row.where}: {row.values[0]} has more than {masks.MOST_OBJECTS:,} objects, or "
+                f"more than {_LONGEST_IMAGE:,} characters of runs. Do not trust this file."
             )
-    return tuple(found)
+    return first, tuple(found)
 
 
 def _lines(source: archives.Tree | str | os.PathLike[str], name: str) -> tuple[str, Iterator[str]]:

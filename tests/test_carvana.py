@@ -68,6 +68,15 @@ def test_an_upright_rgb_photo_passes_through_untouched(tmp_path):
     assert (found.id, found.group) == (KEY, "0cdf5b5d0ce1")
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (7, 30), (30, 7), (8, 8)])
+def test_a_photo_smaller_than_a_block_of_its_jpeg_is_read(tmp_path, shape):
+    photo = encoded(Image.fromarray(np.full((*shape, 3), 90, np.uint8)), "JPEG")
+    mask = palette_gif(0, 0, 0, 255, 255, 255, indices=np.ones(shape, np.uint8))
+    found = example(tmp_path, photo=photo, mask=mask)
+    assert found.image == photo
+    np.testing.assert_array_equal(found.mask, np.ones(shape))
+
+
 @pytest.mark.parametrize("kind", MASKS)
 def test_every_kind_of_mask_marks_the_same_car(tmp_path, kind):
     found = example(tmp_path, photo=RGB, mask=MASKS[kind])

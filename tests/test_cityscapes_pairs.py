@@ -116,6 +116,15 @@ def test_the_photo_is_that_of_a_jpeg_without_the_mask(tmp_path, quality, samplin
         assert np.abs(naive - alone[:, -1]).max() > 10
 
 
+def test_a_number_of_thousands_of_digits_is_a_fault_of_its_file():
+    names = ["train/1.jpg", f"train/{'9' * 5_000}.jpg"]
+    tree = archives.Tree("some.zip", dict.fromkeys(names, pathlib.Path("photo")))
+    (entry,), faults = cityscapes_pairs.survey(tree)
+    assert entry.id == "train/1"
+    assert list(faults) == names[1:]
+    assert "is not called train/<number>.jpg" in faults[names[1]]
+
+
 @pytest.mark.parametrize("width", [2, 18, 30, 62])
 def test_any_even_width_is_split_in_the_middle(tmp_path, width):
     both = np.full((24, width, 3), PALETTE["road"], np.uint8)

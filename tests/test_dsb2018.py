@@ -158,6 +158,16 @@ def test_faults_name_the_source_and_the_example(tmp_path, files, message):
     assert str(tmp_path) in str(caught.value)
 
 
+def test_more_masks_than_can_be_numbered_are_a_fault_of_their_image():
+    names = ["a/images/a.png", "a/masks/a.png", "b/images/b.png"]
+    names += [f"b/masks/{number}.png" for number in range(65_536)]
+    tree = archives.Tree("some.zip", dict.fromkeys(names, pathlib.Path("png")))
+    (entry,), faults = dsb2018.survey(tree)
+    assert entry.id == "a"
+    assert list(faults) == ["b"]
+    assert "some.zip: b has 65,536 masks, more than the 65,535" in faults["b"]
+
+
 def test_what_was_drawn_is_what_is_read(drawn_dsb2018):
     tree = archives.open(drawn_dsb2018 / "stage1_train.zip")
     for entry, found in zip(dsb2018.entries(tree), dsb2018.read(tree), strict=True):

@@ -1,11 +1,197 @@
+import ast
+import collections
 import io
+import pathlib
+import random
+import warnings
+from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from PIL import EpsImagePlugin, ExifTags, Image
 
 from segdata import images
+from segdata.archives import ArchiveError
+from segdata.sources import damaged_images
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
+SAVED_AS = {kind: kind.upper() for kind in images.KINDS}
+
+
+def encoded(kind: str, pixels: np.ndarray = PIXELS, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def turned(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    exif[ExifTags.Base.XResolution] = 72.0
+    exif[ExifTags.Base.ImageDescription] = "a description"
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"a comment"
+    return exif
+
+
+@pytest.mark.parametrize("kind", images.KINDS)
+def test_each_kind_is_opened_where_it_is_allowed_and_refused_by_name_elsewhere(kind: images.Kind):
+    data = encoded(SAVED_AS[kind])
+    with images.opened(data, name="some.zip: a", kinds=[kind]) as image:
+        assert images.rgb(image).size == (32, 24)
+    others = [other for other in images.KINDS if other != kind]
+    with (
+        pytest.raises(ArchiveError, match=f"^some.zip: a is a {kind}, not a .* or "),
+        images.opened(data, name="some.zip: a", kinds=others),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(encoded(kind) for kind in ("AVIF", "DDS", "PPM", "TGA", "JPEG2000", "ICO")),
+        b"qoif\0\0\0\1\0\0\0\1\3\0",
+        b"BLP2\1\0\0\0",
+        damaged_images.postscript(b""),
+        b"\x89PNG",
+        b"text",
+    ],
+    ids=lambda data: repr(data[:4]),
+)
+def test_other_formats_are_refused_and_no_program_is_started(monkeypatch, tmp_path, data):
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("started"))
+    path = tmp_path / "photo.png"
+    path.write_bytes(data)
+    with (
+        pytest.raises(ArchiveError, match=r"photo\.png is no picture: .*, not a PNG, JPEG, GIF"),
+        images.opened_file(path) as image,
+    ):
+        image.load()
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "WebP", "PNG"])
+def test_what_moves_is_refused(kind):
+    more = {"save_all": True, "append_images": [Image.fromarray(255 - PIXELS)]}
+    with (
+        pytest.raises(ArchiveError, match=r"^a has 2 frames"),
+        images.opened(encoded(SAVED_AS[kind], **more), name="a", kinds=images.KINDS),
+    ):
+        pass
+
+
+def test_more_pixels_than_are_decoded_are_refused_whatever_the_kind():
+    white = np.full((6_000, 6_000), 255, np.uint8)
+    options: dict[str, dict[str, Any]] = {
+        "TIFF": {"compression": "tiff_deflate"},
+        "WebP": {"lossless": True, "method": 0},
+    }
+    for kind in ("PNG", "GIF", "TIFF", "WebP"):
+        data = encoded(SAVED_AS[kind], white, **options.get(kind, {}))
+        assert len(data) < 200_000
+        with (
+            pytest.raises(ArchiveError, match=r"^a claims 6,000×6,000 pixels; up to 33,554,432"),
+            images.opened(data, name="a", kinds=images.KINDS),
+        ):
+            pass
+
+
+@pytest.mark.parametrize("orientation", range(9))
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WebP"])
+def test_an_image_is_turned_as_its_exif_says(kind: images.Kind, orientation):
+    from PIL import ImageOps
+
+    data = encoded(SAVED_AS[kind], exif=turned(orientation), lossless=True)
+    with images.opened(data, name="a", kinds=[kind]) as image:
+        expected = ImageOps.exif_transpose(image)
+        np.testing.assert_array_equal(np.asarray(images.upright(image)), np.asarray(expected))
+
+
+def damaged(data: bytes, rng: random.Random) -> bytes:
+    """Some bits flipped, bytes set, cut out or put in; checksums of a PNG mended, or not."""
+    found = bytearray(data)
+    for _ in range(rng.choice((1, 1, 2, 5))):
+        at = rng.randrange(min(len(found), rng.choice((200, len(found)))))
+        match rng.randrange(5):
+            case 0:
+                found[at] = rng.choice((0, 1, 127, 255))
+            case 1:
+                del found[at : at + rng.randrange(1, 8)]
+            case _:
+                found[at] ^= 1 << rng.randrange(8)
+    return bytes(found)
+
+
+def mended(data: bytes) -> bytes:
+    """A PNG with the right checksums, as far as its chunks can be told apart."""
+    found, at = data[:8], 8
+    while len(data) >= at + 12:
+        size = int.from_bytes(data[at : at + 4])
+        content = data[at + 8 : at + 8 + size]
+        found += damaged_images._png([(data[at + 4 : at + 8], content)])[8:]
+        at += 12 + size
+    return found
+
+
+def test_of_damage_to_images_nothing_escapes_but_an_error_that_names_the_file():
+    rng = random.Random(0)
+    grey = PIXELS[..., 0]
+    pool = [
+        *(encoded(SAVED_AS[kind]) for kind in ("PNG", "JPEG", "GIF", "BMP", "WebP")),
+        *(encoded(SAVED_AS[kind], exif=turned(6)) for kind in ("PNG", "JPEG")),
+        *(encoded(kind, grey) for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF")),
+        encoded("JPEG", progressive=True, icc_profile=bytes(50)),
+        encoded("PNG", (PIXELS > 127)[..., 0]),
+        encoded("GIF", transparency=0, comment=b"hello"),
+        encoded("TIFF", compression="tiff_lzw"),
+    ]
+    uses = [
+        lambda image: images.rgb(images.upright(image)),
+        lambda image: np.asarray(image),
+        lambda image: (image.draft("RGB", (image.width // 8, 1)), image.load()),
+        lambda image: image.convert("L").resize((3, 3)),
+    ]
+    outcomes = collections.Counter[str | bool]()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, of odd EXIF that it reads nevertheless
+        for _ in range(6_000):
+            data = damaged(rng.choice(pool), rng)
+            data = mended(data) if data.startswith(b"\x89PNG\r\n\x1a\n") else data
+            try:
+                with images.opened(data, name="some.zip: a", kinds=images.KINDS) as image:
+                    rng.choice(uses)(image)
+            except ArchiveError as error:
+                said = str(error)
+                outcomes[said.startswith("some.zip: a ") and "\n" not in said] += 1
+            else:
+                outcomes["read"] += 1
+    assert not outcomes[False]
+    assert min(outcomes[True], outcomes["read"]) > 1_000
+
+
+@pytest.mark.parametrize(
+    "error",
+    [KeyError("x"), RecursionError("deep"), MemoryError(), StopIteration(), UserWarning("a\nb")],
+)
+def test_whatever_is_raised_while_decoding_becomes_one_line_that_names_the_file(error):
+    with (
+        pytest.raises(ArchiveError, match=r"^some\.zip: a is no readable PNG: .*\.$") as caught,
+        images.opened(encoded("PNG"), name="some.zip: a"),
+    ):
+        raise error
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_images_are_opened_nowhere_else():
+    root = pathlib.Path(images.__file__).parent.parent
+    for path in [*root.glob("segdata/**/*.py"), *root.glob("unet/**/*.py")]:
+        opens = [
+            node
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Attribute)
+            and ast.unparse(node) in ("Image.open", "PIL.Image.open")
+        ]
+        assert not opens or path.name == "records.py", path
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 1), (96, 144), (161, 519)])

@@ -1,8 +1,13 @@
+import errno
+import os
+import pathlib
+import tracemalloc
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from unet import predict
+from unet import metrics, predict
 
 
 class Bright:
@@ -131,3 +136,119 @@ def test_a_bad_file_does_not_stop_the_others(tmp_path):
         mask = np.asarray(image)
     assert mask.shape == (10, 30)
     assert set(np.unique(mask)) == {0, 255}
+
+
+class Random:
+    """Probabilities of so many classes that are what chance makes them."""
+
+    def __init__(self, classes: int):
+        self.classes = classes
+
+    def predict_on_batch(self, images) -> np.ndarray:
+        rng = np.random.default_rng(0)
+        return rng.random((*images.shape[:3], self.classes), np.float32)
+
+
+@pytest.mark.parametrize("classes", [1, 5])
+@pytest.mark.parametrize("shape", [(1, 1), (255, 257), (10_000, 7), (2, 70_000)])
+def test_tiles_have_no_seams_and_a_mask_is_what_the_probabilities_decide(classes, shape):
+    image, size = np.zeros((*shape, 3), np.uint8), (16, 24)
+    network = Random(classes)
+    whole = predict.predict(network, image, size=size)
+    at_once = [
+        np.asarray(Image.fromarray(channel).resize(shape[::-1], Image.Resampling.BILINEAR))
+        for channel in np.moveaxis(network.predict_on_batch(np.zeros((1, *size, 3)))[0], -1, 0)
+    ]
+    np.testing.assert_allclose(whole, np.stack(at_once, axis=-1), atol=1e-5)
+    found, channels = predict.mask(network, image, size=size, threshold=0.5)
+    assert channels == classes
+    np.testing.assert_array_equal(found, metrics.decide(whole, threshold=0.5)[..., 0])
+
+
+def test_memory_does_not_grow_with_the_classes(tmp_path):
+    Image.fromarray(np.zeros((1000, 1000), np.uint8)).save(tmp_path / "a.png")
+    peaks = []
+    for classes in (2, 29):
+        tracemalloc.start()
+        (result,) = predict.files(
+            Random(classes),
+            [tmp_path / "a.png"],
+            size=(16, 16),
+            threshold=0.5,
+            to=tmp_path / str(classes),
+        )
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert result[1] is None
+    assert max(peaks) < 45e6  # as float32 the 29 classes alone are 116 MB
+
+
+def test_a_small_file_of_too_many_pixels_is_refused(tmp_path):
+    Image.new("1", (8000, 8000)).save(tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size < 10_000
+    tracemalloc.start()
+    with pytest.raises(OSError, match=r"a\.png claims 8,000×8,000 pixels; up to 33,554,432"):
+        predict.read(tmp_path / "a.png")
+    assert tracemalloc.get_traced_memory()[1] < 5e6
+    tracemalloc.stop()
+
+
+def predicted(paths, to, **options) -> list[str | None]:
+    results = predict.files(Bright(), paths, size=(8, 8), threshold=0.5, to=to, **options)
+    return [error for _, error in results]
+
+
+def cell(folder: pathlib.Path, name: str = "cell.png") -> pathlib.Path:
+    Image.fromarray(half_white(10, 30)).save(folder / name)
+    return folder / name
+
+
+@pytest.mark.parametrize("kind", ["mask", "overlay"])
+def test_what_is_there_is_kept_unless_overwriting_is_asked_for(tmp_path, kind):
+    image, made = cell(tmp_path), tmp_path / f"cell.{kind}.png"
+    made.write_bytes(b"made by hand")
+    (error,) = predicted([image], tmp_path)
+    assert f"{made} is there already; give --overwrite" in str(error)
+    assert made.read_bytes() == b"made by hand"
+    assert len(list(tmp_path.iterdir())) == 2
+    assert predicted([image], tmp_path, overwrite=True) == [None]
+    assert made.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_link_is_replaced_and_what_it_leads_to_is_kept(tmp_path):
+    image, elsewhere = cell(tmp_path), tmp_path / "elsewhere.png"
+    elsewhere.write_bytes(b"made by hand")
+    for target in (elsewhere, tmp_path / "nowhere.png"):
+        (tmp_path / "cell.mask.png").unlink(missing_ok=True)
+        (tmp_path / "cell.overlay.png").unlink(missing_ok=True)
+        (tmp_path / "cell.mask.png").symlink_to(target)
+        (error,) = predicted([image], tmp_path)
+        assert "is there already" in str(error)
+        assert predicted([image], tmp_path, overwrite=True) == [None]
+        assert not (tmp_path / "cell.mask.png").is_symlink()
+    assert elsewhere.read_bytes() == b"made by hand"
+    assert not (tmp_path / "nowhere.png").exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_image_that_is_given_is_never_overwritten(tmp_path, monkeypatch, overwrite):
+    cell(tmp_path)
+    data = cell(tmp_path, "cell.mask.png").read_bytes()
+    monkeypatch.chdir(tmp_path)
+    paths = [pathlib.Path("cell.png"), tmp_path / "cell.mask.png"]
+    first, second = predicted(paths, pathlib.Path(), overwrite=overwrite)
+    assert "cell.mask.png, which is given as an image" in str(first)
+    assert second is None
+    assert (tmp_path / "cell.mask.png").read_bytes() == data
+    assert (tmp_path / "cell.mask.mask.png").exists()
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.fsync", full)
+    (error,) = predicted([cell(tmp_path)], tmp_path / "to")
+    assert "cell.mask.png" in str(error)
+    assert str(error).endswith("cannot be written: No space left on device.")
+    assert list((tmp_path / "to").iterdir()) == []

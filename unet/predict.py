@@ -21,7 +21,7 @@ from unet import metrics
 
 _TINT = (64, 255, 64)  # seen on black, on grey and on stained tissue
 _BILINEAR = Image.Resampling.BILINEAR
-_TILE = 512  # pixels, of each side of what is brought back at once
+_TILE = 1 << 16  # pixels that are brought back at once
 
 
 def read(path: pathlib.Path) -> np.ndarray:
@@ -188,17 +188,19 @@ def _probability(network: Any, image: np.ndarray, size: tuple[int, int]) -> np.n
 
 
 def _enlarged(
-    probability: np.ndarray, shape: tuple[int, ...]
+    probability: np.ndarray, shape: Sequence[int]
 ) -> Iterator[tuple[slice, slice, np.ndarray]]:
     """Brings a probability to another shape: rows, columns and float32 [rows, columns, C]."""
     channels = [Image.fromarray(channel) for channel in np.moveaxis(probability, -1, 0).copy()]
     least, most = probability.min(), probability.max()
     height, width = probability.shape[:2]
     down, along = height / shape[0], width / shape[1]
-    for top in range(0, shape[0], _TILE):
-        rows = slice(top, min(top + _TILE, shape[0]))
-        for left in range(0, shape[1], _TILE):
-            columns = slice(left, min(left + _TILE, shape[1]))
+    wide = min(shape[1], max(256, _TILE // shape[0]))  # square where there is room
+    high = _TILE // wide
+    for top in range(0, shape[0], high):
+        rows = slice(top, min(top + high, shape[0]))
+        for left in range(0, shape[1], wide):
+            columns = slice(left, min(left + wide, shape[1]))
             right, bottom = columns.stop * along, rows.stop * down
             box = (left * along, top * down, min(right, width), min(bottom, height))
             tile = (columns.stop - left, rows.stop - top)
