@@ -19,6 +19,7 @@ from PIL import (
     ExifTags,
     GifImagePlugin,
     Image,
+    ImageFile,
     JpegImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
@@ -34,7 +35,7 @@ _COMPRESS_LEVEL = 3
 _MOST_PIXELS = 1 << 25  # 13 times the largest real image; as RGBA 128 MiB
 
 Kind = Literal["PNG", "JPEG", "GIF", "BMP", "TIFF", "WebP"]
-_OPEN = {  # by their plugins: `Image.open` tells what is wrong less exactly
+_OPEN: dict[Kind, type[ImageFile.ImageFile]] = {
     "PNG": PngImagePlugin.PngImageFile,
     "JPEG": JpegImagePlugin.JpegImageFile,
     "GIF": GifImagePlugin.GifImageFile,

@@ -39,7 +39,7 @@ def test_each_kind_is_opened_where_it_is_allowed_and_refused_by_name_elsewhere(k
     data = encoded(SAVED_AS[kind])
     with images.opened(data, name="some.zip: a", kinds=[kind]) as image:
         assert images.rgb(image).size == (32, 24)
-    others = [other for other in images.KINDS if other != kind]
+    others: list[images.Kind] = [other for other in images.KINDS if other != kind]
     with (
         pytest.raises(ArchiveError, match=f"^some.zip: a is a {kind}, not a .* or "),
         images.opened(data, name="some.zip: a", kinds=others),
