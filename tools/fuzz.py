@@ -36,6 +36,7 @@ from fuzz_cases import PARSERS
 
 import segdata
 import unet
+from segdata import console
 
 _WORKERS = 2
 _BLOCK = 1000  # cases that a process is forked for
@@ -102,8 +103,8 @@ def main() -> int:
         blocks = _blocks([asked.parser] if asked.parser else [*PARSERS], asked.cases)
     else:
         blocks = [Block(asked.parser, range(asked.case, asked.case + 1))]
-    for name in {block.parser for block in blocks}:
-        if module := PARSERS[name].imports:
+    with console.quiet_start():
+        for module in {PARSERS[block.parser].imports for block in blocks} - {""}:
             importlib.import_module(module)  # once, and while no case is timed
     ram = pathlib.Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=ram if ram.is_dir() else None) as folder:
@@ -130,11 +131,11 @@ def feed(parser: str, *, seed: int, case: int) -> Finding | bool:
         assert place
         code, text = place.tb_frame.f_code, str(error)
         is_raised = code.co_filename.startswith(_OURS) and code.co_code[place.tb_lasti] == _RAISE
-        is_told = fuzz_cases.is_told(text, names_file=PARSERS[parser].names_file)
-        if is_raised and is_told and isinstance(error, (ValueError, OSError)):
+        is_clear = fuzz_cases.is_clear(text, names_file=PARSERS[parser].names_file)
+        if is_raised and is_clear and isinstance(error, (ValueError, OSError)):
             return False
         where = "/".join(pathlib.Path(code.co_filename).parts[-2:])
-        return Finding(case, f"{type(error).__name__} at {where}:{place.tb_lineno}", text)
+        return Finding(case, f"{type(error).__name__} at {where}:{place.tb_lineno}", text[:160])
     return True
 
 
@@ -166,17 +167,21 @@ def _run(blocks: Sequence[Block], *, seconds: float, **options: Any) -> Mapping[
                 process.start()
                 sender.close()
                 running[receiver] = (process, block, at)
-            for receiver in wait([*running]):
+            ready = wait([*running])
+            for receiver in [one for one in running if one in ready]:
                 process, block, at = running.pop(receiver)
                 try:
                     tally = receiver.recv()
+                    if isinstance(tally, Exception):
+                        raise tally
                     process.join()
                 except EOFError:  # it has ended in the middle of a case
                     process.join()
                     ended = Finding(at.value, f"process ended with {process.exitcode}")
                     tally = Tally(findings=[ended])
-                    around = (range(at.value + 1, block.cases.stop), block.cases[: at.value])
-                    left.extendleft(Block(block.parser, cases) for cases in around if cases)
+                    first, last = block.cases.start, block.cases.stop
+                    others = (range(at.value + 1, last), range(first, at.value))
+                    left.extendleft(Block(block.parser, cases) for cases in others if cases)
                 tallies[block.parser].add(tally)
                 bar.update(tally.cases)
     return tallies
@@ -191,12 +196,24 @@ def _work(
     folder: pathlib.Path,
     keep: pathlib.Path | None,
 ) -> None:
-    """Feeds a block, each case in an empty folder, and sends what became of it."""
-    place = folder / str(os.getpid())
+    """Confines this process, feeds it a block, and sends what became of it."""
+    place = pathlib.Path(tempfile.mkdtemp(dir=folder), "case")
     os.environ.update(HOME=f"{place}/home", XDG_CACHE_HOME=f"{place}/cache")
     has = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (has + _MEMORY, resource.RLIM_INFINITY))
     warnings.simplefilter("ignore")
+    for stream in (1, 2):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)  # what parsers say on the way
+    try:
+        sender.send(_fed(block, at, seed=seed, place=place, keep=keep))
+    except Exception as error:  # of this tool, or a full disk
+        sender.send(error)
+
+
+def _fed(
+    block: Block, at: Any, *, seed: int, place: pathlib.Path, keep: pathlib.Path | None
+) -> Tally:
+    """Feeds a block, each case in an empty folder; `at` is told which is next."""
     tally = Tally()
     for case in block.cases:
         at.value = case
@@ -208,18 +225,18 @@ def _work(
         spent = time.process_time() - begun
         if spent > _SLOW:
             outcome = Finding(case, f"over {_SLOW} s", f"{spent:.1f} s")
+        tally.seconds += spent
+        tally.slowest = max(tally.slowest, spent)
         if isinstance(outcome, Finding):
             tally.findings.append(outcome)
             if keep:
-                with contextlib.suppress(shutil.Error):  # pipes
+                with contextlib.suppress(shutil.Error, FileExistsError):  # pipes; kept before
                     shutil.copytree(place, keep / f"{block.parser}-{seed}-{case}", symlinks=True)
         else:
             tally.read += outcome
             tally.refused += not outcome
-        tally.seconds += spent
-        tally.slowest = max(tally.slowest, spent)
         shutil.rmtree(place)
-    sender.send(tally)
+    return tally
 
 
 def _report(tallies: Mapping[str, Tally], *, seed: int) -> None:
@@ -231,7 +248,7 @@ def _report(tallies: Mapping[str, Tally], *, seed: int) -> None:
         for kind, findings in kinds.items():
             print(f"{name}, {len(findings):,} of {kind}:")
             for case, _, detail in findings[:_SHOWN]:
-                print(f"  --parser {name} --seed {seed} --case {case}  {detail[:160]!r}")
+                print(f"  --parser {name} --seed {seed} --case {case}  {detail!r}")
     print("| parser | cases | read | refused | findings | ms a case | slowest, ms |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     total = Tally()
