@@ -39,7 +39,7 @@ import unet
 from segdata import console
 
 _WORKERS = 2
-_BLOCK = 1000  # cases that a process is forked for
+_BLOCK = 500  # cases that a process is forked for
 _SLOW = 1.0  # seconds of a core that a case may take
 _HUNG = 30  # seconds after which a case is ended by SIGALRM
 _MEMORY = 1 << 30  # bytes of address space, beyond what a process has from the start
@@ -65,7 +65,7 @@ class Finding(NamedTuple):
 
 @dataclasses.dataclass
 class Tally:
-    """What became of some cases."""
+    """How some cases ended."""
 
     read: int = 0
     refused: int = 0
@@ -159,13 +159,8 @@ def _run(blocks: Sequence[Block], *, seconds: float, **options: Any) -> Mapping[
     with tqdm.tqdm(total=sum(len(b.cases) for b in blocks), unit=" cases", disable=None) as bar:
         while running or (left and time.monotonic() < end):
             while left and len(running) < _WORKERS and time.monotonic() < end:
-                receiver, sender = mp.Pipe(duplex=False)
                 block, at = left.popleft(), mp.RawValue("q")
-                process = mp.get_context("fork").Process(
-                    target=_work, args=(block, at, sender), kwargs=options, daemon=True
-                )
-                process.start()
-                sender.close()
+                receiver, process = _started(block, at, options)
                 running[receiver] = (process, block, at)
             ready = wait([*running])
             for receiver in [one for one in running if one in ready]:
@@ -187,6 +182,17 @@ def _run(blocks: Sequence[Block], *, seconds: float, **options: Any) -> Mapping[
     return tallies
 
 
+def _started(block: Block, at: Any, options: Mapping[str, Any]) -> tuple[Any, Any]:
+    """A process that feeds a block, and the connection on which it sends its tally."""
+    receiver, sender = mp.Pipe(duplex=False)
+    process = mp.get_context("fork").Process(
+        target=_work, args=(block, at, sender), kwargs=options, daemon=True
+    )
+    process.start()
+    sender.close()  # so that its end is seen
+    return receiver, process
+
+
 def _work(
     block: Block,
     at: Any,
@@ -196,7 +202,7 @@ def _work(
     folder: pathlib.Path,
     keep: pathlib.Path | None,
 ) -> None:
-    """Confines this process, feeds it a block, and sends what became of it."""
+    """Limits this process, feeds a block, and sends the tally or what stopped it."""
     place = pathlib.Path(tempfile.mkdtemp(dir=folder), "case")
     os.environ.update(HOME=f"{place}/home", XDG_CACHE_HOME=f"{place}/cache")
     has = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -213,7 +219,7 @@ def _work(
 def _fed(
     block: Block, at: Any, *, seed: int, place: pathlib.Path, keep: pathlib.Path | None
 ) -> Tally:
-    """Feeds a block, each case in an empty folder; `at` is told which is next."""
+    """Feeds a block, each case in an empty folder; `at` holds the number of the current one."""
     tally = Tally()
     for case in block.cases:
         at.value = case
