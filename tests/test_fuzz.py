@@ -1,5 +1,6 @@
 """The fuzz tool, on the parsers for half a minute and on planted faults."""
 
+import importlib
 import pathlib
 import subprocess
 import sys
@@ -67,28 +68,38 @@ def test_whatever_is_damaged_is_read_or_refused_by_name():
     assert any(refused for _, _, refused, _ in rows.values())
 
 
-def test_every_fault_is_found_and_no_sound_refusal():
+@pytest.fixture(scope="module")
+def planted() -> str:
+    """What is printed of 30 cases of each planted fault."""
     done = fuzz("--cases", "240", planted=True)
     assert done.returncode == 1, done.stderr
-    for name, (cases, read, refused, findings) in table(done.stdout).items():
+    return done.stdout
+
+
+def test_every_fault_is_found_and_no_sound_refusal(planted):
+    for name, (cases, read, refused, findings) in table(planted).items():
         assert cases == read + refused + findings == (240 if name == "all" else 30)
         assert bool(findings) == (name in FAULTS or name == "all"), name
         assert bool(refused) == (name in ("refused", "all")), name
     for name, kind in FAULTS.items():
-        assert f" of {kind}" in done.stdout.partition(f"{name}, ")[2].partition("\n")[0]
+        assert f" of {kind}" in planted.partition(f"{name}, ")[2].partition("\n")[0]
 
 
-def test_a_finding_is_found_again_alone_and_nothing_else_is(tmp_path):
-    found = fuzz("--cases", "30", "--parser", "type", planted=True).stdout
-    number = found.partition("--case ")[2].split()[0]
-    alone = ("--parser", "type", "--seed", "0", "--case")
-    again = fuzz(*alone, number, "--keep", str(tmp_path), planted=True)
+def test_a_finding_is_found_again_alone_and_only_with_its_seed(planted, tmp_path):
+    number = planted.partition("--parser type --seed 0 --case ")[2].split()[0]
+    alone = ("--parser", "type", "--case", number, "--keep", str(tmp_path))
+    again = fuzz(*alone, planted=True)
     assert again.returncode == 1
     assert table(again.stdout)["type"] == [1, 0, 0, 1]
     assert [path.name for path in tmp_path.iterdir()] == [f"type-0-{number}"]
-    assert fuzz(*alone, number, "--seed", "1", planted=True).returncode == 0
+    assert fuzz(*alone, "--seed", "1", planted=True).returncode == 0
 
 
 @pytest.mark.parametrize("wrong", [["--cases", "0"], ["--case", "3"], ["--parser", "x"]])
-def test_wrong_arguments_are_refused(wrong):
-    assert fuzz(*wrong).returncode == 2
+def test_wrong_arguments_are_refused(wrong, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(TOOLS)
+    monkeypatch.setattr(sys, "argv", ["fuzz.py", *wrong])
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module("fuzz").main()
+    assert ended.value.code == 2
+    assert wrong[0] in capsys.readouterr().err
