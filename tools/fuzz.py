@@ -108,7 +108,8 @@ def main() -> int:
             importlib.import_module(module)  # once, and while no case is timed
     ram = pathlib.Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=ram if ram.is_dir() else None) as folder:
-        options = {"seed": asked.seed, "folder": pathlib.Path(folder), "keep": asked.keep}
+        keep = asked.keep and asked.keep.absolute()  # a case has a folder of its own
+        options = {"seed": asked.seed, "folder": pathlib.Path(folder), "keep": keep}
         tallies = _run(blocks, seconds=asked.seconds, **options)
     _report(tallies, seed=asked.seed)
     return int(any(tally.findings for tally in tallies.values()))
