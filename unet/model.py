@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Head = Literal["sigmoid", "softmax", "linear"]
 
+_MOST_LEVELS, _MOST_FILTERS, _MOST_CLASSES = 16, 1 << 16, 255  # far beyond what anybody trains
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UNet:
@@ -70,9 +72,8 @@ class UNet:
     """What turns the last convolution into probabilities; linear leaves it as it is."""
 
     def __post_init__(self) -> None:
-        _require(bool(self.filters), "filters", self.filters, "at least one level")
-        _require(all(n > 0 for n in self.filters), "filters", self.filters, "positive numbers")
-        _require(self.convolutions > 0, "convolutions", self.convolutions, "1 or more")
+        _require_filters(self.filters)
+        _require(0 < self.convolutions <= 100, "convolutions", self.convolutions, "1 to 100")
         _require(
             len(self.dropout) in (0, 1, len(self.filters), 2 * len(self.filters) - 1),
             "dropout",
@@ -91,7 +92,12 @@ class UNet:
             self.transposed_kernel in (2, 3), "transposed_kernel", self.transposed_kernel, "2 or 3"
         )
         _require(self.stem_stride in (1, 2), "stem_stride", self.stem_stride, "1 or 2")
-        _require(self.head_filters >= 0, "head_filters", self.head_filters, "0 or more")
+        _require(
+            0 <= self.head_filters <= _MOST_FILTERS,
+            "head_filters",
+            self.head_filters,
+            f"0 to {_MOST_FILTERS:,}",
+        )
         _require_head(self.output_channels, self.output_activation)
 
     @property
@@ -156,8 +162,7 @@ class FCN:
     """What turns the last convolution into probabilities; linear leaves it as it is."""
 
     def __post_init__(self) -> None:
-        _require(bool(self.filters), "filters", self.filters, "at least one level")
-        _require(all(n > 0 for n in self.filters), "filters", self.filters, "positive numbers")
+        _require_filters(self.filters)
         _require_head(self.output_channels, self.output_activation)
 
     @property
@@ -286,6 +291,16 @@ def _parameters(side: int, inputs: int, outputs: int) -> int:
     return side**2 * inputs * outputs + outputs
 
 
+def _require_filters(filters: tuple[int, ...]) -> None:
+    _require(0 < len(filters) <= _MOST_LEVELS, "filters", filters, f"1 to {_MOST_LEVELS} levels")
+    _require(
+        all(0 < n <= _MOST_FILTERS for n in filters),
+        "filters",
+        filters,
+        f"numbers from 1 to {_MOST_FILTERS:,}",
+    )
+
+
 def _require_head(channels: int, activation: str) -> None:
     _require(
         activation in get_args(Head),
@@ -295,10 +310,12 @@ def _require_head(channels: int, activation: str) -> None:
     )
     least = 2 if activation == "softmax" else 1
     _require(
-        channels >= least,
+        least <= channels <= _MOST_CLASSES,
         "output_channels",
         channels,
-        "the number of classes, 2 or more, with softmax" if least == 2 else "1 or more",
+        f"the number of classes, 2 to {_MOST_CLASSES}, with softmax"
+        if least == 2
+        else f"1 to {_MOST_CLASSES}",
     )
 
 
