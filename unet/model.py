@@ -313,9 +313,8 @@ def _require_head(channels: int, activation: str) -> None:
         least <= channels <= _MOST_CLASSES,
         "output_channels",
         channels,
-        f"the number of classes, 2 to {_MOST_CLASSES}, with softmax"
-        if least == 2
-        else f"1 to {_MOST_CLASSES}",
+        f"{'the number of classes, 2 or more, with softmax' if least == 2 else '1 or more'}, and "
+        f"at most {_MOST_CLASSES}",
     )
 
 
