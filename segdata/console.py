@@ -136,6 +136,8 @@ def _run(prog: str, description: str, commands: Mapping[str, Command], argv: Seq
         if os.environ.get("SEGDATA_TRACEBACK"):
             raise
         return fail(f"{prog} {name}", str(error))
+    except MemoryError as error:
+        return fail(f"{prog} {name}", f"there is too little memory: {error}")
     except KeyboardInterrupt:
         return 130
 

@@ -32,6 +32,8 @@ from segdata import archives
 # 21.0 MB at 34, 9 makes 18.7 MB at 4.
 _COMPRESS_LEVEL = 3
 
+_LARGEST_GIF = 1 << 22  # bytes; Pillow joins comments in time that grows with their square
+_BMP_RUNS = (1, 2)  # Pillow decodes them in Python: 1 kB to 8 GB
 _MOST_PIXELS = 1 << 25  # 13 times the largest real image; as RGBA 128 MiB
 
 Kind = Literal["PNG", "JPEG", "GIF", "BMP", "TIFF", "WebP"]
@@ -91,6 +93,11 @@ def opened(
             here or where its pixels are decoded.
     """
     kind = _kind(data, name, kinds)
+    if kind == "GIF" and len(data) > _LARGEST_GIF:
+        raise archives.ArchiveError(
+            f"{name} is a GIF of {len(data):,} bytes; up to {_LARGEST_GIF:,} are read. Save it as "
+            "a PNG."
+        )
     try:
         if kind == "PNG":
             _check(data)
@@ -241,14 +248,19 @@ def _gist(error: Exception) -> str:
 
 
 def _measure(image: Image.Image, name: str) -> None:
-    frames = getattr(image, "n_frames", 1)  # where they are counted, the size may still grow
+    # Where frames are looked for, the size may still grow. They are not counted: that takes hours.
+    several = getattr(image, "is_animated", False)
     pixels = image.width * image.height
     if pixels > _MOST_PIXELS:
         raise archives.ArchiveError(
             f"{name} claims {image.width:,}×{image.height:,} pixels; up to {_MOST_PIXELS:,} are "
             "decoded. Do not trust this file; download it from its source."
         )
-    if frames != 1:
+    if several:
         raise archives.ArchiveError(
-            f"{name} has {frames} frames, where one is meant. Save the right one alone."
+            f"{name} has 2 frames or more, where one is meant. Save the right one alone."
+        )
+    if image.format == "BMP" and image.info.get("compression", 0) in _BMP_RUNS:
+        raise archives.ArchiveError(
+            f"{name} is a BMP of run lengths, which may decode to anything. Save it as a PNG."
         )

@@ -252,6 +252,46 @@ def test_a_small_archive_takes_little_memory_whatever_lies_deflated_in_it(tmp_pa
         archives.open(path).sub("inner.zip")
 
 
+def deflated(name: str, data: bytes, *, swelling: float) -> bytes:
+    """A zip of one deflated member, which is about so many times as long as it is packed."""
+    plain = zlib.compressobj(0, zlib.DEFLATED, -15)
+    head = plain.compress(data[: int(len(data) / swelling)]) + plain.flush(zlib.Z_FULL_FLUSH)
+    tight = zlib.compressobj(9, zlib.DEFLATED, -15)
+    body = head + tight.compress(data[int(len(data) / swelling) :]) + tight.flush()
+    sizes = struct.pack("<3I2H", zlib.crc32(data), len(body), len(data), len(name), 0)
+    local = struct.pack("<4s5H", b"PK\3\4", 20, 0, 8, 0, 33) + sizes + name.encode() + body
+    entry = struct.pack("<4s6H", b"PK\1\2", 20, 20, 0, 8, 0, 33) + sizes
+    entry += struct.pack("<3H2I", 0, 0, 0, 0, 0) + name.encode()
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 1, 1, len(entry), len(local), 0)
+    return local + entry + end
+
+
+def test_zips_deflated_in_each_other_do_not_swell_by_each(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    data = packed({"x": bytes(30 << 20)}, zipfile.ZIP_STORED)
+    for _ in range(3):
+        data = deflated("x.zip", data, swelling=15)
+    tree = archives.open(written(tmp_path, data))
+    inner = tree.sub("x.zip")
+    with pytest.raises(archives.ArchiveError, match="more than 2 times as many"):
+        inner.sub("x.zip")
+    assert sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*.zip")) < 4 << 20
+
+
+@pytest.mark.parametrize("offset", [2**63 - 1, 2**63, 2**64 - 1, 10_000])
+def test_a_member_beyond_the_end_is_named(tmp_path, offset):
+    data = packed({"a": b"a"}, zipfile.ZIP_STORED)
+    start, end = data.index(b"PK\1\2"), data.index(b"PK\5\6")
+    extra = struct.pack("<HHQ", 1, 8, offset)
+    entry = bytearray(data[start:end])
+    entry[30:32], entry[42:46] = struct.pack("<H", len(extra)), b"\xff" * 4
+    entry += extra
+    tail = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 1, 1, len(entry), start, 0)
+    path = written(tmp_path, data[:start] + entry + tail)
+    with pytest.raises(archives.ArchiveError, match=f"{path}: "):
+        archives.open(path).read("a")
+
+
 def test_a_name_through_more_folders_than_anyone_makes_is_refused(tmp_path):
     assert archives.open(written(tmp_path, packed({"a/" * 63 + "x": b""}))).names
     data = packed({"a/" * 30_000 + "x": b""})

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from segdata import console
 from unet import runs
 from unet.runs import State
 
@@ -81,7 +82,8 @@ def newest(run: pathlib.Path) -> tuple[State, dict[str, list[np.ndarray]]]:
             faults.append(f"{path} is damaged: {runs.reason(error)}")
             continue
         for fault in faults:
-            print(f"{fault}. Going on from {path.name}, which is whole.", file=sys.stderr)
+            line = f"{fault}. Going on from {path.name}, which is whole."
+            print(console.printable(line), file=sys.stderr)
         return found
     if not faults and not (run / "state.json").exists():
         return State(), {}
