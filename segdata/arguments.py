@@ -5,23 +5,26 @@ import operator
 from typing import Any
 
 
-def integer(name: str, value: Any, *, least: int | None = None) -> int:
+def integer(name: str, value: Any, *, least: int | None = None, most: int | None = None) -> int:
     """A whole number.
 
     Args:
         name: The argument's, for the message.
         value: An integer of Python's or NumPy's, or an array of one.
         least: The smallest that is allowed.
+        most: The largest.
 
     Raises:
-        ValueError: If it is none, or smaller.
+        ValueError: If it is none, smaller or larger.
     """
     allowed = "a whole number" if least is None else f"a whole number from {least}"
+    allowed += "" if most is None else f" to {most:,}"
     try:
         number = operator.index(value)
     except TypeError as error:
         raise ValueError(f"{name}={value!r} is not {allowed}.") from error
-    if isinstance(value, bool) or (least is not None and number < least):
+    small, large = least is not None and number < least, most is not None and number > most
+    if isinstance(value, bool) or small or large:
         raise ValueError(f"{name}={value!r} is not {allowed}.")
     return number
 

@@ -36,6 +36,10 @@ class Draw:
     def __post_init__(self) -> None:
         if self.source not in _DATASETS:
             raise ValueError(f"there is no source {self.source!r}; draw {', '.join(_DATASETS)}.")
+        if self.seed < 0:
+            raise ValueError(f"--seed {self.seed}: a whole number from 0.")
+        if self.examples < 1:
+            raise ValueError(f"--examples {self.examples}: a whole number from 1.")
         if self.unlabelled and self.source == "cityscapes_pairs":
             raise ValueError("unlabelled: every pair of cityscapes_pairs has its mask.")
         if not self.to and self.damage != "list":
@@ -82,6 +86,8 @@ class Audit:
     """A file for the report as one page, with the worst examples as pictures."""
 
     def __post_init__(self) -> None:
+        if self.json and self.json == self.html:
+            raise ValueError(f"--json and --html are both {self.json!r}; name a file for each.")
         if self.data_dir and self.manual_dir:
             raise ValueError(
                 "--data_dir is for what was built, --manual_dir for raw archives; give one of them."
@@ -266,8 +272,9 @@ def _show(argv: Sequence[str]) -> None:
         from segdata import examples, sheet
 
     with console.quiet_start():  # the first compilation is loud too
+        collection = examples.built(settings.name, data_dir=settings.data_dir, split=settings.split)
         drawn = sheet.of(
-            examples.built(settings.name, data_dir=settings.data_dir, split=settings.split),
+            collection,
             count=settings.count,
             augment=sheet.MILD if settings.augment else None,
             seed=settings.seed,
@@ -275,4 +282,5 @@ def _show(argv: Sequence[str]) -> None:
     encoded = io.BytesIO()
     drawn.save(encoded, "PNG")
     files.write(settings.to, encoded.getvalue())
-    console.log(f"{settings.to}: the first {settings.count:,} examples of {settings.split}.")
+    count = min(settings.count, collection.count)
+    console.log(f"{settings.to}: the first {count:,} examples of {settings.split}.")

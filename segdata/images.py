@@ -122,6 +122,8 @@ def opened_file(
         ArchiveError: Also if there is no such file, or it cannot be read.
     """
     path = pathlib.Path(path)
+    if not path.exists():
+        raise archives.ArchiveError(f"{path}: there is no such file.")
     data = archives.Tree(str(path.parent), {path.name: path}).read(path.name)
     with opened(data, name=str(path), kinds=kinds) as image:
         yield image
@@ -234,7 +236,9 @@ def _kind(data: bytes, name: str, kinds: Sequence[Kind]) -> Kind:
             f"{name} is a {found}, not a {wanted}. Save it as a {last}, or download it again."
         )
     page = "a web page" if data.lstrip().startswith(b"<") else f"no picture: {data[:8]!r}…"
-    raise archives.ArchiveError(f"{name} is {page}, not a {wanted}. Download it again.")
+    raise archives.ArchiveError(
+        f"{name} is {page}, not a {wanted}. Convert it, or download it again."
+    )
 
 
 def _gist(error: Exception) -> str:
@@ -254,7 +258,7 @@ def _measure(image: Image.Image, name: str) -> None:
     if pixels > _MOST_PIXELS:
         raise archives.ArchiveError(
             f"{name} claims {image.width:,}×{image.height:,} pixels; up to {_MOST_PIXELS:,} are "
-            "decoded. Do not trust this file; download it from its source."
+            "decoded. Make it smaller; or download it again, if it should not be as large."
         )
     if several:
         raise archives.ArchiveError(

@@ -19,6 +19,9 @@ from segdata import records as records_
 
 PathLike = str | os.PathLike[str]
 
+_LARGEST_BATCH = 1 << 20
+_MOST = 1 << 62  # examples that are counted, since the start of a training
+
 
 def train_batches(
     name: str,
@@ -49,9 +52,11 @@ def train_batches(
     Raises:
         ValueError: If the dataset is not built or an argument is out of range.
     """
-    batch = arguments.integer("batch", batch, least=1)
-    start_step = arguments.integer("start_step", start_step, least=0)
+    batch = arguments.integer("batch", batch, least=1, most=_LARGEST_BATCH)
+    start_step = arguments.integer("start_step", start_step, least=0, most=_MOST // batch)
     seed = arguments.integer("seed", seed)
+    if not isinstance(augment, augment_.Augment | None):
+        raise ValueError(f"augment={augment!r} is neither a segdata.Augment nor None.")
     records = records_.pack(name, split, size=size, data_dir=data_dir)
     return stream(records, batch=batch, augment=augment, seed=seed, start_step=start_step)
 
@@ -106,7 +111,7 @@ def eval_batches(
 
     Takes and returns what `train_batches` does; pixels are as they are.
     """
-    batch = arguments.integer("batch", batch, least=1)
+    batch = arguments.integer("batch", batch, least=1, most=_LARGEST_BATCH)
     records = records_.pack(name, split, size=size, data_dir=data_dir)
     return in_order(records, batch=batch)
 
@@ -126,7 +131,7 @@ def in_order(records: records_.Records, *, batch: int) -> tf.data.Dataset:
 
 def steps_per_epoch(name: str, split: str, *, batch: int, data_dir: PathLike | None = None) -> int:
     """The least number of batches that hold as many examples as the split."""
-    batch = arguments.integer("batch", batch, least=1)
+    batch = arguments.integer("batch", batch, least=1, most=_LARGEST_BATCH)
     return math.ceil(records_.examples(records_.built(name, data_dir=data_dir), split) / batch)
 
 

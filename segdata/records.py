@@ -11,6 +11,7 @@ Nothing here knows of batches, augmentation or training.
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -33,6 +34,7 @@ import segdata.datasets  # registers the builders
 from segdata import arguments, console, files, images, parallel, resizing
 
 _HEADER, _FOOTER = 12, 4  # TFRecord: length and its CRC before each record, the record's CRC after
+_LONGEST_SPLIT = 100  # characters in a file's name
 _MEANS = 24  # bytes of an example's: three float64, little-endian
 _RULE = {  # what pixels depend on besides their dataset; with another rule a file is packed anew
     "format": 1,
@@ -119,9 +121,9 @@ def pack(
 
     Images are resized by area (JPEGs are decoded at the smallest scale that still holds twice the
     size), masks to the class that covers most of a pixel. The file lies in `packed/` beside the
-    dataset's own and goes with it. It is checked where it is not known to have been, and written
-    anew where it is damaged, or where the dataset or the rule of packing changed. Of two processes
-    one packs and the other waits for it.
+    dataset's own and goes with it, where a copy keeps the times of files. It is checked where it is
+    not known to have been, and written anew where it is damaged, or where the dataset or the rule
+    of packing changed. Of two processes one packs and the other waits for it.
 
     Args:
         name: A TFDS name, with a config where wanted: `dsb2018`, `dsb2018/instances`.
@@ -136,16 +138,23 @@ def pack(
     size = arguments.size(size)
     builder = built(name, data_dir=data_dir)
     count = examples(builder, split)
-    stem = f"{urllib.parse.quote(split, safe='')}-{size[0]}x{size[1]}"
+    stem = _stem(split, size)
     manifest = pathlib.Path(builder.data_dir, "packed", f"{stem}.json")
+    what = f"{name} {split} at {size[0]}×{size[1]}"
     source = {"dataset": builder.info.full_name, "split": split, "files": _stamp(builder)}
     if records := opened(manifest, size=size, count=count, source=source):
+        _remove_unused(manifest)
         return records
+    if os.path.exists(builder.data_dir) and not os.access(builder.data_dir, os.W_OK):
+        raise PermissionError(
+            f"{builder.data_dir} may not be written to, and {split} is not packed there at "
+            f"{size[0]}×{size[1]} yet. Have its owner pack it, or copy the dataset."
+        )
     manifest.parent.mkdir(exist_ok=True)
     with files.locked(
         manifest.with_suffix(".lock"),
         waiting=lambda holder: tqdm.tqdm.write(
-            console.printable(f"Waiting for {holder}, which packs {name} {stem}."), file=sys.stderr
+            console.printable(f"Waiting for {holder}, which packs {what}."), file=sys.stderr
         ),
     ):
         if records := opened(manifest, size=size, count=count, source=source):
@@ -153,7 +162,7 @@ def pack(
         decoded = parallel.ordered_map(
             lambda example: _row(example, size), tfds.as_numpy(_raw(builder, split))
         )
-        rows = tqdm.tqdm(decoded, f"Packing {name} {stem}", count, unit=" images", leave=False)
+        rows = tqdm.tqdm(decoded, f"Packing {what}", count, unit=" images", leave=False)
         records = write(manifest, rows, size=size, source=source)
     if records.count != count:
         raise OSError(f"{builder.data_dir}: {split} holds {records.count:,} of {count:,} examples.")
@@ -239,7 +248,7 @@ def built(name: str, *, data_dir: str | os.PathLike[str] | None = None):
     """
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-    except (tfds.core.DatasetNotFoundError, KeyError) as error:
+    except (tfds.core.DatasetNotFoundError, KeyError, AssertionError) as error:
         known = ", ".join(segdata.datasets.__all__)
         raise ValueError(f"{name!r} is not a dataset known here; there are {known}.") from error
     if not (builder.data_path / "dataset_info.json").exists():  # `is_prepared` would warn as well
@@ -332,6 +341,15 @@ def _stamp(builder) -> dict[str, list[int]]:
     return {
         path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in paths if path.exists()
     }
+
+
+def _stem(split: str, size: tuple[int, int]) -> str:
+    """What files of a split and a size are called; a digest stands for the rest of a long split."""
+    quoted = urllib.parse.quote(split, safe="")
+    if len(quoted) > _LONGEST_SPLIT:
+        digest = hashlib.sha256(split.encode()).hexdigest()[:16]
+        quoted = f"{quoted[:_LONGEST_SPLIT]}-{digest}"
+    return f"{quoted}-{size[0]}x{size[1]}"
 
 
 def _path(manifest: pathlib.Path, token: str) -> pathlib.Path:

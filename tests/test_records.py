@@ -173,6 +173,29 @@ def test_what_was_packed_before_goes_when_nobody_uses_it(built):
     assert after.path.exists()
 
 
+def test_what_was_in_use_when_it_was_replaced_goes_later(built):
+    before = pack(built)
+    shard = next(pathlib.Path(built).glob("dsb2018/default/*/dsb2018-train*"))
+    os.utime(shard, (1, 1))
+    pack(built)
+    path, means = before.path, before.means_path
+    assert path.exists()
+    del before
+    gc.collect()
+    after = pack(built)
+    assert not path.exists()
+    assert not means.exists()
+    after.verify()
+
+
+def test_a_split_of_many_slices_is_packed(built):
+    slices = [f"train[{i}:{i + 1}]" for i in range(12)]
+    many, fewer = ("+".join(slices[:count]) for count in (12, 11))
+    np.testing.assert_array_equal(pack(built, many).array(), pack(built).array()[:12])
+    np.testing.assert_array_equal(pack(built, fewer).array(), pack(built).array()[:11])
+    assert pack(built, many).path != pack(built, fewer).path
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "[]", "null", "7", '"x"', "{}", "[" * 5000, "1" * 5000, '{"token": 3}', "\udcff"],

@@ -20,8 +20,15 @@ def main() -> int:
     parser.add_argument("--to", type=pathlib.Path, default=pathlib.Path("demo"))
     to = parser.parse_args().to
     source, data, run = to / "source", to / "data", to / "run"
-    for folder in (source, data, run):  # what an earlier demo left, and nothing else
-        shutil.rmtree(folder, ignore_errors=True)
+    mark = to / "made by the demo"
+    if mark.exists():
+        for folder in (source, data, run):
+            shutil.rmtree(folder, ignore_errors=True)
+    elif to.exists() and any(to.iterdir()):
+        print(f"{to} holds other files than those of a demo; name another folder.", file=sys.stderr)
+        return 2
+    to.mkdir(parents=True, exist_ok=True)
+    mark.touch()
     begun = time.monotonic()
     steps = [
         ["segdata", "draw", "dsb2018", "--to", source, "--examples", "256"],

@@ -28,14 +28,14 @@ def read(path: pathlib.Path) -> np.ndarray:
     """Reads an image file.
 
     Args:
-        path: A PNG, JPEG, GIF, BMP, TIFF or WebP of 8 bits a channel, of one frame and up to 33
-            megapixels; transparency is dropped.
+        path: A PNG, JPEG, GIF, BMP, TIFF or WebP of one frame and up to 33 megapixels; of 16 bits
+            in colour the upper 8 are taken, and transparency is dropped.
 
     Returns:
         uint8 [H, W, 3].
 
     Raises:
-        ValueError: If it has more than 8 bits a channel.
+        ValueError: If it is grey and has more than 8 bits.
         OSError: If it cannot be read, is no such image, or is damaged.
     """
     with images.opened_file(path) as image:
