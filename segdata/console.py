@@ -31,6 +31,7 @@ _NOISE = re.compile(
 )
 
 _SIGPIPE = 13
+_TENSORFLOW_ERRORS = "tensorflow.python.framework.errors_impl"
 
 
 def run(prog: str, description: str, commands: Mapping[str, Command], argv: Sequence[str]) -> int:
@@ -140,6 +141,11 @@ def _run(prog: str, description: str, commands: Mapping[str, Command], argv: Seq
         return fail(f"{prog} {name}", f"there is too little memory: {error}")
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        # Too little memory, a file that went away: told by its name, for it is not imported here.
+        if os.environ.get("SEGDATA_TRACEBACK") or type(error).__module__ != _TENSORFLOW_ERRORS:
+            raise
+        return fail(f"{prog} {name}", str(error).partition("\n")[0])
 
 
 def _expanded(argument: str) -> str:

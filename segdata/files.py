@@ -11,6 +11,8 @@ import pathlib
 import re
 import secrets
 import socket
+import stat
+import time
 import weakref
 from collections.abc import Callable, Iterator
 
@@ -19,6 +21,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+_TURNS, _TURN = 10, 0.05  # seconds of each
 _PREFIX = "unfinished-"
 _UNFINISHED = re.compile(rf"{_PREFIX}[0-9a-f]{{16}}([.].*)?")
 
@@ -75,7 +78,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     try:
         if fcntl is None:  # Windows does not rename what is open
             os.close(descriptor)
-        yield unfinished
+        with _named(path):
+            yield unfinished
         with unfinished.open("rb+") as file:
             os.fsync(file.fileno())
         unfinished.replace(path)
@@ -94,6 +98,18 @@ def remove_unfinished(folder: str | os.PathLike[str]) -> None:
     for path in pathlib.Path(folder).glob(f"{_PREFIX}*"):
         if is_unfinished(path.name):
             remove_unused(path)
+
+
+def home() -> pathlib.Path:
+    """The user's home folder.
+
+    Raises:
+        OSError: If there is none, as in a container for a user without a name.
+    """
+    try:
+        return pathlib.Path.home()
+    except RuntimeError as error:
+        raise OSError("there is no home folder; set HOME to a folder that you may use.") from error
 
 
 def is_unfinished(name: str) -> bool:
@@ -117,8 +133,11 @@ def use(path: str | os.PathLike[str], *, owner: object) -> None:
     if fcntl:
         descriptor = os.open(path, os.O_RDONLY)
         weakref.finalize(owner, os.close, descriptor)
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_SH)  # who removes it just now is soon done
+        for _ in range(_TURNS):  # who removes it just now is soon done; others are not waited for
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return
+            time.sleep(_TURN)
 
 
 @contextlib.contextmanager
@@ -192,6 +211,17 @@ def _stays(path: pathlib.Path) -> bool:
     return path.is_symlink() or (path.exists() and not path.is_file())
 
 
+@contextlib.contextmanager
+def _named(path: pathlib.Path) -> Iterator[None]:
+    """Names the file in what the system says of a full disk, which names none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = os.fspath(path)
+        raise
+
+
 def _new_beside(path: pathlib.Path) -> tuple[pathlib.Path, int]:
     """An empty file that nobody else knows of, and its descriptor, which holds it."""
     while True:
@@ -204,11 +234,15 @@ def _new_beside(path: pathlib.Path) -> tuple[pathlib.Path, int]:
 
 
 def _lock_file(path: pathlib.Path) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise OSError(f"{path} is no file, and a lock is wanted there. Remove it.")
+    how = os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe would wait for who writes to it
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        return os.open(path, os.O_RDWR | os.O_CREAT | how, 0o666)
     except PermissionError:
         with contextlib.suppress(FileNotFoundError):  # another user's locks as well
-            return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            return os.open(path, os.O_RDONLY | how)
         raise
 
 

@@ -34,6 +34,8 @@ _COMPRESS_LEVEL = 3
 
 _LARGEST_GIF = 1 << 22  # bytes; Pillow joins comments in time that grows with their square
 _BMP_RUNS = (1, 2)  # Pillow decodes them in Python: 1 kB to 8 GB
+_MOST_SCANS = 100  # of a JPEG, each of which goes over the whole image; a photo has ten
+_LONGEST_SIDE = 1 << 16  # pixels
 _MOST_PIXELS = 1 << 25  # 13 times the largest real image; as RGBA 128 MiB
 
 Kind = Literal["PNG", "JPEG", "GIF", "BMP", "TIFF", "WebP"]
@@ -97,6 +99,10 @@ def opened(
         raise archives.ArchiveError(
             f"{name} is a GIF of {len(data):,} bytes; up to {_LARGEST_GIF:,} are read. Save it as "
             "a PNG."
+        )
+    if kind == "JPEG" and (scans := data.count(b"\xff\xda")) > _MOST_SCANS:
+        raise archives.ArchiveError(
+            f"{name} is a JPEG of {scans:,} scans; up to {_MOST_SCANS} are decoded. Save it again."
         )
     try:
         if kind == "PNG":
@@ -237,7 +243,7 @@ def _kind(data: bytes, name: str, kinds: Sequence[Kind]) -> Kind:
         )
     page = "a web page" if data.lstrip().startswith(b"<") else f"no picture: {data[:8]!r}…"
     raise archives.ArchiveError(
-        f"{name} is {page}, not a {wanted}. Convert it, or download it again."
+        f"{name} is {page}, not a {wanted}. Download it again, or convert it."
     )
 
 
@@ -258,7 +264,12 @@ def _measure(image: Image.Image, name: str) -> None:
     if pixels > _MOST_PIXELS:
         raise archives.ArchiveError(
             f"{name} claims {image.width:,}×{image.height:,} pixels; up to {_MOST_PIXELS:,} are "
-            "decoded. Make it smaller; or download it again, if it should not be as large."
+            "decoded. Download it again; or make it smaller, if it is as large."
+        )
+    if max(image.size) > _LONGEST_SIDE:
+        raise archives.ArchiveError(
+            f"{name} claims {image.width:,}×{image.height:,} pixels; sides up to "
+            f"{_LONGEST_SIDE:,} are decoded. Download it again, or cut it in pieces."
         )
     if several:
         raise archives.ArchiveError(

@@ -218,7 +218,7 @@ def sentence(text: str) -> str:
 
 def default_folder() -> pathlib.Path:
     """TFDS's manual folder, where `tfds build` looks."""
-    data_dir = os.environ.get("TFDS_DATA_DIR") or pathlib.Path.home() / "tensorflow_datasets"
+    data_dir = os.environ.get("TFDS_DATA_DIR") or files.home() / "tensorflow_datasets"
     return pathlib.Path(data_dir, "downloads", "manual")
 
 

@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from segdata import files
+
 if TYPE_CHECKING:
     import requests
     from kaggle import KaggleApi
@@ -77,17 +79,17 @@ class Remote:
 
 def credentials() -> list[str]:
     """Where Kaggle credentials lie on this machine, right or wrong; nothing is imported or sent."""
-    home = pathlib.Path.home()
+    home = files.home()
     settings = pathlib.Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config", "kaggle")
-    files = [home / ".kaggle" / name for name in ("access_token", "access_token.txt")]
-    files += [home / ".kaggle" / name for name in ("kaggle.json", "credentials.json")]
-    files += [settings / "kaggle.json"]
+    places = [home / ".kaggle" / name for name in ("access_token", "access_token.txt")]
+    places += [home / ".kaggle" / name for name in ("kaggle.json", "credentials.json")]
+    places += [settings / "kaggle.json"]
     if folder := os.environ.get("KAGGLE_CONFIG_DIR"):
-        files += [pathlib.Path(folder, "kaggle.json")]
+        places += [pathlib.Path(folder, "kaggle.json")]
     found = [name for name in ("KAGGLE_API_TOKEN", "KAGGLE_API_V1_TOKEN") if os.environ.get(name)]
     if os.environ.get("KAGGLE_USERNAME") and os.environ.get("KAGGLE_KEY"):
         found.append("KAGGLE_USERNAME and KAGGLE_KEY")
-    return found + [str(file) for file in files if file.exists()]
+    return found + [str(file) for file in places if file.exists()]
 
 
 def sign_in(*, say: Callable[[str], None], attempts: int = ATTEMPTS) -> "KaggleApi":
@@ -284,7 +286,7 @@ def _import_in_peace() -> Iterator[None]:
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise ConnectionError("not yet")
 
-    settings = pathlib.Path(os.environ.get("XDG_CONFIG_HOME") or pathlib.Path.home() / ".config")
+    settings = pathlib.Path(os.environ.get("XDG_CONFIG_HOME") or files.home() / ".config")
     missing = [path for path in (settings / "kaggle", settings) if not path.exists()]
     try:
         with _silence(), _swapped(KaggleHttpClient, "call", refuse):

@@ -251,6 +251,11 @@ def built(name: str, *, data_dir: str | os.PathLike[str] | None = None):
     except (tfds.core.DatasetNotFoundError, KeyError, AssertionError) as error:
         known = ", ".join(segdata.datasets.__all__)
         raise ValueError(f"{name!r} is not a dataset known here; there are {known}.") from error
+    except Exception as error:  # parsers of JSON and protocol buffers have many
+        raise ValueError(
+            f"{name} in {data_dir or 'the default data_dir'} cannot be opened: {error}. If its "
+            "files are damaged, build it again with --overwrite."
+        ) from error
     if not (builder.data_path / "dataset_info.json").exists():  # `is_prepared` would warn as well
         raise ValueError(
             f"{name} {builder.version} is not built in {builder.data_dir}. "

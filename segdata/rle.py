@@ -65,6 +65,11 @@ def decode(runs: str, *, shape: tuple[int, int], order: Order) -> np.ndarray:
     Raises:
         ValueError: If it is no such row of pairs, or leads out of the image; the value is named.
     """
+    return _inside([_ends(runs, shape)], shape, order)
+
+
+def _ends(runs: str, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Where each run begins, and where it has ended; from 1."""
     size = shape[0] * shape[1]
     numbers = _numbers(runs)
     starts, lengths = numbers[::2], numbers[1::2]
@@ -80,11 +85,19 @@ def decode(runs: str, *, shape: tuple[int, int], order: Order) -> np.ndarray:
             f"run {_pair(numbers, wrong + 1)} begins before run {_pair(numbers, wrong)} ends; "
             "runs ascend and do not overlap."
         )
-    steps = np.zeros(size + 1, np.int8)
-    steps[starts - 1] += 1
-    steps[ends - 1] -= 1
-    inside = np.cumsum(steps[:-1], dtype=np.int8).view(bool)
-    return inside.reshape(shape, order=_layout(order))
+    return starts, ends
+
+
+def _inside(
+    objects: Iterable[tuple[np.ndarray, np.ndarray]], shape: tuple[int, int], order: Order
+) -> np.ndarray:
+    """The pixels in any object, bool [H, W]; one pass over the image, however many there are."""
+    layout = _layout(order)
+    steps = np.zeros(shape[0] * shape[1] + 1, np.int32)
+    for starts, ends in objects:
+        steps[starts - 1] += 1
+        steps[ends - 1] -= 1
+    return (np.cumsum(steps[:-1], dtype=np.int32) > 0).reshape(shape, order=layout)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,13 +126,10 @@ class Encoded:
         """
         if self.shape not in (None, shape):
             raise ValueError(f"{self.where}: {self.id} is {self.shape}, the mask is {shape}.")
-        inside = np.zeros(shape, bool)
-        for runs in self.runs:
-            try:
-                inside |= decode(runs, shape=shape, order=self.order)
-            except ValueError as error:
-                raise ValueError(f"{self.where}: {self.id}: {error}") from error
-        return inside
+        try:
+            return _inside((_ends(runs, shape) for runs in self.runs), shape, self.order)
+        except ValueError as error:
+            raise ValueError(f"{self.where}: {self.id}: {error}") from error
 
 
 def read_stage1(

@@ -232,9 +232,7 @@ def _inflated(member: Member, label: str) -> pathlib.Path:
     used after its length and checksum were found to be those that the archive gives.
     """
     archive, info = member
-    cache = pathlib.Path(
-        os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache", "segdata"
-    )
+    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or files.home() / ".cache", "segdata")
     packed = min(info.compress_size, archive.size)
     swelling = _SWELLING_AGAIN if archive.path.parent == cache else _SWELLING
     if info.file_size > max(_SMALL, swelling * packed):

@@ -1,9 +1,12 @@
 import errno
+import fcntl
 import gc
 import os
+import pathlib
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -131,6 +134,46 @@ def test_no_writer_loses_its_file_to_one_that_removes_leftovers(tmp_path, monkey
         unfinished.write_text("whole")
         files.remove_unfinished(tmp_path)
     assert (tmp_path / "a").read_text() == "whole"
+
+
+def test_who_holds_a_file_for_ever_keeps_nobody_from_using_it(tmp_path):
+    path = tmp_path / "packed"
+    path.write_text("")
+    descriptor = os.open(path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    begun = time.monotonic()
+    files.use(path, owner=test_what_a_user_calls_unfinished_stays)
+    os.close(descriptor)
+    assert time.monotonic() - begun < 30
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link"])
+def test_what_is_no_file_is_no_lock_and_is_named(tmp_path, kind):
+    path = tmp_path / "lock"
+    {"pipe": os.mkfifo, "folder": os.mkdir, "link": lambda p: os.symlink("elsewhere", p)}[kind](
+        path
+    )
+    lock = files.locked(path)
+    with pytest.raises(OSError, match=f"^{path} is no file, and a lock is wanted there. Remove it"):
+        lock.__enter__()
+
+
+def test_a_full_disk_is_said_of_the_file(tmp_path):
+    def fill():
+        with files.replacing(tmp_path / "a"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path / 'a'}'"):
+        fill()
+
+
+def test_no_home_is_named(monkeypatch):
+    def fail():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(pathlib.Path, "home", fail)
+    with pytest.raises(OSError, match="there is no home folder; set HOME"):
+        files.home()
 
 
 def test_what_a_user_calls_unfinished_stays(tmp_path):

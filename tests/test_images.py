@@ -110,10 +110,31 @@ def test_frames_are_not_counted():
         pass
 
 
+def test_a_jpeg_of_many_scans_is_refused():
+    """Each goes over all pixels: 200 of 53 bytes took 13 s."""
+    data = encoded("JPEG", progressive=True)
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    with (
+        pytest.raises(ArchiveError, match=r"^a is a JPEG of 1\d\d scans; up to 100 are decoded"),
+        images.opened(data[:-2] + 100 * scan + data[-2:], name="a"),
+    ):
+        pass
+    with images.opened(data, name="a") as image:
+        image.load()
+
+
+def test_a_side_that_no_image_has_is_refused():
+    with (
+        pytest.raises(ArchiveError, match=r"^a claims 70,000×1 pixels; sides up to 65,536 are"),
+        images.opened(encoded("PNG", np.zeros((1, 70_000), np.uint8)), name="a"),
+    ):
+        pass
+
+
 def test_a_bmp_of_run_lengths_is_refused():
-    """Of 1,082 bytes, Pillow makes 8 GB of zeros."""
+    """Of 1,082 bytes, Pillow makes gigabytes of zeros."""
     body, palette = b"\0\2\0\0\0\xff\0\1", bytes(1024)
-    header = struct.pack("<IiiHHIIiiII", 40, 1 << 25, 1, 1, 8, 1, len(body), 0, 0, 256, 0)
+    header = struct.pack("<IiiHHIIiiII", 40, 1 << 15, 1 << 10, 1, 8, 1, len(body), 0, 0, 256, 0)
     start = 14 + len(header) + len(palette)
     data = b"BM" + struct.pack("<IHHI", start + len(body), 0, 0, start) + header + palette + body
     with (

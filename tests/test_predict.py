@@ -107,7 +107,7 @@ def test_a_file_that_is_no_8_bit_image_is_named_with_its_fault(tmp_path):
         ("text.png", "is no picture"),
         ("cut.png", "it is cut after"),
         ("deep.png", "8 bits"),
-        ("none.png", "No such file"),
+        ("none.png", "there is no such file"),
         (".", "a folder"),
     ]:
         with pytest.raises((ValueError, OSError), match=fault) as caught:

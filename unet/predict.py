@@ -217,6 +217,8 @@ def _require_free(
             f"{path}: its result would overwrite {output}, which is given as an image; "
             "choose another folder with --to."
         )
+    if output.is_dir() and not output.is_symlink():
+        raise ValueError(f"{path}: {output} is a folder; choose another folder with --to.")
     if os.path.lexists(output) and not overwrite:
         raise ValueError(
             f"{path}: {output} is there already; give --overwrite to replace it, or choose "

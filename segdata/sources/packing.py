@@ -10,26 +10,28 @@ import pathlib
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from segdata import files
 
 File = tuple[str, str, bytes]
 Writer = Callable[[str | os.PathLike[str], Sequence[str], Iterable[File]], None]
 
 
-def folders(folder: str | os.PathLike[str], archives: Sequence[str], files: Iterable[File]) -> None:
+def folders(folder: str | os.PathLike[str], archives: Sequence[str], drawn: Iterable[File]) -> None:
     """As unpacked: a folder for each archive.
 
     Raises:
         FileExistsError: If a folder or a zip of that name is there.
     """
     folder = _empty(folder, archives)
-    for archive, name, data in files:
+    for archive, name, data in drawn:
         path = folder / archive / name.removeprefix(f"{archive}/")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
 
 
-def zips(folder: str | os.PathLike[str], archives: Sequence[str], files: Iterable[File]) -> None:
+def zips(folder: str | os.PathLike[str], archives: Sequence[str], drawn: Iterable[File]) -> None:
     """As downloaded one by one: a zip for each archive.
 
     Raises:
@@ -38,15 +40,15 @@ def zips(folder: str | os.PathLike[str], archives: Sequence[str], files: Iterabl
     folder = _empty(folder, archives)
     with contextlib.ExitStack() as stack:
         packed = {
-            archive: stack.enter_context(zipfile.ZipFile(folder / f"{archive}.zip", "w"))
+            archive: stack.enter_context(_written(folder / f"{archive}.zip"))
             for archive in archives
         }
-        for archive, name, data in files:
+        for archive, name, data in drawn:
             packed[archive].writestr(zipfile.ZipInfo(name), data)  # dated 1980, always
 
 
 def zip_of_zips(
-    folder: str | os.PathLike[str], archives: Sequence[str], files: Iterable[File], *, name: str
+    folder: str | os.PathLike[str], archives: Sequence[str], drawn: Iterable[File], *, name: str
 ) -> None:
     """As downloaded at once: one zip, `name`.zip, that holds a zip for each archive.
 
@@ -55,8 +57,8 @@ def zip_of_zips(
     """
     folder = _empty(folder, [name, *archives])
     with tempfile.TemporaryDirectory(dir=folder) as apart:
-        zips(apart, archives, files)
-        with zipfile.ZipFile(folder / f"{name}.zip", "w") as outer:
+        zips(apart, archives, drawn)
+        with _written(folder / f"{name}.zip") as outer:
             for archive in archives:
                 inner = zipfile.ZipInfo(f"{archive}.zip")
                 with (
@@ -64,6 +66,13 @@ def zip_of_zips(
                     outer.open(inner, "w", force_zip64=True) as copy,
                 ):
                     shutil.copyfileobj(source, copy, 1 << 20)
+
+
+@contextlib.contextmanager
+def _written(path: pathlib.Path) -> Iterator[zipfile.ZipFile]:
+    """A new zip, which has its name when it is whole."""
+    with files.replacing(path) as unfinished, zipfile.ZipFile(unfinished, "w") as packed:
+        yield packed
 
 
 def _empty(folder: str | os.PathLike[str], archives: Sequence[str]) -> pathlib.Path:
