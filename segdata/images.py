@@ -144,11 +144,11 @@ def classes(image: Image.Image) -> np.ndarray:
     """The class ids of a mask: uint8 [H, W]; one bit decodes to 0 and 255, as in TFDS.
 
     Raises:
-        ValueError: If it has several channels.
+        ValueError: If it has several channels, or more than 8 bits.
     """
     found = np.asarray(image.convert("L") if image.mode == "1" else image)
-    if found.ndim != 2:
-        raise ValueError(f"a mask of the shape {found.shape}, not of one channel")
+    if found.ndim != 2 or found.dtype != np.uint8:
+        raise ValueError(f"a mask of mode {image.mode}, not of one channel of 8 bits")
     return found
 
 

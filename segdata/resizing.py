@@ -5,12 +5,11 @@ flipped image becomes the flipped result. NumPy arrays in and out; the loops are
 when first used and release the interpreter's lock. No file and no format is known here.
 """
 
-import functools
+from collections.abc import Callable
+from typing import Any
 
 import numba
 import numpy as np
-
-_compiled = functools.partial(numba.njit, nogil=True, cache=True)
 
 
 def image(
@@ -28,7 +27,11 @@ def image(
 
     Returns:
         uint8 [H, W, C], rounded to nearest. The same array where the size stays.
+
+    Raises:
+        ValueError: If the array is of another kind.
     """
+    _require_bytes(pixels, dimensions=3)
     full = full or pixels.shape[:2]
     if size == full == pixels.shape[:2]:
         return pixels
@@ -51,11 +54,40 @@ def mask(classes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
     Returns:
         uint8 [H, W]. The same array where the size stays.
+
+    Raises:
+        ValueError: If the array is of another kind.
     """
+    _require_bytes(classes, dimensions=2)
     if size == classes.shape:
         return classes
     rows, columns = (_shares(new, old, 1) for new, old in zip(size, classes.shape, strict=True))
     return _covering(np.ascontiguousarray(classes), *rows, *columns)
+
+
+def _require_bytes(array: np.ndarray, *, dimensions: int) -> None:
+    """What is compiled checks no bounds."""
+    if array.dtype != np.uint8 or array.ndim != dimensions or not array.size:
+        raise ValueError(
+            f"{array.dtype} {list(array.shape)} is no array of uint8 with {dimensions} dimensions."
+        )
+
+
+def _compiled(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    """Compiles a function when it is first called, and keeps that on disk where it can be kept."""
+    compiled: Any = numba.njit(nogil=True)(function)
+    try:
+        kept: Any = numba.njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # no folder may be written to
+        return compiled
+
+    def call(*arguments: Any) -> np.ndarray:
+        try:
+            return kept(*arguments)
+        except Exception:  # what is kept is damaged, or its disk is full; numba raises anything
+            return compiled(*arguments)
+
+    return call
 
 
 def _shares(new: int, old: int, step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -117,6 +149,16 @@ def _weighted(
     return out
 
 
+@numba.njit(nogil=True)
+def _is_uniform(classes: np.ndarray, top: int, bottom: int, left: int, right: int) -> bool:
+    found = classes[top, left]
+    for row in range(top, bottom):
+        for column in range(left, right):
+            if classes[row, column] != found:
+                return False
+    return True
+
+
 @_compiled
 def _covering(
     classes: np.ndarray,
@@ -145,13 +187,3 @@ def _covering(
             out[y, x] = covered.argmax()
             covered[:] = 0
     return out
-
-
-@_compiled
-def _is_uniform(classes: np.ndarray, top: int, bottom: int, left: int, right: int) -> bool:
-    found = classes[top, left]
-    for row in range(top, bottom):
-        for column in range(left, right):
-            if classes[row, column] != found:
-                return False
-    return True

@@ -185,6 +185,7 @@ def test_numbers_of_numpy_are_numbers(built_dsb2018):
         ({"size": (0, 8)}, "size="),
         ({"split": "holdout"}, "no split 'holdout'; it has"),
         ({"split": "train[:800]"}, r"no split 'train\[:800\]'; it has train of \d+.* examples"),
+        ({"split": "train[5:2]"}, r"split 'train\[5:2\]' of .* holds no examples"),
         ({"name": "dsb2019"}, "'dsb2019' is not a dataset"),
         ({"data_dir": "nowhere"}, "is not built in.*segdata build dsb2018"),
     ],
