@@ -234,6 +234,31 @@ def test_the_largest_side_at_the_smallest_scale_does_not_overflow(size, shift):
     assert (out[clear][:, 3] == expected[clear][:, 3]).mean() > 0.97
 
 
+def test_shifts_far_out_are_brought_back_before_they_overflow():
+    """At this side 32 bits do not wrap to the same mirror image, as they do at 4,096."""
+    batch = pixels(1, 4095, 4095)
+    settings = Augment(
+        scale_range=(0.25, 0.25), shift_range=(1, 1), rotation_range=(-135, -135 + 1e-12)
+    )
+    some = slice(None, None, 97)
+    out = apply(settings, batch)[0][some, some].astype(float)
+    x, y = places(4095, 4095, degrees=-135, scale=0.25, shift=(1, 1))
+    expected, clear = sampled(batch[0], x[some, some], y[some, some])
+    near = np.abs(out - expected)[..., :3] <= 20  # colours are noise, places a 16th of a pixel off
+    assert near.mean() > 0.98
+    assert (out[clear][:, 3] == expected[clear][:, 3]).mean() > 0.97
+
+
+def test_shifts_along_the_axes_are_independent():
+    side = 33
+    y, x = np.mgrid[:side, :side] * 7
+    one = np.stack([x, y, x, x * 0], axis=-1).astype(np.uint8)
+    out = apply(Augment(shift_range=(-0.2, 0.2)), np.repeat(one[None], 300, axis=0))
+    across, down = (out[:, side // 2, side // 2, channel].astype(float) for channel in (0, 1))
+    assert min(np.ptp(across), np.ptp(down)) > 60
+    assert abs(np.corrcoef(across, down)[0, 1]) < 0.25
+
+
 def test_bilinear_is_within_a_grey_level_of_scipy_and_masks_stay_classes():
     import scipy.ndimage
 
@@ -336,7 +361,13 @@ def test_noise_has_its_deviation_and_no_pattern():
     assert abs(out.mean()) < 0.3
     assert out.std() == pytest.approx(0.05 * 255, rel=0.02)
     one, other = out[0, ..., 0].ravel(), out[1, ..., 0].ravel()
-    for pair in ((one, other), (one, out[0, ..., 1].ravel()), (one[1:], one[:-1])):
+    later = apply(Augment(noise_range=(0.05, 0.05)), batch, epoch=1)[0, ..., 0].ravel()
+    for pair in (
+        (one, other),
+        (one, later),
+        (one, out[0, ..., 1].ravel()),
+        (one[1:], one[:-1]),
+    ):
         assert abs(np.corrcoef(pair)[0, 1]) < 0.05
 
 

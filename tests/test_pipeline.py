@@ -53,6 +53,24 @@ def test_order_does_not_depend_on_batch_size_but_on_seed(packed):
     np.testing.assert_array_equal(order(packed, 20, batch=5), order(packed, 10, batch=10))
     assert not np.array_equal(order(packed, 20), order(packed, 20, seed=1))
     assert not np.array_equal(order(packed, 20), order(packed, 20, seed=1 << 32))
+    assert not np.array_equal(order(packed, 20, seed=3), order(packed, 20, seed=-3))
+
+
+def test_steps_are_counted_in_64_bits(packed):
+    for step in (2**31, 2**32, 2**40):
+        assert not np.array_equal(
+            order(packed, 1, batch=23, start_step=step), order(packed, 1, batch=23)
+        )
+
+
+def test_each_epoch_is_augmented_anew(packed):
+    images, _ = take(packed, 2, batch=23, augment=Augment(brightness_range=(-0.3, 0.3)))
+    plain, _ = take(packed, 2, batch=23)
+    added = []
+    for epoch in range(2):
+        shift = np.median(images[epoch].astype(int) - plain[epoch], axis=(1, 2, 3))
+        added.append(shift[np.argsort(plain[epoch][:, 0, 0, 0])])
+    assert (np.abs(added[0] - added[1]) > 1).sum() > 15
 
 
 @pytest.mark.parametrize("count", [65_537, 262_145, 1_048_577])

@@ -188,6 +188,27 @@ def test_what_was_in_use_when_it_was_replaced_goes_later(built):
     after.verify()
 
 
+def test_packing_one_size_anew_leaves_the_others(built):
+    other = pack(built, size=(8, 8)).path
+    one = pack(built)
+    one.path.write_bytes(b"")
+    assert pack(built).path != one.path
+    assert other.exists()
+
+
+def test_a_jpeg_is_not_decoded_smaller_than_it_is_packed():
+    """Where one side shrinks by much and the other hardly."""
+    image = np.random.default_rng(0).integers(0, 256, (512, 64, 3), np.uint8)
+    buffers = io.BytesIO(), io.BytesIO()
+    PIL.Image.fromarray(image).save(buffers[0], "JPEG")
+    PIL.Image.fromarray(np.zeros((512, 64), np.uint8)).save(buffers[1], "PNG")
+    row = records._row(
+        {"id": b"a", "image": buffers[0].getvalue(), "mask": buffers[1].getvalue()}, (8, 32)
+    )
+    decoded = np.asarray(PIL.Image.open(buffers[0]))
+    np.testing.assert_array_equal(row[..., :3], resizing.image(decoded, (8, 32)))
+
+
 def test_a_split_of_many_slices_is_packed(built):
     slices = [f"train[{i}:{i + 1}]" for i in range(12)]
     many, fewer = ("+".join(slices[:count]) for count in (12, 11))
