@@ -279,7 +279,7 @@ def examples(builder, split: str) -> int:
         raise ValueError(
             f"{builder.info.full_name} has no split {split!r}; it has {known} examples."
         ) from error
-    if count < 1:  # a slice may end before it begins
+    if not count:
         raise ValueError(f"split {split!r} of {builder.info.full_name} holds no examples.")
     return count
 

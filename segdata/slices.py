@@ -78,6 +78,8 @@ class _Whole(splits.AbstractSplit):
             count = split_infos[part.splitname].num_examples
             ends = list(itertools.accumulate(self.groups.get(part.splitname) or [1] * count))
             first, last = part.from_ or 0, count if part.to is None else part.to
+            if last < first:  # TFDS would count its examples as fewer than none
+                raise ValueError(f"{self.split} ends before it begins.")
             return tfds.core.ReadInstruction(
                 part.splitname, from_=_nearest(ends, first), to=_nearest(ends, last), unit="abs"
             )
