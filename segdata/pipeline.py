@@ -135,7 +135,7 @@ def steps_per_epoch(name: str, split: str, *, batch: int, data_dir: PathLike | N
     return math.ceil(records_.examples(records_.built(name, data_dir=data_dir), split) / batch)
 
 
-@tf.function(jit_compile=True, autograph=False)  # 2,000 small operations as one
+@tf.function(jit_compile=True, autograph=False)  # small operations as one call
 def _order(step: tf.Tensor, *, batch: int, count: int, seed: int) -> tuple[tf.Tensor, tf.Tensor]:
     """The examples of a step and their epochs, int64 [B] each; every epoch a new permutation."""
     position = step * batch + tf.range(batch, dtype=tf.int64)
