@@ -306,6 +306,8 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         download_config: tfds.download.DownloadConfig,
     ) -> list[tfds.core.SplitInfo]:
         most = download_config.max_examples_per_split
+        if most is not None and most < 1:
+            raise ValueError(f"max_examples_per_split={most}: a whole number from 1.")
         parts = {
             split: dataclasses.replace(part, entries=part.entries[:most])
             for split, part in self._split_generators(dl_manager).items()

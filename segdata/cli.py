@@ -14,6 +14,11 @@ import simple_parsing
 from segdata import console, files
 
 _DATASETS = ("carvana", "cityscapes_pairs", "dsb2018")
+_WITHOUT = {  # flags of `tfds build` that do nothing here, what they are by default, what does it
+    "num_processes": (1, "one process builds on all cores"),
+    "max_shard_size_mb": (None, "--num_shards says how many files there are"),
+    "download_only": (False, "`segdata fetch NAME` downloads"),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +46,7 @@ class Draw:
         if self.examples < 1:
             raise ValueError(f"--examples {self.examples}: a whole number from 1.")
         if self.unlabelled and self.source == "cityscapes_pairs":
-            raise ValueError("unlabelled: every pair of cityscapes_pairs has its mask.")
+            raise ValueError("--unlabelled: every pair of cityscapes_pairs has its mask.")
         if not self.to and self.damage != "list":
             raise ValueError("--to: name the folder to draw into.")
 
@@ -86,6 +91,8 @@ class Audit:
     """A file for the report as one page, with the worst examples as pictures."""
 
     def __post_init__(self) -> None:
+        if self.html == "-":
+            raise ValueError("--html -: the page goes to a file; name it.")
         if self.json and self.json == self.html:
             raise ValueError(f"--json and --html are both {self.json!r}; name a file for each.")
         if self.data_dir and self.manual_dir:
@@ -201,6 +208,11 @@ def _build(argv: Sequence[str]) -> None:
         """Leave out damaged examples, and list them in the metadata under `skipped`."""
 
     settings = console.parse(Build, argv, prog="segdata build")
+    for flag, (default, instead) in _WITHOUT.items():
+        if getattr(settings.generation, flag) != default:
+            raise ValueError(f"--{flag} is not for these datasets: {instead}.")
+    if settings.generation.num_shards == 0:  # TFDS takes it for none given
+        raise ValueError("--num_shards 0: a whole number from 1.")
     names = settings.positional_datasets + settings.datasets
     if not names:
         raise ValueError(f"name a dataset to build: {', '.join(_DATASETS)}.")

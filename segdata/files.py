@@ -179,11 +179,13 @@ def locked(
                 os.pwrite(
                     descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0
                 )
+            owner = os.getpid()
             try:
                 yield bool(got)
             finally:
-                with contextlib.suppress(OSError):
-                    path.unlink()
+                if os.getpid() == owner:  # a fork of it may end first
+                    with contextlib.suppress(OSError):
+                        path.unlink()
             return
         finally:
             os.close(descriptor)

@@ -10,6 +10,7 @@ where nobody knows. Nothing here knows of a model.
 
 import math
 import os
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -75,28 +76,28 @@ def stream(
     def untouched(table: tf.Tensor, example: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return _parted(records.pixels(tf.gather(table, example)))
 
-    def make(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        example, epoch = _order(step, batch=batch, count=records.count, seed=seed)
-        table = records.table()
-        if augment in (None, augment_.Augment()):
-            return untouched(table, example)
-        pixels = augment_.apply_rows(
-            augment,
-            table,
-            example,
-            size=records.size,
-            lead=records.lead,
-            means=records.means() if augment.changes_contrast else None,
-            seed=seed,
-            epoch=epoch,
-            example=example,
-        )
-        return _parted(pixels)
+    def batches(table: tf.Tensor, means: tf.Tensor) -> tf.data.Dataset:
+        def make(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            example, epoch = _order(step, batch=batch, count=records.count, seed=seed)
+            if augment in (None, augment_.Augment()):
+                return untouched(table, example)
+            pixels = augment_.apply_rows(
+                augment,
+                table,
+                example,
+                size=records.size,
+                lead=records.lead,
+                means=means if augment.changes_contrast else None,
+                seed=seed,
+                epoch=epoch,
+                example=example,
+            )
+            return _parted(pixels)
 
-    with tf.device("CPU:0"):  # also where there is a GPU
         data = tf.data.Dataset.range(start_step, tf.int64.max)
-        data = data.map(make, num_parallel_calls=tf.data.AUTOTUNE)  # a batch a call
-        return data.prefetch(tf.data.AUTOTUNE)
+        return data.map(make, num_parallel_calls=tf.data.AUTOTUNE)  # a batch a call
+
+    return _over(records, batches)
 
 
 def eval_batches(
@@ -119,20 +120,31 @@ def eval_batches(
 def in_order(records: records_.Records, *, batch: int) -> tf.data.Dataset:
     """`eval_batches` of an open packed file."""
 
-    def make(first: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        pixels = records.pixels(records.table()[first : first + batch])
-        return pixels[..., :3], pixels[..., 3:]
+    def batches(table: tf.Tensor, _: tf.Tensor) -> tf.data.Dataset:
+        def make(first: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            pixels = records.pixels(table[first : first + batch])
+            return pixels[..., :3], pixels[..., 3:]
 
-    with tf.device("CPU:0"):  # also where there is a GPU
         data = tf.data.Dataset.range(0, records.count, batch)
-        data = data.map(make, num_parallel_calls=tf.data.AUTOTUNE)
-        return data.prefetch(tf.data.AUTOTUNE)
+        return data.map(make, num_parallel_calls=tf.data.AUTOTUNE)
+
+    return _over(records, batches)
 
 
 def steps_per_epoch(name: str, split: str, *, batch: int, data_dir: PathLike | None = None) -> int:
     """The least number of batches that hold as many examples as the split."""
     batch = arguments.integer("batch", batch, least=1, most=_LARGEST_BATCH)
     return math.ceil(records_.examples(records_.built(name, data_dir=data_dir), split) / batch)
+
+
+def _over(
+    records: records_.Records, batches: Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]
+) -> tf.data.Dataset:
+    """Batches over the records and their means, which are mapped once for each iterator."""
+    with tf.device("CPU:0"):  # also where there is a GPU
+        data = tf.data.Dataset.range(1)
+        data = data.flat_map(lambda _: batches(records.table(), records.means()))
+        return data.prefetch(tf.data.AUTOTUNE)
 
 
 @tf.function(jit_compile=True, autograph=False)  # small operations as one call

@@ -138,6 +138,13 @@ def pack(
     """
     size = arguments.size(size)
     builder = built(name, data_dir=data_dir)
+    try:
+        str(builder.data_dir).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{builder.data_dir}: its name is not UTF-8, and TensorFlow opens no such file; rename "
+            "it."
+        ) from error
     count = examples(builder, split)
     stem = _stem(split, size)
     manifest = pathlib.Path(builder.data_dir, "packed", f"{stem}.json")
@@ -257,6 +264,12 @@ def built(name: str, *, data_dir: str | os.PathLike[str] | None = None):
             f"{name} in {data_dir or 'the default data_dir'} cannot be opened: {error}. If its "
             "files are damaged, build it again with --overwrite."
         ) from error
+    # It is not known where nothing is built yet.
+    if (kept := builder.info.file_format) not in (None, tfds.core.FileFormat.TFRECORD):
+        raise ValueError(
+            f"{name} in {builder.data_dir} is kept as {kept.value}, which this reads from TFRecord "
+            "only; build it with --file_format tfrecord."
+        )
     if not (builder.data_path / "dataset_info.json").exists():  # `is_prepared` would warn as well
         raise ValueError(
             f"{name} {builder.version} is not built in {builder.data_dir}. "
@@ -297,11 +310,7 @@ def _row(example: Mapping[str, bytes], size: tuple[int, int]) -> np.ndarray:
     name = example["id"].decode(errors="replace")
     row = np.empty((*size, 4), np.uint8)
     with images.opened(example["image"], name=f"the image of {name}") as image:
-        width, height = image.size
-        reduced = image.draft("RGB", (2 * size[1], 2 * size[0]))
-        step = round(width / reduced[1][2]) if reduced else 1
-        pixels = np.asarray(image.convert("RGB"))
-    row[..., :3] = resizing.image(pixels, size, full=(height, width), step=step)
+        row[..., :3] = images.at_size(image, size)
     with images.opened(example["mask"], name=f"the mask of {name}", kinds=["PNG"]) as mask:
         classes = images.classes(mask)
     row[..., 3] = resizing.mask(classes, size)

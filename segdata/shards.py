@@ -44,9 +44,9 @@ def number(examples: int, *, size: int, asked: int | None) -> int:
         asked: How many files the user wants, if it matters.
 
     Raises:
-        ValueError: If there are fewer examples than files.
+        ValueError: If there are fewer examples than files, or no files are asked for.
     """
-    if (asked or 1) > examples:
+    if not 1 <= (1 if asked is None else asked) <= examples:
         raise ValueError(
             f"num_shards={asked}: a split has {examples} examples, each file holds one at least."
         )

@@ -125,8 +125,8 @@ def _size(example: Example) -> tuple[int, int]:
 def _row(example: Example, size: tuple[int, int]) -> np.ndarray:
     """Image and mask at a size, uint8 [H, W, 4]."""
     with images.opened(example.image, name=example.id) as opened:
-        pixels = np.asarray(opened.convert("RGB"))
-    return np.dstack([resizing.image(pixels, size), resizing.mask(example.mask, size)])
+        image = images.at_size(opened, size)
+    return np.dstack([image, resizing.mask(example.mask, size)])
 
 
 def _overlaid(pixels: np.ndarray, classes: Sequence[str]) -> np.ndarray:

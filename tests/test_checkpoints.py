@@ -78,7 +78,18 @@ def test_a_new_run_has_none_and_leftovers_of_others_are_none(tmp_path):
     assert checkpoints.newest(tmp_path) == (State(), {})
 
 
+def of_another_step(data: bytes) -> bytes:
+    """A whole checkpoint whose state is not of the step in its name."""
+    held = dict(np.load(io.BytesIO(data)))
+    state = runs.decoded(held["state"].tobytes())
+    state = dataclasses.replace(state, step=state.step + 10**6)
+    file = io.BytesIO()
+    np.savez(file, **{**held, "state": np.frombuffer(runs.encoded(state), np.uint8)})
+    return file.getvalue()
+
+
 DAMAGE = {
+    "of another step": of_another_step,
     "cut": lambda data: data[: len(data) // 2],
     "empty": lambda data: b"",
     "end cut": lambda data: data[:-1],

@@ -109,6 +109,11 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         ),
         (["build", "cats"], f"there is no dataset cats; segdata has {NAMES}"),
         (["build"], f"name a dataset to build: {NAMES}"),
+        (["build", "dsb2018", "--num-processes", "2"], "--num_processes is not for these datasets"),
+        (["build", "dsb2018", "--max_shard_size_mb", "-1"], "--num_shards says how many"),
+        (["build", "dsb2018", "--download_only"], "`segdata fetch NAME` downloads"),
+        (["build", "dsb2018", "--num_shards", "0"], "--num_shards 0: a whole number from 1"),
+        (["audit", "dsb2018", "--html", "-"], "--html -: the page goes to a file; name it"),
     ],
 )
 def test_a_mistake_is_one_line(capsys, arguments, message):
@@ -142,6 +147,14 @@ def test_commands_that_mend_something_quote_their_paths(tmp_path, monkeypatch, c
     assert cli.main(["doctor", "dsb2018", "--to", folder]) == 1
     commands = [line for line in capsys.readouterr().out.splitlines() if "chmod" in line]
     assert [shlex.split(command) for command in commands] == [["chmod", "u+w", folder]]
+
+
+@pytest.mark.parametrize("flag", ["num_shards", "max_examples_per_split"])
+def test_numbers_that_are_none_of_a_build_are_named(tmp_path, capsys, drawn_dsb2018, flag):
+    paths = ["--manual_dir", str(drawn_dsb2018), "--data_dir", str(tmp_path)]
+    assert cli.main(["build", "dsb2018", *paths, f"--{flag}", "-2"]) == 2
+    assert f"{flag}=-2" in one_line(capsys)
+    assert not list(tmp_path.glob("dsb2018/default/*/*"))
 
 
 def test_drawing_over_a_source_is_refused(tmp_path, capsys, drawn_dsb2018):

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 
+import holding
 import pytest
 
 from segdata import files
@@ -17,22 +18,31 @@ import sys
 from segdata import files
 with files.replacing(sys.argv[1]) as path, files.locked(sys.argv[2]) as got:
     path.write_bytes(b"half")
-    print(got, flush=True)
+    print("held" if got else "free", flush=True)
     sys.stdin.read()
+"""
+FORK = """
+import os, sys
+from segdata import files
+with files.locked(sys.argv[1]):
+    if child := os.fork():
+        assert os.waitpid(child, 0)[1]
+        assert os.path.exists(sys.argv[1])
+    else:
+        raise SystemExit(1)
+assert not os.path.exists(sys.argv[1])
 """
 
 
 @pytest.fixture
 def other(tmp_path):
     """Another process that writes `final` and holds `lock`, until it is killed."""
-    command = [sys.executable, "-c", HOLD, str(tmp_path / "final"), str(tmp_path / "lock")]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "True\n"
+    with holding.process(HOLD, tmp_path / "final", tmp_path / "lock") as process:
         yield process
-        process.kill()
+
+
+def test_a_fork_that_ends_leaves_the_lock_to_who_holds_it(tmp_path):
+    subprocess.run([sys.executable, "-c", FORK, tmp_path / "lock"], check=True)
 
 
 def test_a_file_is_replaced_at_once_and_has_the_mode_that_any_new_file_has(tmp_path):

@@ -45,7 +45,7 @@ UNET_LAYERS = [
     ["unet.cli"],
 ]
 # What the trainer shares with the data.
-SHARED = {f"segdata{name}" for name in ("", ".console", ".files", ".images", ".resizing")}
+SHARED = {f"segdata{name}" for name in ("", ".console", ".files", ".images")}
 # A package registers its own builder; a builder is written against its own package's folder.
 WITHIN = {("segdata.datasets", f"segdata.datasets.{name}.{name}_dataset_builder") for name in NAMES}
 

@@ -36,6 +36,15 @@ def test_a_pixel_is_of_its_most_probable_class_or_above_the_threshold():
     output = np.array([[0.2, 0.5, 0.3], [0.4, 0.35, 0.25]], np.float32)
     assert metrics.decide(output, threshold=0.9).tolist() == [[1], [0]]
     assert metrics.decide(output[:, 1:2], threshold=0.4).tolist() == [[1], [0]]
+    assert metrics.decide(output[:, 1:2], threshold=0.5).tolist() == [[0], [0]]
+
+
+def test_what_is_as_probable_as_the_threshold_is_background_in_both_scores():
+    mask, guess = np.ones((1, 2, 2, 1), np.uint8), np.full((1, 2, 2, 1), 0.5, np.float32)
+    overlap = metrics.Overlap(threshold=0.5)
+    overlap.update_state(mask, guess)
+    found = metrics.decide(guess, threshold=0.5)
+    assert float(overlap.result()["dice"]) == metrics.dice(*metrics.counts(mask, found)) == 0
 
 
 def test_scores_agree_with_the_formulas_and_with_each_other():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segdata import images, records, resizing
 from unet import metrics, predict
 
 
@@ -29,8 +30,9 @@ def half_white(height: int, width: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (161, 519), (5, 7), (1, 1), (300, 20)])
 def test_a_probability_has_its_images_size(height, width):
-    network = Bright()
-    probability = predict.predict(network, half_white(height, width), size=(16, 32))
+    network, image = Bright(), half_white(height, width)
+    seen = resizing.image(image, (16, 32))
+    probability = predict.predict(network, seen, shape=image.shape[:2])
     assert network.seen == [(1, 16, 32, 3)]
     assert probability.shape == (height, width, 1)
     assert probability.dtype == np.float32
@@ -39,16 +41,26 @@ def test_a_probability_has_its_images_size(height, width):
 
 
 def test_what_is_on_the_left_stays_on_the_left():
-    probability = predict.predict(Bright(), half_white(60, 100), size=(16, 32))
+    seen = resizing.image(half_white(60, 100), (16, 32))
+    probability = predict.predict(Bright(), seen, shape=(60, 100))
     assert probability[:, :45].max() < 0.1
     assert probability[:, 55:].min() > 0.9
 
 
-def test_resizing_in_is_antialiased():
-    stripes = np.zeros((64, 64, 3), np.uint8)
-    stripes[:, ::2] = 255
-    probability = predict.predict(Bright(), stripes, size=(8, 8))
-    assert np.allclose(probability, 0.5, atol=0.05)
+@pytest.mark.parametrize("shape", [(97, 131), (200, 90), (7, 9), (16, 32)])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_what_the_model_sees_of_a_file_is_what_packing_makes_of_it(tmp_path, shape, kind):
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    path = tmp_path / f"noise.{kind.lower()}"
+    Image.fromarray(pixels).save(path, kind)
+    mask = images.mask_png(np.zeros(shape, np.uint8))
+    row = records._row({"id": b"noise", "image": path.read_bytes(), "mask": mask}, (16, 32))
+    image, seen = predict.read(path, size=(16, 32))
+    assert image.shape == pixels.shape
+    np.testing.assert_array_equal(seen, row[..., :3])
+    if kind == "PNG":
+        np.testing.assert_array_equal(image, pixels)
+        np.testing.assert_array_equal(seen, resizing.image(pixels, (16, 32)))
 
 
 def test_several_classes_are_written_by_number_and_drawn_in_their_colours(tmp_path):
@@ -93,7 +105,7 @@ def test_an_overlay_leaves_the_background_as_it_is():
 )
 def test_eight_bit_images_are_read_as_rgb(tmp_path, mode, suffix):
     Image.fromarray(half_white(8, 8)).convert(mode).save(tmp_path / f"image.{suffix}")
-    pixels = predict.read(tmp_path / f"image.{suffix}")
+    pixels, _ = predict.read(tmp_path / f"image.{suffix}", size=(8, 8))
     assert np.allclose(pixels, half_white(8, 8), atol=3)
 
 
@@ -111,7 +123,7 @@ def test_a_file_that_is_no_8_bit_image_is_named_with_its_fault(tmp_path):
         (".", "a folder"),
     ]:
         with pytest.raises((ValueError, OSError), match=fault) as caught:
-            predict.read(tmp_path / name)
+            predict.read(tmp_path / name, size=(8, 8))
         assert str(tmp_path / name) in str(caught.value)
 
 
@@ -150,19 +162,19 @@ class Random:
 
 
 @pytest.mark.parametrize("classes", [1, 5])
-@pytest.mark.parametrize("shape", [(1, 1), (255, 257), (10_000, 7), (2, 70_000)])
+@pytest.mark.parametrize("shape", [(1, 1), (255, 257), (10_000, 7), (2, 70_000), (700, 810)])
 def test_tiles_have_no_seams_and_a_mask_is_what_the_probabilities_decide(classes, shape):
-    image, size = np.zeros((*shape, 3), np.uint8), (16, 24)
-    network = Random(classes)
-    whole = predict.predict(network, image, size=size)
+    seen, network = np.zeros((16, 24, 3), np.uint8), Random(classes)
+    whole = predict.predict(network, seen, shape=shape)
     at_once = [
         np.asarray(Image.fromarray(channel).resize(shape[::-1], Image.Resampling.BILINEAR))
-        for channel in np.moveaxis(network.predict_on_batch(np.zeros((1, *size, 3)))[0], -1, 0)
+        for channel in np.moveaxis(network.predict_on_batch(seen[None])[0], -1, 0)
     ]
     np.testing.assert_allclose(whole, np.stack(at_once, axis=-1), atol=1e-5)
-    found, channels = predict.mask(network, image, size=size, threshold=0.5)
-    assert channels == classes
-    np.testing.assert_array_equal(found, metrics.decide(whole, threshold=0.5)[..., 0])
+    for threshold in (0.2, 0.5):
+        found, channels = predict.mask(network, seen, shape=shape, threshold=threshold)
+        assert channels == classes
+        np.testing.assert_array_equal(found, metrics.decide(whole, threshold=threshold)[..., 0])
 
 
 def test_memory_does_not_grow_with_the_classes(tmp_path):
@@ -188,7 +200,7 @@ def test_a_small_file_of_too_many_pixels_is_refused(tmp_path):
     assert (tmp_path / "a.png").stat().st_size < 10_000
     tracemalloc.start()
     with pytest.raises(OSError, match=r"a\.png claims 8,000×8,000 pixels; up to 33,554,432"):
-        predict.read(tmp_path / "a.png")
+        predict.read(tmp_path / "a.png", size=(8, 8))
     assert tracemalloc.get_traced_memory()[1] < 5e6
     tracemalloc.stop()
 

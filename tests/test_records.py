@@ -145,6 +145,29 @@ def test_a_file_packed_by_another_rule_is_packed_anew(built, monkeypatch, key):
     assert pack(built).path != after.path
 
 
+def test_the_rule_holds_the_decoder_in_use():
+    """Another one enlarges colours another way, and its pixels differ."""
+    from PIL import _imaging  # pyright: ignore[reportPrivateImportUsage]
+
+    assert records._RULE["jpeg"]
+    assert records._RULE["jpeg"] in (_imaging.libjpeg_turbo_version, _imaging.jpeglib_version)
+
+
+def test_a_dataset_kept_in_another_format_is_refused_by_name(built):
+    (info,) = built.glob("dsb2018/default/*/dataset_info.json")
+    held = json.loads(info.read_text())
+    info.write_text(json.dumps({**held, "fileFormat": "array_record"}))
+    with pytest.raises(ValueError, match=r"kept as array_record, .*--file_format tfrecord"):
+        pack(built)
+
+
+def test_a_folder_whose_name_is_not_utf8_is_refused_by_name(built):
+    odd = built.with_name("caf\udce9")
+    built.rename(odd)
+    with pytest.raises(ValueError, match="not UTF-8"):
+        pack(odd)
+
+
 def test_a_file_of_the_first_edition_is_packed_anew(built):
     packed = pack(built)
     manifest = manifest_of(packed)

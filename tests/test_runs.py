@@ -113,6 +113,7 @@ def test_settings_that_do_not_fit_are_refused_by_name(run, path, value):
     ("path", "value"),
     [
         *(("step", None), ("history", None), ("extra", 1), ("step", "5"), ("step", 10**30)),
+        ("step", -5),
         *(("checkpoint", 5), ("seconds", []), ("history", 3), ("history", [3])),
         *(("history.0.val_loss", None), ("history.0.epoch", "one"), ("history.0.dice", 1e999)),
         *(("history.0.epoch", 1.5), ("history.0.loss", 1.7e308), ("history.0.step", True)),
@@ -123,6 +124,13 @@ def test_a_state_that_does_not_fit_is_refused_and_resuming_mends_it(run, path, v
     text = (run / "state.json").read_bytes()
     (run / "state.json").write_bytes(changed(text, path, value))
     with pytest.raises(ValueError, match=r"state\.json is damaged: .*`unet resume .*run` writes"):
+        runs.state(run)
+
+
+def test_a_folder_in_place_of_a_state_is_to_be_removed(run):
+    (run / "state.json").unlink()
+    (run / "state.json").mkdir()
+    with pytest.raises(ValueError, match=r"state\.json is a folder; remove it, and `unet resume"):
         runs.state(run)
 
 
@@ -189,7 +197,7 @@ def test_nothing_is_written_over_what_another_process_wrote(run):
     runs.write_state(run, theirs, known=STATE)
     before = contents(run)
     for known in (STATE, State()):
-        with pytest.raises(files.HeldError, match=r"state\.json was written by another process"):
+        with pytest.raises(files.HeldError, match=r"state\.json is not as this process left it"):
             runs.write_state(run, dataclasses.replace(STATE, step=18), known=known)
         with (
             pytest.raises(files.HeldError, match="this one stops"),

@@ -103,8 +103,8 @@ def test_ends_move_to_the_nearest_end_of_a_group_and_stay_in_order(count):
     assert set(moved) <= {0, *ends}
     assert (moved[0], moved[-1]) == (0, ends[-1])
     for index in range(1, ends[-1]):
-        apart = min(abs(end - index) for end in (ends[:-1] or ends))
-        assert abs(moved[index] - index) == apart
+        apart = {end: abs(end - index) for end in (ends[:-1] or ends)}
+        assert moved[index] == min(end for end in apart if apart[end] == min(apart.values()))
 
 
 def test_sizes_are_of_stretches():

@@ -98,6 +98,19 @@ def test_groups_stay_together_and_every_stratum_has_its_share():
         assert 0.08 <= members.count("validation") / len(members) <= 0.12
 
 
+def test_a_group_is_of_the_stratum_of_its_first_example():
+    groups = {f"{i:03}": f"group {i // 2}" for i in range(200)}
+    mixed = {key: "one" if int(key) % 2 == int(key) // 2 % 2 else "other" for key in groups}
+    first = {key: mixed[min(k for k in groups if groups[k] == groups[key])] for key in groups}
+    backwards = dict(reversed(groups.items()))
+    for order in (groups, backwards):
+        dealt = splits.assign(order, strata=mixed, share=0.1)
+        assert dealt == splits.assign(order, strata=first, share=0.1)
+        for stratum in ("one", "other"):
+            members = [dealt[key] for key in groups if first[key] == stratum]
+            assert members.count("validation") == 10
+
+
 def test_the_split_depends_on_no_order():
     groups = {str(i): str(i // 2) for i in range(60)}
     strata = dict.fromkeys(groups, "all")

@@ -193,7 +193,7 @@ def test_a_process_that_lost_its_run_to_another_stops_and_takes_nothing_back(tmp
     found: dict[str, bytes] = {}
     monkeypatch.setattr(files, "fcntl", None)
     monkeypatch.setattr(train._Keeper, "on_train_batch_end", wakes)
-    with pytest.raises(files.HeldError, match=r"state\.json was written by another process"):
+    with pytest.raises(files.HeldError, match=r"state\.json is not as this process left it"):
         fit(out)
     assert {file.name: file.read_bytes() for file in out.iterdir()} == found
 

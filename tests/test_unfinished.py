@@ -1,9 +1,8 @@
 import errno
 import os
-import subprocess
-import sys
 import threading
 
+import holding
 import pytest
 
 from segdata import files, unfinished
@@ -23,14 +22,8 @@ with unfinished.alone(folder, waiting=print):
 @pytest.fixture
 def other(tmp_path):
     """Another process that builds 1.0.0, until it is killed."""
-    command = [sys.executable, "-c", HOLD, str(tmp_path / "1.0.0")]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
+    with holding.process(HOLD, tmp_path / "1.0.0") as process:
         yield process
-        process.kill()
 
 
 def refuse(holder):

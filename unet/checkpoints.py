@@ -108,6 +108,8 @@ def _read(path: pathlib.Path) -> tuple[State, dict[str, list[np.ndarray]]]:
         raise ValueError("arrays are missing")  # one bit of a zip's directory can hide the rest
     if state.checkpoint != path.name:
         raise ValueError(f"it is a copy of {state.checkpoint}")
+    if state.step != _step(path):
+        raise ValueError(f"its state is of step {state.step}")
     return state, held
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from segdata import files as atomic
-from segdata import images, resizing
+from segdata import images
 from unet import metrics
 
 _TINT = (64, 255, 64)  # seen on black, on grey and on stained tissue
@@ -24,15 +24,17 @@ _BILINEAR = Image.Resampling.BILINEAR
 _TILE = 1 << 16  # pixels that are brought back at once
 
 
-def read(path: pathlib.Path) -> np.ndarray:
+def read(path: pathlib.Path, *, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Reads an image file.
 
     Args:
         path: A PNG, JPEG, GIF, BMP, TIFF or WebP of one frame and up to 33 megapixels; of 16 bits
             in colour the upper 8 are taken, and transparency is dropped.
+        size: Height and width the model sees, h and w.
 
     Returns:
-        uint8 [H, W, 3].
+        The image, uint8 [H, W, 3], and what the model sees of it, uint8 [h, w, 3]: the very pixels
+        that packing makes of such a file.
 
     Raises:
         ValueError: If it is grey and has more than 8 bits.
@@ -46,44 +48,45 @@ def read(path: pathlib.Path) -> np.ndarray:
             f"{path}: its pixels are {mode}, more than 8 bits each; how bright is white? Convert "
             "it to 8 bits first."
         )
-    return pixels
+    with images.opened_file(path) as image:
+        return pixels, images.at_size(image, size)
 
 
-def predict(network: Any, image: np.ndarray, *, size: tuple[int, int]) -> np.ndarray:
+def predict(network: Any, seen: np.ndarray, *, shape: tuple[int, int]) -> np.ndarray:
     """Predicts one image of any size.
 
     Args:
         network: From uint8 [B, h, w, 3] to float32 [B, h, w, C].
-        image: uint8 [H, W, 3].
-        size: Height and width the model sees, h and w.
+        seen: What the model sees of the image, uint8 [h, w, 3].
+        shape: Height and width of the image, H and W.
 
     Returns:
         Probability of foreground, or of each class, float32 [H, W, C].
     """
-    probability = _probability(network, image, size)
-    whole = np.empty((*image.shape[:2], probability.shape[-1]), np.float32)
-    for rows, columns, part in _enlarged(probability, image.shape[:2]):
+    probability = np.asarray(network.predict_on_batch(seen[None]))[0]
+    whole = np.empty((*shape, probability.shape[-1]), np.float32)
+    for rows, columns, part in _enlarged(probability, shape):
         whole[rows, columns] = part
     return whole
 
 
 def mask(
-    network: Any, image: np.ndarray, *, size: tuple[int, int], threshold: float
+    network: Any, seen: np.ndarray, *, shape: tuple[int, int], threshold: float
 ) -> tuple[np.ndarray, int]:
     """Predicts one image of any size, in memory that does not grow with the number of classes.
 
     Args:
         network: As for `predict`.
-        image: As for `predict`.
-        size: As for `predict`.
+        seen: As for `predict`.
+        shape: As for `predict`.
         threshold: A pixel is foreground above this probability, where there is one channel.
 
     Returns:
         The class of each pixel, uint8 [H, W], and the number of channels, C.
     """
-    probability = _probability(network, image, size)
-    found = np.empty(image.shape[:2], np.uint8)
-    for rows, columns, part in _enlarged(probability, image.shape[:2]):
+    probability = np.asarray(network.predict_on_batch(seen[None]))[0]
+    found = np.empty(shape, np.uint8)
+    for rows, columns, part in _enlarged(probability, shape):
         found[rows, columns] = metrics.decide(part, threshold=threshold)[..., 0]
     return found, probability.shape[-1]
 
@@ -147,7 +150,7 @@ def files(
     Args:
         network: As for `predict`.
         paths: Image files.
-        size: As for `predict`.
+        size: Height and width the model sees.
         threshold: A pixel is foreground above this probability.
         to: The folder to write into; made if missing.
         overwrite: Whether what is there may be replaced; never an image of `paths`.
@@ -168,8 +171,8 @@ def files(
             outputs = [to / f"{path.stem}.{kind}.png" for kind in ("mask", "overlay")]
             for output in outputs:
                 _require_free(output, given, path=path, overwrite=overwrite)
-            image = read(path)
-            found, channels = mask(network, image, size=size, threshold=threshold)
+            image, seen = read(path, size=size)
+            found, channels = mask(network, seen, shape=image.shape[:2], threshold=threshold)
             _write(
                 {
                     outputs[0]: 255 * found if channels == 1 else found,
@@ -180,11 +183,6 @@ def files(
             yield path, None
         except (ValueError, OSError) as error:
             yield path, str(error)
-
-
-def _probability(network: Any, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """What the network makes of one image, resized as in training; float32 [h, w, C]."""
-    return np.asarray(network.predict_on_batch(resizing.image(image, size)[None]))[0]
 
 
 def _enlarged(

@@ -171,6 +171,8 @@ def state(run: pathlib.Path) -> State:
         return decoded(path.read_bytes())
     except FileNotFoundError:
         return State()
+    except IsADirectoryError as error:
+        raise ValueError(f"{path} is a folder; remove it, and {_resume(run)} writes it.") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} is damaged: {reason(error)}. {_resume(run)} writes it anew."
@@ -197,6 +199,8 @@ def decoded(text: bytes) -> State:
         raise ValueError("its history is no list")
     fields["history"] = tuple(fields["history"])
     reached = saved.checked(State(**fields))
+    if reached.step < 0:
+        raise ValueError(f"its step is {reached.step}")
     for row in reached.history:
         for name, kind in _READ.items():
             if not saved.fits(row.get(name), kind):
@@ -238,8 +242,8 @@ def writing(path: pathlib.Path, *, known: State | None = None) -> Iterator[pathl
             yield unfinished
             if known is not None and not is_state(run, known):
                 raise files.HeldError(
-                    f"{run / 'state.json'} was written by another process: it trains this run now, "
-                    f"and this one stops."
+                    f"{run / 'state.json'} is not as this process left it: another one trains this "
+                    f"run now, or removed that file; this one stops."
                 )
     except files.HeldError:
         raise
