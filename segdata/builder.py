@@ -9,7 +9,18 @@ from typing import Any, Protocol, TypeVar
 
 import tensorflow_datasets as tfds
 
-from segdata import archives, console, images, kaggle, shards, slices, sources, splits, unfinished
+from segdata import (
+    archives,
+    console,
+    files,
+    images,
+    kaggle,
+    shards,
+    slices,
+    sources,
+    splits,
+    unfinished,
+)
 from segdata.parallel import ordered_map
 from segdata.sources import Example
 
@@ -55,13 +66,15 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     Attributes:
         skip_damaged: Whether examples that cannot be read are left out and listed in the metadata
             under `skipped`, id to reason; else the first of them ends the build.
+        renew: Whether a dataset that is there is built anew; it stays until the new one is
+            whole.
     """
 
     EXAMPLE_SIZE: int
     """Bytes of an example in the files, about; how many files there are follows from it."""
 
-    def __init__(self, *, skip_damaged: bool = False, **kwargs: Any):
-        self.skip_damaged = skip_damaged
+    def __init__(self, *, skip_damaged: bool = False, renew: bool = False, **kwargs: Any):
+        self.skip_damaged, self.renew = skip_damaged, renew
         super().__init__(**kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -268,10 +281,17 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """The same as TFDS's, but that of several builds at once one does it and the others wait.
 
         Raises:
+            ValueError: If fewer than one example of a split is asked for, or the folder's name is
+                not UTF-8.
             OSError: If there is no room for the dataset.
         """
         config = options.get("download_config")
-        is_reused = self.is_prepared() and not (config and config.download_mode.overwrite_dataset)
+        most = config.max_examples_per_split if config else None
+        if most is not None and most < 1:  # TFDS would make an empty dataset
+            raise ValueError(f"max_examples_per_split={most}: a whole number from 1.")
+        files.require_utf8(self.data_dir)
+        overwrites = self.renew or (config and config.download_mode.overwrite_dataset)
+        is_reused = self.is_prepared() and not overwrites
         if is_reused or "://" in self.data_dir:  # a bucket has no locks
             super().download_and_prepare(**options)
             return
@@ -284,9 +304,16 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 ),
             ),
         ):
-            if self.is_prepared():  # meanwhile
+            if not self.is_prepared():
+                super().download_and_prepare(**options)
+            elif overwrites:
+                with unfinished.replaced(self.data_dir):
+                    kept = self.__getstate__()["_original_state"] | {"renew": False}
+                    fresh = type(self)(**kept)  # which knows nothing of the old one
+                    super(SourceBuilder, fresh).download_and_prepare(**options)
                 self.info.read_from_directory(self.data_dir)
-            super().download_and_prepare(**options)
+            else:  # built meanwhile
+                self.info.read_from_directory(self.data_dir)
 
     def _download_and_prepare(
         self,
@@ -306,8 +333,6 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         download_config: tfds.download.DownloadConfig,
     ) -> list[tfds.core.SplitInfo]:
         most = download_config.max_examples_per_split
-        if most is not None and most < 1:
-            raise ValueError(f"max_examples_per_split={most}: a whole number from 1.")
         parts = {
             split: dataclasses.replace(part, entries=part.entries[:most])
             for split, part in self._split_generators(dl_manager).items()
@@ -341,11 +366,11 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _note(self, written: Mapping[str, Sequence[shards.Written]]) -> None:
         """Puts to the metadata, which TFDS saves last, what was found while writing."""
         metadata: Any = self.info.metadata
-        for split, files in written.items():
-            sizes = slices.sizes(group for shard in files for group in shard.groups)
+        for split, parts in written.items():
+            sizes = slices.sizes(group for shard in parts for group in shard.groups)
             if max(sizes, default=1) > 1:
                 metadata.setdefault("groups", {})[split] = sizes
-            for shard in files:
+            for shard in parts:
                 for note in shard.notes.keys() & metadata.keys():
                     metadata[note] |= shard.notes[note]
             if not sizes:

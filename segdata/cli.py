@@ -4,7 +4,9 @@ import dataclasses
 import io
 import json
 import logging
+import os
 import pathlib
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -93,8 +95,10 @@ class Audit:
     def __post_init__(self) -> None:
         if self.html == "-":
             raise ValueError("--html -: the page goes to a file; name it.")
-        if self.json and self.json == self.html:
-            raise ValueError(f"--json and --html are both {self.json!r}; name a file for each.")
+        if self.json and self.html and _place(self.json) == _place(self.html):
+            raise ValueError(
+                f"--json {self.json} and --html {self.html} are one file; name one for each."
+            )
         if self.data_dir and self.manual_dir:
             raise ValueError(
                 "--data_dir is for what was built, --manual_dir for raw archives; give one of them."
@@ -218,11 +222,19 @@ def _build(argv: Sequence[str]) -> None:
         raise ValueError(f"name a dataset to build: {', '.join(_DATASETS)}.")
     imports = ",".join(filter(None, ["segdata.datasets", settings.generation.imports]))
     generation = dataclasses.replace(settings.generation, imports=imports)
-    suffix = "/skip_damaged=True" if settings.skip_damaged else ""  # TFDS reads it as a keyword
+    debug, keywords = settings.debug, []  # which TFDS reads from the end of a name
+    if settings.skip_damaged:
+        keywords.append("skip_damaged=True")
+    if debug.overwrite and all(re.split("[/:]", name)[0] in _DATASETS for name in names):
+        # TFDS removes the old dataset before it looks for what the new one is made from.
+        debug = dataclasses.replace(debug, overwrite=False)
+        keywords.append("renew=True")
+    suffix = "/" + ",".join(keywords) if keywords else ""
     logging.disable(logging.WARNING)  # such as "apitools not found": nothing a user can act on
     try:
         dataclasses.replace(
             settings,
+            debug=debug,
             generation=generation,
             positional_datasets=[f"{name}{suffix}" for name in names],
             datasets=[],
@@ -231,10 +243,16 @@ def _build(argv: Sequence[str]) -> None:
         raise ValueError(
             f"there is no dataset {' or '.join(names)}; segdata has {', '.join(_DATASETS)}."
         ) from error
+    except ImportError as error:
+        raise ValueError(f"--imports {imports}: {error}.") from error
     except (RuntimeError, AssertionError) as error:  # TFDS raises these for a user's mistakes too
         raise ValueError(str(error)) from error
     finally:
         logging.disable(logging.NOTSET)
+
+
+def _place(path: str) -> str:
+    return os.path.realpath(path)
 
 
 def _audit(argv: Sequence[str]) -> int:

@@ -76,7 +76,7 @@ def built(
     from segdata import records
 
     builder = records.built(name, data_dir=data_dir)
-    splits = [split] if split else list(builder.info.splits)
+    splits = list(builder.info.splits) if split is None else [split]
     features: Any = builder.info.features
     metadata = dict(builder.info.metadata or {})
     overlaps = metadata.get("overlap", {})

@@ -39,9 +39,10 @@ def require_writable(path: str | os.PathLike[str]) -> None:
     path = pathlib.Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file in it.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: there is no folder {path.parent}; make it first.")
-    place = path if _stays(path) else path.parent
+    target = path.resolve() if path.is_symlink() else path
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {target.parent}; make it first.")
+    place = target if _stays(target) else target.parent
     if not os.access(place, os.W_OK):
         raise PermissionError(f"{path}: {place} may not be written to; choose another place.")
 
@@ -49,14 +50,60 @@ def require_writable(path: str | os.PathLike[str]) -> None:
 def write(path: str | os.PathLike[str], data: bytes) -> None:
     """Writes a file that a user named: there whole or not at all, unless it is no plain file.
 
-    A link, a pipe or a device such as /dev/null is written to where it is.
+    A link stays, and what it leads to is written. A pipe or a device such as /dev/null is written
+    to where it is.
     """
     path = pathlib.Path(path)
-    if _stays(path):
-        path.write_bytes(data)
+    target = path.resolve() if path.is_symlink() else path
+    if _stays(target):
+        with _named(path):
+            target.write_bytes(data)
         return
-    with replacing(path) as unfinished:
+    with replacing(target) as unfinished:
         unfinished.write_bytes(data)
+
+
+def make_folder(path: str | os.PathLike[str]) -> None:
+    """Makes a folder that a user named, and those that it is in; one that is there stays.
+
+    Raises:
+        OSError: If there is a file, or it may not be made.
+    """
+    path = pathlib.Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise NotADirectoryError(f"{path}: there is a file of that name; name a folder.") from error
+    except PermissionError as error:
+        raise PermissionError(
+            f"{path} may not be made: {error.strerror}; choose another place."
+        ) from error
+
+
+def require_utf8(path: str | os.PathLike[str]) -> None:
+    """Refuses a name that TensorFlow does not open.
+
+    Raises:
+        ValueError: If it is not UTF-8.
+    """
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{os.fspath(path)}: its name is not UTF-8, and TensorFlow opens no such; rename it, "
+            "or choose another folder."
+        ) from error
+
+
+def in_use(path: str | os.PathLike[str]) -> bool:
+    """Whether somebody `use`s a file; False where that cannot be known."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        try:
+            return hold(descriptor) is False
+        finally:
+            os.close(descriptor)
+    return False
 
 
 @contextlib.contextmanager
@@ -210,7 +257,7 @@ def hold(descriptor: int, *, wait: bool = False) -> bool | None:
 
 def _stays(path: pathlib.Path) -> bool:
     """Whether it is there and no plain file."""
-    return path.is_symlink() or (path.exists() and not path.is_file())
+    return path.exists() and not path.is_file()
 
 
 @contextlib.contextmanager

@@ -130,6 +130,8 @@ def opened_file(
     path = pathlib.Path(path)
     if not path.exists():
         raise archives.ArchiveError(f"{path}: there is no such file.")
+    if path.is_dir():
+        raise archives.ArchiveError(f"{path} is a folder; name the image files in it.")
     data = archives.Tree(str(path.parent), {path.name: path}).read(path.name)
     with opened(data, name=str(path), kinds=kinds) as image:
         yield image

@@ -76,28 +76,25 @@ def stream(
     def untouched(table: tf.Tensor, example: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return _parted(records.pixels(tf.gather(table, example)))
 
-    def batches(table: tf.Tensor, means: tf.Tensor) -> tf.data.Dataset:
-        def make(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            example, epoch = _order(step, batch=batch, count=records.count, seed=seed)
-            if augment in (None, augment_.Augment()):
-                return untouched(table, example)
-            pixels = augment_.apply_rows(
-                augment,
-                table,
-                example,
-                size=records.size,
-                lead=records.lead,
-                means=means if augment.changes_contrast else None,
-                seed=seed,
-                epoch=epoch,
-                example=example,
-            )
-            return _parted(pixels)
+    def make(step: tf.Tensor, table: tf.Tensor, means: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        example, epoch = _order(step, batch=batch, count=records.count, seed=seed)
+        if augment in (None, augment_.Augment()):
+            return untouched(table, example)
+        pixels = augment_.apply_rows(
+            augment,
+            table,
+            example,
+            size=records.size,
+            lead=records.lead,
+            means=means if augment.changes_contrast else None,
+            seed=seed,
+            epoch=epoch,
+            example=example,
+        )
+        return _parted(pixels)
 
-        data = tf.data.Dataset.range(start_step, tf.int64.max)
-        return data.map(make, num_parallel_calls=tf.data.AUTOTUNE)  # a batch a call
-
-    return _over(records, batches)
+    with tf.device("CPU:0"):  # also where there is a GPU
+        return _over(records, tf.data.Dataset.range(start_step, tf.int64.max), make)
 
 
 def eval_batches(
@@ -120,15 +117,12 @@ def eval_batches(
 def in_order(records: records_.Records, *, batch: int) -> tf.data.Dataset:
     """`eval_batches` of an open packed file."""
 
-    def batches(table: tf.Tensor, _: tf.Tensor) -> tf.data.Dataset:
-        def make(first: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            pixels = records.pixels(table[first : first + batch])
-            return pixels[..., :3], pixels[..., 3:]
+    def make(first: tf.Tensor, table: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        pixels = records.pixels(table[first : first + batch])
+        return pixels[..., :3], pixels[..., 3:]
 
-        data = tf.data.Dataset.range(0, records.count, batch)
-        return data.map(make, num_parallel_calls=tf.data.AUTOTUNE)
-
-    return _over(records, batches)
+    with tf.device("CPU:0"):  # also where there is a GPU
+        return _over(records, tf.data.Dataset.range(0, records.count, batch), make)
 
 
 def steps_per_epoch(name: str, split: str, *, batch: int, data_dir: PathLike | None = None) -> int:
@@ -138,13 +132,17 @@ def steps_per_epoch(name: str, split: str, *, batch: int, data_dir: PathLike | N
 
 
 def _over(
-    records: records_.Records, batches: Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]
+    records: records_.Records, steps: tf.data.Dataset, make: Callable[..., tuple[tf.Tensor, ...]]
 ) -> tf.data.Dataset:
-    """Batches over the records and their means, which are mapped once for each iterator."""
-    with tf.device("CPU:0"):  # also where there is a GPU
-        data = tf.data.Dataset.range(1)
-        data = data.flat_map(lambda _: batches(records.table(), records.means()))
-        return data.prefetch(tf.data.AUTOTUNE)
+    """Makes a batch of each step, the records and their means, which an iterator maps once."""
+    tables = tf.data.Dataset.range(1).flat_map(
+        lambda _: tf.data.Dataset.from_tensors((records.table(), records.means())).repeat()
+    )
+    tables = tables.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+    data = tf.data.Dataset.zip((steps, tables)).map(
+        lambda step, mapped: make(step, *mapped), num_parallel_calls=tf.data.AUTOTUNE
+    )
+    return data.prefetch(tf.data.AUTOTUNE)
 
 
 @tf.function(jit_compile=True, autograph=False)  # small operations as one call

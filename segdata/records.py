@@ -17,6 +17,7 @@ import os
 import pathlib
 import re
 import secrets
+import shlex
 import sys
 import urllib.parse
 import zlib
@@ -138,13 +139,7 @@ def pack(
     """
     size = arguments.size(size)
     builder = built(name, data_dir=data_dir)
-    try:
-        str(builder.data_dir).encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"{builder.data_dir}: its name is not UTF-8, and TensorFlow opens no such file; rename "
-            "it."
-        ) from error
+    files.require_utf8(builder.data_dir)
     count = examples(builder, split)
     stem = _stem(split, size)
     manifest = pathlib.Path(builder.data_dir, "packed", f"{stem}.json")
@@ -153,12 +148,13 @@ def pack(
     if records := opened(manifest, size=size, count=count, source=source):
         _remove_unused(manifest)
         return records
-    if os.path.exists(builder.data_dir) and not os.access(builder.data_dir, os.W_OK):
+    place = manifest.parent if manifest.parent.exists() else manifest.parent.parent
+    if not os.access(place, os.W_OK):
         raise PermissionError(
-            f"{builder.data_dir} may not be written to, and {split} is not packed there at "
+            f"{place} may not be written to, and {split} is not packed there at "
             f"{size[0]}×{size[1]} yet. Have its owner pack it, or copy the dataset."
         )
-    manifest.parent.mkdir(exist_ok=True)
+    files.make_folder(manifest.parent)
     with files.locked(
         manifest.with_suffix(".lock"),
         waiting=lambda holder: tqdm.tqdm.write(
@@ -273,9 +269,13 @@ def built(name: str, *, data_dir: str | os.PathLike[str] | None = None):
     if not (builder.data_path / "dataset_info.json").exists():  # `is_prepared` would warn as well
         raise ValueError(
             f"{name} {builder.version} is not built in {builder.data_dir}. "
-            f"Run `segdata build {name} --data_dir {data_dir or '~/tensorflow_datasets'}`."
+            f"Run `segdata build {name} --data_dir {_quoted(data_dir)}`."
         )
     return builder
+
+
+def _quoted(data_dir: str | os.PathLike[str] | None) -> str:
+    return shlex.quote(os.fspath(data_dir)) if data_dir else "~/tensorflow_datasets"
 
 
 def examples(builder, split: str) -> int:

@@ -30,13 +30,50 @@ def alone(folder: str | os.PathLike[str], *, waiting: Callable[[str], object]) -
         waiting: Called with who builds it, before waiting for that.
     """
     folder = pathlib.Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder.parent)
     with files.locked(folder.with_name(f".{folder.name}.lock"), waiting=waiting) as held:
         if held:
+            _restore(folder)
             for left in folder.parent.glob(f"{constants.INCOMPLETE_PREFIX}*_{folder.name}"):
                 if _is_own_folder(left):
                     shutil.rmtree(left, ignore_errors=True)
         yield
+
+
+@contextlib.contextmanager
+def replaced(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Sets a dataset aside while another is built in its place; brings it back after an error.
+
+    Use it inside of `alone`, which brings back what a killed build set aside.
+
+    Raises:
+        files.HeldError: If what was packed of it is in use.
+    """
+    folder = pathlib.Path(folder)
+    for path in folder.glob("packed/*"):
+        if files.in_use(path):
+            raise files.HeldError(
+                f"{path} is in use; wait until what trains on it has ended, then build again."
+            )
+    folder.rename(_aside(folder))
+    try:
+        yield
+    finally:
+        _restore(folder)
+
+
+def _aside(folder: pathlib.Path) -> pathlib.Path:
+    return folder.with_name(f".{folder.name}.replaced")
+
+
+def _restore(folder: pathlib.Path) -> None:
+    """Brings back what was set aside; removes it where there is a new dataset."""
+    aside = _aside(folder)
+    if _is_own_folder(aside):
+        if folder.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.rename(folder)
 
 
 @contextlib.contextmanager

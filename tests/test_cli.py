@@ -1,11 +1,14 @@
+import gc
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
 
 import pytest
 
+import segdata
 from segdata import cli
 from segdata.sources import damage, dsb2018
 
@@ -114,6 +117,8 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         (["build", "dsb2018", "--download_only"], "`segdata fetch NAME` downloads"),
         (["build", "dsb2018", "--num_shards", "0"], "--num_shards 0: a whole number from 1"),
         (["audit", "dsb2018", "--html", "-"], "--html -: the page goes to a file; name it"),
+        (["audit", "dsb2018", "--json", "x", "--html", "./x"], "and --html ./x are one file"),
+        (["build", "dsb2018", "--imports", "no.such"], "No module named 'no'"),
     ],
 )
 def test_a_mistake_is_one_line(capsys, arguments, message):
@@ -149,12 +154,59 @@ def test_commands_that_mend_something_quote_their_paths(tmp_path, monkeypatch, c
     assert [shlex.split(command) for command in commands] == [["chmod", "u+w", folder]]
 
 
-@pytest.mark.parametrize("flag", ["num_shards", "max_examples_per_split"])
-def test_numbers_that_are_none_of_a_build_are_named(tmp_path, capsys, drawn_dsb2018, flag):
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("num_shards", "-2"), ("max_examples_per_split", "-2"), ("max_examples_per_split", "0")],
+)
+def test_numbers_that_are_none_of_a_build_are_named(tmp_path, capsys, drawn_dsb2018, flag, value):
     paths = ["--manual_dir", str(drawn_dsb2018), "--data_dir", str(tmp_path)]
-    assert cli.main(["build", "dsb2018", *paths, f"--{flag}", "-2"]) == 2
-    assert f"{flag}=-2" in one_line(capsys)
+    assert cli.main(["build", "dsb2018", *paths, f"--{flag}", value]) == 2
+    assert f"{flag}={value}" in one_line(capsys)
     assert not list(tmp_path.glob("dsb2018/default/*/*"))
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("fault", ["no source", "bad number", "in use"])
+def test_a_dataset_that_cannot_be_built_anew_stays(
+    tmp_path, capsys, drawn_dsb2018, built_dsb2018, fault
+):
+    shutil.copytree(built_dsb2018, tmp_path / "data")
+    packed = segdata.pack("dsb2018", "train", size=(8, 8), data_dir=tmp_path / "data")
+    if fault != "in use":
+        del packed
+        gc.collect()
+    before = contents(tmp_path / "data")
+    manual = tmp_path / "none" if fault == "no source" else drawn_dsb2018
+    paths = ["--manual_dir", str(manual), "--data_dir", str(tmp_path / "data")]
+    more = ["--num_shards", "-3"] if fault == "bad number" else []
+    command = ["build", "dsb2018", "--config", "default", *paths, "--overwrite", *more]
+    assert cli.main(command) == 2
+    line = one_line(capsys)
+    assert fault != "in use" or "is in use; wait" in line
+    assert contents(tmp_path / "data") == before
+
+
+def test_overwriting_builds_anew(tmp_path, drawn_dsb2018):
+    data = tmp_path / "data"
+    paths = ["--manual_dir", str(drawn_dsb2018), "--data_dir", str(data), "--config", "default"]
+    assert cli.main(["build", "dsb2018", *paths, "--max_examples_per_split", "3"]) == 0
+    (folder,) = data.glob("dsb2018/default/*")
+    (folder / "mine").write_text("")
+    assert cli.main(["build", "dsb2018", *paths]) == 0  # which reuses it
+    assert (folder / "mine").exists()
+    assert cli.main(["build", "dsb2018", *paths, "--overwrite", "--skip_damaged"]) == 0
+    assert (
+        cli.main(["build", "dsb2018", *paths[:2], "--data_dir", str(tmp_path / "b"), *paths[4:]])
+        == 0
+    )
+    (fresh,) = (tmp_path / "b").glob("dsb2018/default/*")
+    assert {path.name: data for path, data in contents(folder).items()} == {
+        path.name: data for path, data in contents(fresh).items()
+    }
+    assert sorted(path.name for path in folder.parent.iterdir()) == [folder.name]
 
 
 def test_drawing_over_a_source_is_refused(tmp_path, capsys, drawn_dsb2018):

@@ -94,6 +94,38 @@ def test_a_link_a_pipe_or_a_device_that_was_named_is_written_to(tmp_path):
     assert not os.path.isfile("/dev/null")
 
 
+def test_what_a_link_leads_to_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    (tmp_path / "yesterday").write_text("yesterday")
+    (tmp_path / "latest").symlink_to("yesterday")
+    (tmp_path / "next").symlink_to("tomorrow")
+    files.require_writable(tmp_path / "next")
+    files.write(tmp_path / "next", b"tomorrow")
+    assert (tmp_path / "tomorrow").read_bytes() == b"tomorrow"
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        files.write(tmp_path / "latest", b"half")
+    assert (tmp_path / "yesterday").read_text() == "yesterday"
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_device_that_is_full_is_named():
+    with pytest.raises(OSError, match=r"No space left on device: '/dev/full'"):
+        files.write("/dev/full", b"data")
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "inner"):
+        with pytest.raises(OSError, match=f"^{path}: there is a file of that name; name a folder"):
+            files.make_folder(path)
+    files.make_folder(tmp_path / "a" / "b")
+    files.make_folder(tmp_path / "a" / "b")
+
+
 @pytest.mark.parametrize(
     ("path", "message"),
     [("", "is a folder"), ("none/a", "there is no folder"), ("file/a", "there is no folder")],

@@ -1,6 +1,8 @@
 import subprocess
 import sys
+import warnings
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -259,3 +261,15 @@ def test_nothing_of_the_input_side_is_computed_on_another_device(tmp_path):
     lines = [line for line in done.stderr.splitlines() if "xecuting op" in line]
     assert any("CPU:0" in line for line in lines)
     assert not [line for line in lines if "CPU:1" in line]
+
+
+def test_datasets_know_their_length_and_keras_evaluates_them(packed):
+    train = pipeline.stream(packed, batch=5, augment=None, seed=0)
+    data = pipeline.in_order(packed, batch=5)
+    assert int(train.cardinality()) > 2**62 or train.cardinality() == tf.data.INFINITE_CARDINALITY
+    assert len(data) == len(list(data)) == 5
+    network = keras.Sequential([keras.Input((8, 12, 3)), keras.layers.Conv2D(1, 1)])
+    network.compile(loss="mse", jit_compile="auto")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # "your input ran out of data"
+        network.evaluate(data, verbose="0")

@@ -133,3 +133,14 @@ def test_a_full_disk_is_told_from_other_errors(error, cause):
     else:
         assert str(caught.value).startswith(f"here cannot be built: {cause}")
         assert "Make room" in str(caught.value)
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_what_a_killed_build_set_aside_comes_back_unless_it_was_done(tmp_path, new):
+    (tmp_path / ".1.0.0.replaced").mkdir()
+    (tmp_path / ".1.0.0.replaced" / "old").write_text("")
+    if new:
+        (tmp_path / "1.0.0").mkdir()
+    with unfinished.alone(tmp_path / "1.0.0", waiting=refuse):
+        assert (tmp_path / "1.0.0" / "old").exists() is not new
+    assert os.listdir(tmp_path) == ["1.0.0"]

@@ -66,7 +66,7 @@ def main() -> None:
             ),
         }
         if not importlib.util.find_spec("albumentations"):
-            print("left out: albumentations is not installed; pip install 'segdata[bench]'")
+            print("left out: albumentations is not installed; pip install -e '.[bench]'")
             del rows["albumentations on threads, from RAM, flip + colour"]
         windows: dict[str, list[float]] = collections.defaultdict(list)
         for _ in range(asked.rounds):

@@ -114,7 +114,8 @@ def _read(path: pathlib.Path) -> tuple[State, dict[str, list[np.ndarray]]]:
 
 
 def _newest_first(run: pathlib.Path) -> list[pathlib.Path]:
-    return sorted((path for path in run.iterdir() if _NAME.fullmatch(path.name)), key=_step)[::-1]
+    own = (path for path in run.iterdir() if _NAME.fullmatch(path.name) and path.is_file())
+    return sorted(own, key=_step)[::-1]
 
 
 def _step(path: pathlib.Path) -> int:

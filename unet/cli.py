@@ -82,7 +82,11 @@ class Evaluate(_Run):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Predict:
-    """Writes a mask and an overlay for each image file."""
+    """Writes a mask and an overlay for each image file.
+
+    A mask holds 0 and 255 where the model tells foreground from background, else the number of the
+    class.
+    """
 
     run: pathlib.Path = dataclasses.field(metadata=_positional("RUN"))
     """The run's folder."""
@@ -326,7 +330,7 @@ def _finish(run: pathlib.Path, settings: Settings) -> None:
 
     recipe = settings.recipe
     validation = _batches(recipe, recipe.validation_split, settings.data_dir)
-    print(report.write(run, validation))
+    console.log(str(report.write(run, validation)))
 
 
 if __name__ == "__main__":

@@ -158,7 +158,7 @@ def files(
     Yields:
         Each path, and what was wrong with it or None.
     """
-    to.mkdir(parents=True, exist_ok=True)
+    atomic.make_folder(to)
     given = set(map(_place, paths))
     written: dict[str, pathlib.Path] = {}
     for path in paths:
@@ -166,7 +166,7 @@ def files(
             if path.stem in written:
                 raise ValueError(
                     f"{path}: its results would overwrite those of {written[path.stem]}; "
-                    f"give files of the same name in runs of their own."
+                    "predict it on its own, with another --to."
                 )
             outputs = [to / f"{path.stem}.{kind}.png" for kind in ("mask", "overlay")]
             for output in outputs:

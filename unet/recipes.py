@@ -99,6 +99,7 @@ class Recipe:
             "1 or more, or none",
         )
         _require(0 <= self.threshold < 1, "threshold", self.threshold, "in [0, 1)")
+        _require(0 <= self.seed < 2**32, "seed", self.seed, "in [0, 2³²)")  # as Keras has it
 
     def _require_loss(self) -> None:
         """The loss must fit what the model gives."""

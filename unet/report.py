@@ -60,7 +60,7 @@ def write(
         css=_CSS,
     )
     with runs.writing(run / "report.html") as file:
-        file.write_text(page, encoding="utf-8")
+        file.write_text(page, encoding="utf-8", errors="backslashreplace")  # names of files
     return run / "report.html"
 
 

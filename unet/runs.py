@@ -68,6 +68,11 @@ class Settings:
     checkpoint_minutes: float = 10.0
     """How much work a kill may cost; 0 keeps every step."""
 
+    def __post_init__(self) -> None:
+        """Raises ValueError if it would cost less than none."""
+        if self.checkpoint_minutes < 0:
+            raise ValueError(f"checkpoint_minutes={self.checkpoint_minutes}: 0 or more.")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class State:
@@ -115,8 +120,9 @@ def create(run: pathlib.Path, settings: Settings) -> None:
         ValueError: If the folder is there already and holds anything.
         OSError: If another process is making it, or it cannot be written.
     """
+    saved.checked(settings)
     require_new(run)
-    run.mkdir(parents=True, exist_ok=True)
+    files.make_folder(run)
     plain = dataclasses.asdict(dataclasses.replace(settings, recipe=Recipe()))
     with held(run):
         require_new(run)  # another process may have been faster
@@ -152,7 +158,9 @@ def settings(run: pathlib.Path) -> Settings:
         return saved.checked(Settings(recipe=recipe, choice=choice, classes=classes, **fields))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ValueError(f"{run} holds no run: there is no settings.json in it.") from error
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (
+        *(ValueError, TypeError, KeyError, AttributeError, RecursionError, IsADirectoryError),
+    ) as error:
         raise ValueError(
             f"{path} is damaged or of another version: {reason(error)}. Bring it back from a copy, "
             f"or train in another folder."

@@ -80,5 +80,5 @@ def _empty(folder: str | os.PathLike[str], archives: Sequence[str]) -> pathlib.P
     for path in (folder / name for archive in archives for name in (archive, f"{archive}.zip")):
         if path.exists():
             raise FileExistsError(f"{path} exists; draw into another folder or remove it.")
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder)
     return folder
