@@ -193,7 +193,7 @@ def _regular(path: pathlib.Path) -> os.stat_result:
         if stat.S_ISREG(found.st_mode):
             path.open("rb").close()
             return found
-    raise ArchiveError(f"{path} is no file but a folder, a pipe, a socket or a device.")
+    raise ArchiveError(f"{path} is no file but a folder, a pipe, a socket or a device. Remove it.")
 
 
 def _chunks(path: pathlib.Path) -> Iterator[bytes]:
