@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from segdata.archives import ArchiveError
-    from segdata.augment import Augment
+    from segdata.core.augment import Augment
+    from segdata.core.records import Records
+    from segdata.core.stream import Stream
+    from segdata.packing import pack
     from segdata.pipeline import eval_batches, steps_per_epoch, train_batches
-    from segdata.records import Records, pack
 
 __version__ = "0.1.0"
 
@@ -18,6 +20,7 @@ __all__ = [
     "ArchiveError",
     "Augment",
     "Records",
+    "Stream",
     "eval_batches",
     "pack",
     "steps_per_epoch",
@@ -26,10 +29,11 @@ __all__ = [
 
 _HOME = {
     "ArchiveError": "archives",
-    "Augment": "augment",
-    "Records": "records",
+    "Augment": "core.augment",
+    "Records": "core.records",
+    "Stream": "core.stream",
     "eval_batches": "pipeline",
-    "pack": "records",
+    "pack": "packing",
     "steps_per_epoch": "pipeline",
     "train_batches": "pipeline",
 }
@@ -39,3 +43,7 @@ def __getattr__(name: str):
     if name not in _HOME:
         raise AttributeError(f"module 'segdata' has no attribute {name!r}")
     return getattr(importlib.import_module(f"segdata.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

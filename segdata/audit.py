@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from segdata import checks, console, images, masks, parallel, rle, splits
+from segdata import checks, console, images, masks, rle, splits
+from segdata.core import parallel
 from segdata.evidence import SPECK, Case, Damage, Disagreement, Finding, Summary, tell
 from segdata.examples import Collection, Pending
 from segdata.sources import SizeMismatchError

@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from segdata import audit, console, images, overlays
+from segdata.core.parallel import ordered_map
 from segdata.evidence import Case, Finding, Key, Summary
 from segdata.examples import Collection, Pending
-from segdata.parallel import ordered_map
 from segdata.sources import Example
 
 _CASES, _MEMBERS, _EXTREMES = 6, 4, 6  # of which there are pictures

@@ -9,19 +9,9 @@ from typing import Any, Protocol, TypeVar
 
 import tensorflow_datasets as tfds
 
-from segdata import (
-    archives,
-    console,
-    files,
-    images,
-    kaggle,
-    shards,
-    slices,
-    sources,
-    splits,
-    unfinished,
-)
-from segdata.parallel import ordered_map
+from segdata import archives, console, images, kaggle, shards, slices, sources, splits, unfinished
+from segdata.core import files
+from segdata.core.parallel import ordered_map
 from segdata.sources import Example
 
 Entry = TypeVar("Entry", bound="HasId")

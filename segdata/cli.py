@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 import simple_parsing
 
-from segdata import console, files
+from segdata import console
+from segdata.core import files
 
 _DATASETS = ("carvana", "cityscapes_pairs", "dsb2018")
 _WITHOUT = {  # flags of `tfds build` that do nothing here, what they are by default, what does it

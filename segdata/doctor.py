@@ -6,7 +6,8 @@ import pathlib
 import shlex
 import shutil
 
-from segdata import console, files, kaggle, kaggle_client, transfer
+from segdata import console, kaggle, kaggle_client, transfer
+from segdata.core import files
 
 _RATE = 10_000_000  # bytes a second, for estimates: 100 Mbit/s, less what it costs
 

@@ -73,9 +73,9 @@ def built(
     Raises:
         ValueError: If it is not built, or there is no such split.
     """
-    from segdata import records
+    from segdata import packing
 
-    builder = records.built(name, data_dir=data_dir)
+    builder = packing.built(name, data_dir=data_dir)
     splits = list(builder.info.splits) if split is None else [split]
     features: Any = builder.info.features
     metadata = dict(builder.info.metadata or {})
@@ -93,7 +93,7 @@ def built(
         name=builder.info.full_name,
         place=str(builder.data_dir),
         classes=tuple(features["mask"].names),
-        count=sum(records.examples(builder, part) for part in splits),
+        count=sum(packing.examples(builder, part) for part in splits),
         stream=stream,
         notes=tuple(
             f"{text}: {len(metadata[key]):,}" for key, text in _NOTED.items() if metadata.get(key)

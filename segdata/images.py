@@ -26,7 +26,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from segdata import archives, resizing
+from segdata import archives
+from segdata.core import resizing
 
 # 261 real images on one core: level 1 makes 25.5 MB at 115 images/s, 3 makes 22.3 MB at 83, 6 makes
 # 21.0 MB at 34, 9 makes 18.7 MB at 4.

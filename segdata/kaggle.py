@@ -15,7 +15,8 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from segdata import archives, console, files, kaggle_client, parallel, transfer
+from segdata import archives, console, kaggle_client, transfer
+from segdata.core import files, parallel
 
 MANIFEST = "segdata-fetched.json"
 LOCK = ".segdata-fetch.lock"

@@ -10,14 +10,13 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import tensorflow as tf
 from PIL import Image, ImageDraw, ImageFont
 
-from segdata import augment as augment_
-from segdata import console, images, masks, overlays, resizing
-from segdata.augment import Augment
+from segdata import console, images, masks, overlays
+from segdata.core import resizing, stream
+from segdata.core.augment import Augment
+from segdata.core.parallel import ordered_map
 from segdata.examples import Collection
-from segdata.parallel import ordered_map
 from segdata.sources import Example
 
 MILD = Augment(
@@ -134,10 +133,10 @@ def _overlaid(pixels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
 
 
 def _augmented(pixels: np.ndarray, settings: Augment, seed: int, epoch: int) -> np.ndarray:
-    examples = tf.range(len(pixels), dtype=tf.int64)
-    epochs = tf.fill([len(pixels)], tf.constant(epoch, tf.int64))
-    batch = tf.constant(pixels)
-    return augment_.apply(settings, batch, seed=seed, epoch=epochs, example=examples).numpy()
+    count = len(pixels)
+    return stream.apply(
+        settings, pixels, seed=seed, epoch=np.full(count, epoch), example=np.arange(count)
+    )
 
 
 def _laid_out(

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import tqdm
 
-from segdata import files, kaggle_client
+from segdata import kaggle_client
+from segdata.core import files
 from segdata.kaggle_client import FetchError, Remote
 
 if TYPE_CHECKING:

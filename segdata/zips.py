@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from segdata import files
+from segdata.core import files
 
 CHUNK = 1 << 20  # bytes; what one step of a read holds
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of the name and the extra field

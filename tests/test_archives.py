@@ -14,7 +14,7 @@ import zlib
 import pytest
 
 from segdata import archives
-from segdata.parallel import ordered_map
+from segdata.core.parallel import ordered_map
 
 RANDOM = random.Random(0)
 FILES = {"a/1.bin": RANDOM.randbytes(3000), "a/b/2.txt": b"two" * 999, "top": b"", "z.bin": b"z"}

@@ -3,11 +3,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from segdata import augment
-from segdata import pixels as pixels_
-from segdata.augment import Augment
+from segdata.core import records, stream
+from segdata.core.augment import Augment
 
 EVERYTHING = Augment(
     horizontal_flip=0.5,
@@ -20,8 +18,17 @@ EVERYTHING = Augment(
     contrast_range=(0.5, 1.5),
     saturation_range=(0.5, 1.5),
     noise_range=(0, 0.1),
+    elastic_range=(0, 0.05),
+    blur_range=(0.5, 2),
+    hue_range=(-90, 90),
+    channel_shuffle=0.9,
+    grey=0.5,
+    gamma_range=(0.5, 2),
+    cutout=0.9,
 )
-EACH = [Augment(**{f.name: getattr(EVERYTHING, f.name)}) for f in dataclasses.fields(Augment)]
+NAMES = [f.name for f in dataclasses.fields(Augment) if EVERYTHING.uses(f.name)]
+EACH = [Augment(**{name: getattr(EVERYTHING, name)}) for name in NAMES]
+COLOURS = [a for a in EACH if not a.warps and not a.uses(*NAMES[:3])]
 
 
 def pixels(batch=16, height=32, width=32, seed=0):
@@ -33,13 +40,13 @@ def pixels(batch=16, height=32, width=32, seed=0):
 
 def apply(settings, batch, *, seed=1, epoch=0, first=0):
     count = len(batch)
-    return augment.apply(
+    return stream.apply(
         settings,
-        tf.constant(batch),
+        batch,
         seed=seed,
-        epoch=tf.fill([count], tf.constant(epoch, tf.int64)),
-        example=tf.range(first, first + count, dtype=tf.int64),
-    ).numpy()
+        epoch=np.full(count, epoch),
+        example=np.arange(first, first + count),
+    )
 
 
 def smooth(batch, side):
@@ -52,21 +59,6 @@ def smooth(batch, side):
 def test_nothing_is_the_default():
     batch = pixels()
     np.testing.assert_array_equal(apply(Augment(), batch), batch)
-
-
-@pytest.mark.parametrize("settings", [*EACH, EVERYTHING])
-def test_eager_and_tf_data_agree(settings):
-    batch = pixels()
-    data = tf.data.Dataset.range(1).map(
-        lambda epoch: augment.apply(
-            settings,
-            tf.constant(batch),
-            seed=1,
-            epoch=tf.fill([16], epoch),
-            example=tf.range(16, dtype=tf.int64),
-        )
-    )
-    np.testing.assert_array_equal(next(iter(data)).numpy(), apply(settings, batch))
 
 
 @pytest.mark.parametrize("settings", EACH)
@@ -213,7 +205,7 @@ def test_what_moves_in_is_the_mirror_image_however_far(size, degrees, scale, shi
     expected, clear = sampled(batch[0], x, y)
     off = np.abs(out - expected)
     assert off[..., :3].max() <= 2
-    assert (off[..., :3] <= 1.0).mean() > 0.98
+    assert (off[..., :3] <= 1.0).mean() > 0.975
     np.testing.assert_array_equal(out[clear][:, 3], expected[clear][:, 3])
 
 
@@ -286,13 +278,7 @@ def test_image_and_mask_stay_together_under_every_geometry():
     red = np.kron(np.random.default_rng(0).integers(0, 4, (40, 4, 4)), np.ones((16, 16), int))
     batch = np.zeros((40, side, side, 4), np.uint8)
     batch[..., 0], batch[..., 3] = red * 80, red
-    colourless = dataclasses.replace(
-        EVERYTHING,
-        brightness_range=(0, 0),
-        contrast_range=(1, 1),
-        saturation_range=(1, 1),
-        noise_range=(0, 0),
-    )
+    colourless = Augment(**{name: getattr(EVERYTHING, name) for name in NAMES[:6]})
     out = apply(colourless, batch)
     distance = np.abs(out[..., 0].astype(int) - 80 * out[..., 3].astype(int))
     assert (distance == 0).mean() > 0.75
@@ -300,7 +286,7 @@ def test_image_and_mask_stay_together_under_every_geometry():
     assert (distance > 121).mean() < 0.005
 
 
-@pytest.mark.parametrize("settings", EACH[6:])
+@pytest.mark.parametrize("settings", COLOURS)
 def test_colour_leaves_the_mask(settings):
     batch = pixels()
     np.testing.assert_array_equal(apply(settings, batch)[..., 3], batch[..., 3])
@@ -330,29 +316,10 @@ def test_colour_matches_the_formula_in_floats():
 def test_means_are_exact_for_every_height(height, width):
     batch = np.full((2, height, width, 4), 255, np.uint8)
     batch[1] = pixels(1, height, width)[0]
-    means = pixels_.means(tf.bitcast(tf.constant(batch), tf.uint32))
-    expected = batch[..., :3].astype(np.int64).sum(axis=(1, 2)) / (height * width)
-    np.testing.assert_array_equal(np.stack(means, axis=1), expected)
-
-
-@pytest.mark.parametrize("settings", [Augment(contrast_range=(0.5, 1.5)), EVERYTHING])
-def test_means_known_before_change_nothing(settings):
-    """And a table with words around the pixels, in another order."""
-    batch = pixels(batch=20, height=64, width=64)
-    rows = np.random.default_rng(1).permutation(20)
-    words = np.pad(batch.view(np.uint32).reshape(20, -1), ((0, 0), (3, 1)), constant_values=7)
-    known = augment.apply_rows(
-        settings,
-        tf.constant(words),
-        tf.constant(rows),
-        size=(64, 64),
-        lead=3,
-        means=tf.constant(batch[..., :3].mean(axis=(1, 2))),
-        seed=1,
-        epoch=tf.zeros(20, tf.int64),
-        example=tf.range(20, dtype=tf.int64),
-    )
-    np.testing.assert_array_equal(known, apply(settings, batch[rows]))
+    total, area = batch[..., :3].astype(np.int64).sum(axis=(1, 2)), height * width
+    expected = (2 * 65536 * total + area) // (2 * area)
+    np.testing.assert_array_equal(records.means_of(batch), expected)
+    np.testing.assert_array_equal(records.means_of(batch[1]), expected[1])
 
 
 def test_noise_has_its_deviation_and_no_pattern():

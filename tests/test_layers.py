@@ -11,13 +11,20 @@ ROOT = pathlib.Path(__file__).parent.parent
 NAMES = ["dsb2018", "carvana", "cityscapes_pairs"]
 LAYERS = [
     ["segdata"],  # the public names, loaded when used
-    ["segdata.arguments", "segdata.resizing"],
-    ["segdata.console", "segdata.files", "segdata.parallel", "segdata.masks"],
+    ["segdata.core"],
+    [f"segdata.core.{name}" for name in ("arguments", "files", "parallel", "random", "resizing")],
+    ["segdata.core.augment", "segdata.core.records"],
+    ["segdata.core.plan"],
+    ["segdata.core.kernels"],
+    ["segdata.core.stream"],
+    ["segdata.adapters"],
+    ["segdata.adapters.expressions"],
+    ["segdata.adapters.jax", "segdata.adapters.tf", "segdata.adapters.torch"],
+    ["segdata.console", "segdata.masks"],
     ["segdata.zips"],
     ["segdata.archives"],
     ["segdata.images", "segdata.rle", "segdata.overlays"],
-    ["segdata.sources", "segdata.splits", "segdata.hashing"],
-    ["segdata.pixels"],
+    ["segdata.sources", "segdata.splits"],
     [f"segdata.sources.{name}" for name in ("packing", "turntable", "streets")],
     [f"segdata.sources.{name}" for name in ("damaged_folders", "damaged_images", "damaged_zips")],
     [f"segdata.sources.{name}" for name in (*NAMES, "damage_kinds")],
@@ -27,7 +34,7 @@ LAYERS = [
     ["segdata.doctor", "segdata.builder"],
     ["segdata.datasets", *(f"segdata.datasets.{name}" for name in NAMES)],
     [f"segdata.datasets.{name}.{name}_dataset_builder" for name in NAMES],
-    ["segdata.augment", "segdata.records"],
+    ["segdata.packing"],
     ["segdata.pipeline", "segdata.examples"],
     ["segdata.audit", "segdata.sheet", "segdata.raw"],
     ["segdata.audit_page"],
@@ -45,7 +52,7 @@ UNET_LAYERS = [
     ["unet.cli"],
 ]
 # What the trainer shares with the data.
-SHARED = {f"segdata{name}" for name in ("", ".console", ".files", ".images")}
+SHARED = {f"segdata{name}" for name in ("", ".console", ".core.files", ".images")}
 # A package registers its own builder; a builder is written against its own package's folder.
 WITHIN = {("segdata.datasets", f"segdata.datasets.{name}.{name}_dataset_builder") for name in NAMES}
 
@@ -100,9 +107,26 @@ def test_unet_trains_without_tensorflow():
             assert not {i.split(".")[0] for i in imports(path)} & {"tensorflow", "jax"}, name
 
 
+def test_the_core_knows_numpy_and_numba_alone():
+    allowed = {"numba", "numpy", "segdata", *sys.stdlib_module_names}
+    for name, path in FILES.items():
+        if name.startswith("segdata.core"):
+            assert {i.split(".")[0] for i in imports(path)} <= allowed, name
+            inner = {i for i in imports(path) if i.startswith("segdata")}
+            assert all(i.startswith("segdata.core") for i in inner), name
+
+
+def test_an_adapter_imports_its_framework_and_no_other():
+    frameworks = {"tensorflow": "tf", "jax": "jax", "torch": "torch", "keras": ""}
+    for name, path in FILES.items():
+        if name.startswith("segdata.adapters"):
+            for top in {i.split(".")[0] for i in imports(path)} & set(frameworks):
+                assert name == f"segdata.adapters.{frameworks[top]}", f"{name} imports {top}"
+
+
 def test_what_reads_archives_does_so_without_tensorflow():
     sources = [name for name in FILES if name.startswith("segdata.sources")]
-    light = "archives masks parallel splits images rle overlays checks kaggle doctor transfer"
+    light = "archives masks splits images rle overlays checks kaggle doctor transfer"
     for name in light.split():
         sources.append(f"segdata.{name}")
     for name in sources:
@@ -113,9 +137,10 @@ def test_only_declared_packages_are_imported():
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
     declared = {
         requirement.split(">")[0].split("=")[0].replace("-", "_").lower()
-        for requirement in project["dependencies"]
+        for requirement in project["dependencies"] + extras["jax"] + extras["torch"]
     }
     called = {"PIL": "pillow", "tensorboardX": "tensorboardx"}
     for path in FILES.values():

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import warnings
@@ -7,8 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from segdata import pipeline, records
-from segdata.augment import Augment
+from segdata import packing, pipeline
+from segdata.adapters import tf as adapter
+from segdata.core import plan, records
+from segdata.core.augment import Augment
+from segdata.core.stream import Stream
 
 AUGMENT = Augment(horizontal_flip=0.5, brightness_range=(-0.2, 0.2), noise_range=(0, 0.05))
 
@@ -23,9 +27,13 @@ def packed(tmp_path_factory):
     return records.write(manifest, rows, size=(8, 12), source={})
 
 
+def streamed(packed, *, start_step=0, batch=5, augment=None, seed=0):
+    stream = Stream(packed, batch=batch, augment=augment, seed=seed)
+    return adapter.training(stream, start_step=start_step)
+
+
 def take(packed, steps, **kwargs):
-    kwargs = {"batch": 5, "augment": None, "seed": 0, **kwargs}
-    data = pipeline.stream(packed, **kwargs).take(steps)
+    data = streamed(packed, **kwargs).take(steps)
     images, masks = zip(*data.as_numpy_iterator(), strict=True)
     return np.stack(images), np.stack(masks)
 
@@ -35,7 +43,7 @@ def order(packed, steps, **kwargs):
 
 
 def test_batches_are_uint8_of_static_shape(packed):
-    spec = pipeline.stream(packed, batch=5, augment=AUGMENT, seed=0).element_spec
+    spec = streamed(packed, augment=AUGMENT).element_spec
     assert spec == (
         tf.TensorSpec((5, 8, 12, 3), tf.uint8),
         tf.TensorSpec((5, 8, 12, 1), tf.uint8),
@@ -78,7 +86,10 @@ def test_each_epoch_is_augmented_anew(packed):
 @pytest.mark.parametrize("count", [65_537, 262_145, 1_048_577])
 def test_no_example_is_left_out_one_beyond_a_power_of_four(count):
     """TensorFlow's own shuffle never draws the last of 2²ᵏ + 1, and another one twice."""
-    example, epoch = pipeline._order(tf.constant(0, tf.int64), batch=count, count=count, seed=0)
+    made = plan.Plan(
+        count=count, record=(1, 1), size=(1, 1), batch=count, augment=Augment(), seed=0
+    )
+    example, epoch = made.order(0)
     np.testing.assert_array_equal(np.sort(example), np.arange(count))
     assert not np.any(epoch)
 
@@ -95,7 +106,7 @@ def test_nothing_changes_with_parallelism(packed):
     options = tf.data.Options()
     options.threading.private_threadpool_size = 1
     options.autotune.enabled = False
-    data = pipeline.stream(packed, batch=5, augment=AUGMENT, seed=0)
+    data = streamed(packed, augment=AUGMENT)
     one = [image for image, _ in data.with_options(options).take(10).as_numpy_iterator()]
     options = tf.data.Options()
     options.threading.private_threadpool_size = 8
@@ -105,11 +116,11 @@ def test_nothing_changes_with_parallelism(packed):
 
 def test_an_iterator_restored_from_a_checkpoint_goes_on_exactly(packed, tmp_path):
     images, _ = take(packed, 8, augment=AUGMENT)
-    iterator = iter(pipeline.stream(packed, batch=5, augment=AUGMENT, seed=0))
+    iterator = iter(streamed(packed, augment=AUGMENT))
     for _ in range(3):
         next(iterator)
     saved = tf.train.Checkpoint(iterator=iterator).save(str(tmp_path / "at"))
-    fresh = iter(pipeline.stream(packed, batch=5, augment=AUGMENT, seed=0))
+    fresh = iter(streamed(packed, augment=AUGMENT))
     tf.train.Checkpoint(iterator=fresh).restore(saved)
     np.testing.assert_array_equal([next(fresh)[0].numpy() for _ in range(5)], images[3:])
 
@@ -141,7 +152,7 @@ def test_eval_batches_hold_every_example_once_in_order(built_dsb2018, batch):
         "dsb2018", "train", size=(16, 16), batch=batch, data_dir=built_dsb2018
     )
     images, masks = zip(*data.as_numpy_iterator(), strict=True)
-    rows = records.pack("dsb2018", "train", size=(16, 16), data_dir=built_dsb2018).array()
+    rows = packing.pack("dsb2018", "train", size=(16, 16), data_dir=built_dsb2018).array()
     np.testing.assert_array_equal(np.concatenate(images), rows[..., :3])
     np.testing.assert_array_equal(np.concatenate(masks), rows[..., 3:])
     assert {len(image) for image in images[:-1]} <= {batch}
@@ -158,7 +169,7 @@ def test_train_batches_of_a_built_dataset(built_dsb2018):
 
 
 def test_steps_per_epoch_rounds_up(built_dsb2018):
-    count = records.pack("dsb2018", "train", size=(8, 8), data_dir=built_dsb2018).count
+    count = packing.pack("dsb2018", "train", size=(8, 8), data_dir=built_dsb2018).count
     steps = pipeline.steps_per_epoch("dsb2018", "train", batch=count - 1, data_dir=built_dsb2018)
     assert steps == 2
 
@@ -238,24 +249,34 @@ import tensorflow as tf
 tf.debugging.set_log_device_placement(True)
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from segdata import augment, pipeline, records
+from segdata.adapters import tf as adapter
+from segdata.core import augment, records, stream
 rows = np.zeros((9, 8, 8, 4), np.uint8)
 packed = records.write(pathlib.Path("x.json"), rows, size=(8, 8), source={})
 settings = augment.Augment(contrast_range=(0.5, 1.5), rotation_range=(0, 9))
-numbers = tf.range(9, dtype=tf.int64)
+made = stream.Stream(packed, batch=4, augment=settings)
+with tf.device("CPU:0"):
+    tf.constant(1) + tf.constant(2)  # which shows that it would be said
 with tf.device("CPU:1"):  # stands for a GPU, where whatever is eager goes by itself
     for data in (
-        pipeline.stream(packed, batch=4, augment=settings, seed=0),
-        pipeline.in_order(packed, batch=4),
+        make(engine)
+        for engine in adapter.ENGINES
+        for make in (
+            lambda engine: adapter.training(made, engine=engine),
+            lambda engine: adapter.evaluation(packed, batch=4, engine=engine),
+        )
     ):
         next(data.as_numpy_iterator())
-    augment.apply(settings, rows, seed=1, epoch=numbers, example=numbers)
 """
 
 
 def test_nothing_of_the_input_side_is_computed_on_another_device(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", ELSEWHERE], capture_output=True, text=True, cwd=tmp_path
+        [sys.executable, "-c", ELSEWHERE],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "0"},  # JAX turns it down
     )
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stderr.splitlines() if "xecuting op" in line]
@@ -264,8 +285,8 @@ def test_nothing_of_the_input_side_is_computed_on_another_device(tmp_path):
 
 
 def test_datasets_know_their_length_and_keras_evaluates_them(packed):
-    train = pipeline.stream(packed, batch=5, augment=None, seed=0)
-    data = pipeline.in_order(packed, batch=5)
+    train = streamed(packed)
+    data = adapter.evaluation(packed, batch=5)
     assert int(train.cardinality()) > 2**62 or train.cardinality() == tf.data.INFINITE_CARDINALITY
     assert len(data) == len(list(data)) == 5
     network = keras.Sequential([keras.Input((8, 12, 3)), keras.layers.Conv2D(1, 1)])

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segdata import images, records, resizing
+from segdata import images, packing
+from segdata.core import resizing
 from unet import metrics, predict
 
 
@@ -54,7 +55,7 @@ def test_what_the_model_sees_of_a_file_is_what_packing_makes_of_it(tmp_path, sha
     path = tmp_path / f"noise.{kind.lower()}"
     Image.fromarray(pixels).save(path, kind)
     mask = images.mask_png(np.zeros(shape, np.uint8))
-    row = records._row({"id": b"noise", "image": path.read_bytes(), "mask": mask}, (16, 32))
+    row = packing._row({"id": b"noise", "image": path.read_bytes(), "mask": mask}, (16, 32))
     image, seen = predict.read(path, size=(16, 32))
     assert image.shape == pixels.shape
     np.testing.assert_array_equal(seen, row[..., :3])

@@ -56,7 +56,7 @@ def test_every_recipe_trains_and_is_scored(name):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_says_where_it_is_from_and_augments_what_there_is(name):
-    from segdata.augment import Augment
+    from segdata.core.augment import Augment
 
     assert RECIPES[name].source
     assert Augment(**RECIPES[name].augment) != Augment() or not RECIPES[name].augment

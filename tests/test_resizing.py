@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from segdata import resizing
+from segdata.core import resizing
 
 SIZES = [
     ((16, 16), (8, 8)),
@@ -136,7 +136,7 @@ def test_other_kinds_of_arrays_are_refused(array):
 NO_CACHE = """
 import sys
 import numpy as np
-from segdata import resizing
+from segdata.core import resizing
 mask = np.arange(16, dtype=np.uint8).reshape(4, 4)
 image = resizing.image(mask[..., None], (2, 2))[..., 0]
 print(resizing.mask(mask, (2, 2)).tolist(), image.tolist())

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from segdata import cli, examples, overlays, sheet
-from segdata.augment import Augment
+from segdata.core.augment import Augment
 
 CLASSES = ("background", "nucleus")
 

@@ -7,7 +7,7 @@ import pytest
 import tensorflow_datasets as tfds
 from building import build
 
-from segdata import pipeline, records, slices
+from segdata import packing, pipeline, slices
 from segdata.sources import carvana
 
 SLICES = [
@@ -65,7 +65,7 @@ def test_python_readers_and_packed_files_hold_the_same_slices(cars, parts, tmp_p
     for part, source in zip(parts, sources, strict=True):
         expected = read(cars, part)
         assert [(e["id"].decode(), e["group"].decode()) for e in source] == expected
-        packed = records.pack("carvana", part, size=(8, 12), data_dir=data_dir)
+        packed = packing.pack("carvana", part, size=(8, 12), data_dir=data_dir)
         assert packed.count == len(packed.array()) == len(expected)
         assert pipeline.steps_per_epoch("carvana", part, batch=1, data_dir=data_dir) == packed.count
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from segdata import pipeline
-from segdata.augment import Augment
+from segdata.core.augment import Augment
 from unet import cli, hardware, runs
 from unet.hardware import Hardware
 from unet.model import FCN

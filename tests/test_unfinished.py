@@ -5,7 +5,8 @@ import threading
 import holding
 import pytest
 
-from segdata import files, unfinished
+from segdata import unfinished
+from segdata.core import files
 
 HOLD = """
 import pathlib, sys

@@ -21,7 +21,8 @@ import sys
 import tempfile
 from typing import Any
 
-from segdata import archives, parallel
+from segdata import archives
+from segdata.core import parallel
 from segdata.sources import carvana, cityscapes_pairs, dsb2018, packing
 
 NAMES = ("carvana", "cityscapes_pairs", "dsb2018")

@@ -49,8 +49,10 @@ def _median(folder: pathlib.Path, count: int, rounds: int) -> dict[str, float]:
 def _measure(folder: pathlib.Path, count: int) -> dict[str, float]:
     import numpy as np
 
-    from segdata import pipeline, records
-    from segdata.augment import Augment
+    from segdata.adapters import tf as adapter
+    from segdata.core import records
+    from segdata.core.augment import Augment
+    from segdata.core.stream import Stream
 
     manifest = folder / f"{count}.json"
     packed = records.opened(manifest, size=SIZE, count=count, source={})
@@ -61,13 +63,13 @@ def _measure(folder: pathlib.Path, count: int) -> dict[str, float]:
         )
     augment = Augment(horizontal_flip=0.5, contrast_range=(0.8, 1.25), rotation_range=(-15, 15))
     begun = time.perf_counter()
-    batches = iter(pipeline.stream(packed, batch=BATCH, augment=augment, seed=0))
+    batches = iter(adapter.training(Stream(packed, batch=BATCH, augment=augment)))
     next(batches)
     first = time.perf_counter() - begun
     for _ in range(BATCHES):
         next(batches)
     begun = time.perf_counter()
-    validation = iter(pipeline.in_order(packed, batch=BATCH))
+    validation = iter(adapter.evaluation(packed, batch=BATCH))
     next(validation)
     validated = time.perf_counter() - begun
     for _ in validation:

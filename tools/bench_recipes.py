@@ -68,7 +68,7 @@ def _batches(recipe: Recipe, data_dir: str | None) -> Iterator[tuple[Any, Any]]:
         while True:
             yield image, mask
     from segdata import pipeline
-    from segdata.augment import Augment
+    from segdata.core.augment import Augment
 
     yield from pipeline.train_batches(
         recipe.dataset,

@@ -22,7 +22,8 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from segdata import archives, images, parallel
+from segdata import archives, images
+from segdata.core import parallel
 from segdata.sources import carvana, cityscapes_pairs
 
 CONFIGS = {

@@ -170,7 +170,7 @@ def fetched(rng: random.Random) -> None:
 
 def packed(rng: random.Random) -> None:
     """A packed file with its manifest: opened, it holds what was packed."""
-    from segdata import records
+    from segdata.core import records
 
     GIVEN.mkdir()
     for name, content in _packed().items():
@@ -220,7 +220,7 @@ PARSERS = {
     "run-lengths": Parser(run_lengths, 2, names_file=False),
     "tables": Parser(table, 3),
     "fetched": Parser(fetched, 1),
-    "packed": Parser(packed, 2, imports="segdata.records"),
+    "packed": Parser(packed, 2, imports="segdata.core.records"),
     "runs": Parser(run, 2),
     "checkpoints": Parser(checkpoint, 2),
 }
@@ -355,7 +355,7 @@ def _array(rng: random.Random, shape: tuple[int, ...]) -> np.ndarray:
 @functools.cache
 def _packed() -> dict[str, bytes]:
     """The files that packing leaves."""
-    from segdata import records
+    from segdata.core import records
 
     with tempfile.TemporaryDirectory() as folder:
         rows = np.arange(8, dtype=np.uint8).reshape(2, 1, 1, 4)

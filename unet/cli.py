@@ -125,7 +125,7 @@ def _train(argv: Sequence[str]) -> None:
     chosen = start.parse_known_args(list(argv))[0].start
     recipe = recipes.named(chosen.recipe)
     _load_keras(deterministic=chosen.deterministic)
-    from segdata.augment import Augment
+    from segdata.core.augment import Augment
 
     parser = _parser()
     parser.add_arguments(Train, dest="train")
@@ -276,9 +276,9 @@ def _classes(recipe: Recipe, data_dir: str | None) -> tuple[str, ...]:
     """The names of the classes, where the model tells them apart; refuses another number."""
     if recipe.model.output_activation != "softmax":
         return ()
-    from segdata import records
+    from segdata import packing
 
-    features: Any = records.built(recipe.dataset, data_dir=data_dir).info.features
+    features: Any = packing.built(recipe.dataset, data_dir=data_dir).info.features
     names = tuple(features["mask"].names)
     if len(names) != recipe.model.output_channels:
         raise ValueError(
@@ -291,7 +291,7 @@ def _classes(recipe: Recipe, data_dir: str | None) -> tuple[str, ...]:
 def _data(recipe: Recipe, data_dir: str | None) -> dict[str, Any]:
     """What `train.run` and `train.resume` take of the data set."""
     from segdata import pipeline
-    from segdata.augment import Augment
+    from segdata.core.augment import Augment
 
     try:
         augment = Augment(**recipe.augment)

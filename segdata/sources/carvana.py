@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from segdata import archives, images, masks
-from segdata.parallel import ordered_map
+from segdata.core.parallel import ordered_map
 from segdata.sources import Example, SizeMismatchError, packing, turntable, whole
 
 COMPETITION = "carvana-image-masking-challenge"

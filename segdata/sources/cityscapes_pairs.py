@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, JpegImagePlugin
 
 from segdata import archives, images, masks
-from segdata.parallel import ordered_map
+from segdata.core.parallel import ordered_map
 from segdata.sources import Example, packing, streets, whole
 
 DOWNLOADS = ("cityscapes-image-pairs", "archive")

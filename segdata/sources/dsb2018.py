@@ -23,7 +23,7 @@ from PIL import Image
 from scipy import ndimage
 
 from segdata import archives, images, masks
-from segdata.parallel import ordered_map
+from segdata.core.parallel import ordered_map
 from segdata.sources import Example, SizeMismatchError, packing, whole
 
 # (H, W) of nearly all real images, about as often as they occur.

@@ -3,21 +3,26 @@ import math
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from segdata import hashing
+from segdata.core import random
 
 
 def test_draws_are_splitmix64():
     keys = [1, 2**63, 12345]
-    expected = [(mix((key + 5 * 0x9E3779B97F4A7C15) % 2**64) >> 11) / 2**53 for key in keys]
-    np.testing.assert_array_equal(hashing.uniform(tf.constant(keys, tf.uint64), 4), expected)
-    assert hashing.key(hashing.u64(7), tf.constant([9])) == mix(mix(7) ^ 9)
+    expected = [mix((key + 5 * 0x9E3779B97F4A7C15) % 2**64) >> 33 for key in keys]
+    np.testing.assert_array_equal(random.fraction(np.array(keys, np.uint64), 4), expected)
+    assert keyed(7, 9) == mix(mix(7) ^ 9)
+
+
+def keyed(seed, *more):
+    """Keys uint64 [N] of a seed and numbers."""
+    more = [np.atleast_1d(np.array(number, np.uint64)) for number in more]
+    return random.key(random.seeded(seed), *more)
 
 
 def test_draws_are_uniform_and_uncorrelated():
-    keys = hashing.key(hashing.u64(0), tf.range(20_000))
-    drawn = np.stack([hashing.uniform(keys, slot).numpy() for slot in range(12)])
+    keys = keyed(0, np.arange(20_000))
+    drawn = np.stack([random.fraction(keys, slot) for slot in range(12)]) / 2**31
     assert drawn.min() >= 0
     assert drawn.max() < 1
     np.testing.assert_allclose(drawn.mean(axis=1), 0.5, atol=0.01)
@@ -26,10 +31,7 @@ def test_draws_are_uniform_and_uncorrelated():
 
 
 def test_keys_tell_order_and_sign():
-    keys = [
-        int(hashing.key(hashing.u64(a), hashing.u64(b)))
-        for a, b in ((1, 2), (2, 1), (-1, 2), (2**64 + 1, 3), (0, 0))
-    ]
+    keys = [int(keyed(a, b)[0]) for a, b in ((1, 2), (2, 1), (-1, 2), (2**64 + 1, 3), (0, 0))]
     assert len(set(keys)) == 5
 
 
@@ -56,13 +58,11 @@ def place_of(key, place, count):
             return place
 
 
-compiled = tf.function(hashing.permute, jit_compile=True, autograph=False)
-
-
-def permuted(keys, places, counts):
-    return compiled(
-        tf.constant(keys, tf.uint64), tf.constant(places), count=tf.constant(counts, tf.uint64)
-    ).numpy()
+def permuted(keys, places, count):
+    """Of the shape of `places`."""
+    places = np.array(places, np.int64)
+    keys = np.broadcast_to(np.array(keys, np.uint64), places.shape).copy()
+    return random.permute(keys.reshape(-1), places.reshape(-1), count).reshape(places.shape)
 
 
 def test_a_permutation_is_the_documented_one_and_stays_it():
@@ -72,43 +72,29 @@ def test_a_permutation_is_the_documented_one_and_stays_it():
     keys = [int(key) for key in generator.integers(0, 2**64, len(counts), np.uint64)]
     places = [int(generator.integers(count)) for count in counts]
     expected = [place_of(k, p, n) for k, p, n in zip(keys, places, counts, strict=True)]
-    np.testing.assert_array_equal(permuted(keys, places, counts), expected)
-    eager = hashing.permute(hashing.u64(7), tf.range(10), count=hashing.u64(10))
-    assert eager.numpy().tolist() == [8, 7, 5, 2, 0, 4, 6, 1, 3, 9]
+    found = [int(permuted(k, p, n)) for k, p, n in zip(keys, places, counts, strict=True)]
+    assert found == expected
+    assert permuted(7, np.arange(10), 10).tolist() == [8, 7, 5, 2, 0, 4, 6, 1, 3, 9]
 
 
 def test_every_count_to_5000_is_permuted():
-    chunk = 1 << 20
-    counts = np.repeat(np.arange(1, 5001), np.arange(1, 5001))
-    places = np.concatenate([np.arange(count) for count in range(1, 5001)])
-    padding = -len(counts) % chunk
-    keys = np.pad(counts, (0, padding), constant_values=1).astype(np.uint64) * np.uint64(STEP)
-    pieces = zip(
-        keys.reshape(-1, chunk),
-        np.pad(places, (0, padding)).reshape(-1, chunk),
-        np.pad(counts, (0, padding), constant_values=1).reshape(-1, chunk),
-        strict=True,
-    )
-    found = np.concatenate([permuted(*piece) for piece in pieces])[: len(counts)].astype(np.int64)
-    assert (found < counts).all()
-    before = np.repeat(np.cumsum(np.arange(5000)), np.arange(1, 5001))  # numbers of smaller counts
-    np.testing.assert_array_equal(np.sort(before + found), np.arange(len(counts)))
+    for count in range(1, 5001):
+        found = permuted(count * STEP % 2**64, np.arange(count), count)
+        np.testing.assert_array_equal(np.sort(found), np.arange(count))
 
 
 @pytest.mark.parametrize("bits", range(13, 21))
 @pytest.mark.parametrize("beside", [-1, 0, 1])
 def test_powers_of_two_and_their_neighbours_are_permuted(bits, beside):
     count = 2**bits + beside
-    found = permuted([bits], np.arange(count), [count])
+    found = permuted(bits, np.arange(count), count)
     np.testing.assert_array_equal(np.sort(found), np.arange(count))
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 5])
 def test_all_orders_of_few_are_equally_likely(count):
-    keys = hashing.key(hashing.u64(5), tf.range(200_000)).numpy()
-    found = permuted(
-        keys[:, None], np.broadcast_to(np.arange(count), (len(keys), count)), [[count]]
-    )
+    keys = keyed(5, np.arange(200_000))
+    found = permuted(keys[:, None], np.broadcast_to(np.arange(count), (len(keys), count)), count)
     order = (found.astype(int) * count ** np.arange(count)).sum(axis=1)
     kinds, often = np.unique(order, return_counts=True)
     assert len(kinds) == math.factorial(count)
@@ -124,21 +110,17 @@ def assert_uniform(often, *, freedom):
 
 @pytest.mark.parametrize("count", [6, 23, 64, 100])
 def test_each_comes_at_each_place_equally_often(count):
-    keys = hashing.key(hashing.u64(0), tf.range(4000)).numpy()
-    found = permuted(
-        keys[:, None], np.broadcast_to(np.arange(count), (len(keys), count)), [[count]]
-    )
+    keys = keyed(0, np.arange(4000))
+    found = permuted(keys[:, None], np.broadcast_to(np.arange(count), (len(keys), count)), count)
     table = np.stack([np.bincount(column.astype(int), minlength=count) for column in found.T])
     assert_uniform(table, freedom=(count - 1) ** 2)
 
 
 @pytest.mark.parametrize("count", [64, 1000, 4097])
 def test_neighbouring_places_epochs_and_seeds_are_uncorrelated(count):
-    seeds = [hashing.key(hashing.u64(seed), tf.range(8)).numpy() for seed in range(8)]
+    seeds = [keyed(seed, np.arange(8)) for seed in range(8)]
     keys = np.concatenate(seeds)
-    found = permuted(
-        keys[:, None], np.broadcast_to(np.arange(count), (len(keys), count)), [[count]]
-    )
+    found = permuted(keys[:, None], np.broadcast_to(np.arange(count), (len(keys), count)), count)
     found = found.astype(float)
     limit = 5 / np.sqrt(count)  # standard deviations of a correlation
     correlation = np.corrcoef(found) - np.eye(len(keys))
@@ -151,10 +133,8 @@ def test_neighbouring_places_epochs_and_seeds_are_uncorrelated(count):
 
 def test_pairs_of_places_are_independent():
     """Where two places go, of 8 at 50,000 keys: each of the 56 pairs as often as any other."""
-    keys = hashing.key(hashing.u64(9), tf.range(50_000)).numpy()
-    found = permuted(keys[:, None], np.broadcast_to(np.arange(8), (len(keys), 8)), [[8]]).astype(
-        int
-    )
+    keys = keyed(9, np.arange(50_000))
+    found = permuted(keys[:, None], np.broadcast_to(np.arange(8), (len(keys), 8)), 8).astype(int)
     for one, other in itertools.combinations(range(8), 2):
         often = np.bincount(found[:, one] * 8 + found[:, other], minlength=64)
         assert_uniform(np.delete(often, np.arange(0, 64, 9)), freedom=55)

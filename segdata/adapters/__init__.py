@@ -1,0 +1,1 @@
+"""Batches for frameworks: a module each, which imports its framework and no other."""

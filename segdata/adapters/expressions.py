@@ -1,0 +1,279 @@
+"""The engine as array expressions, for compilers of graphs: XLA, through TensorFlow or JAX.
+
+The same integers as `core.kernels`, to the bit. `xp` is NumPy, `jax.numpy`, or what gives NumPy's
+functions for tensors. Pixels are 32-bit words: red the lowest byte, then green, blue and the class.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from segdata.core import kernels
+from segdata.core.augment import Augment
+from segdata.core.plan import CUTOUT, ONE, Parameters
+from segdata.core.random import Array
+
+_HALF = ONE // 2
+_COLOURS, _CLASS = np.uint32(0x00FFFFFF), np.uint32(0xFF000000)
+_LOW = np.uint32(0xFF00FF)
+
+
+def render(
+    records: Array,
+    partner_records: Array | None,
+    own: Parameters,
+    partner: Parameters,
+    *,
+    augment: Augment,
+    record: tuple[int, int],
+    size: tuple[int, int],
+    xp: Any,
+) -> Array:
+    """Makes the pixels of a batch.
+
+    Args:
+        records: uint32 [B, h·w], the records of the examples.
+        partner_records: The same of their partners, where there is CutMix.
+        own: What happens to each.
+        partner: What happens to their partners.
+        augment: What may happen.
+        record: Height and width of a record, h and w.
+        size: Height and width of the result, H and W.
+        xp: The functions of arrays.
+
+    Returns:
+        uint32 [B, H, W].
+    """
+    words = _example(records, own, augment, record, size, xp)
+    if augment.uses("cutmix"):
+        others = _example(partner_records, partner, augment, record, size, xp)
+        words = xp.where(_inside(own.paste, size), others, words)
+    return words
+
+
+def parts(words: Array, xp: Any) -> tuple[Array, Array]:
+    """Image uint8 [B, H, W, 3] and mask uint8 [B, H, W, 1] of words uint32 [B, H, W]."""
+    red, green, blue, label = (
+        xp.astype(xp.right_shift(words, np.uint32(shift)) & np.uint32(255), np.uint8)
+        for shift in (0, 8, 16, 24)
+    )
+    return xp.stack([red, green, blue], axis=-1), label[..., None]
+
+
+def _example(
+    records: Array,
+    own: Parameters,
+    augment: Augment,
+    record: tuple[int, int],
+    size: tuple[int, int],
+    xp: Any,
+) -> Array:
+    moved = _warped if augment.warps else _moved
+    words = moved(records, own, augment, record, size, xp)
+    if augment.uses("blur_range"):
+        words = _blurred(words, own.blur, xp)
+    if augment.colours:
+        words = _coloured(words, own, augment, xp)
+    if augment.uses("gamma_range"):
+        table = xp.astype(own.gamma, np.uint32)
+        flat = [xp.reshape(c, [-1, size[0] * size[1]]) for c in _channels(words, xp)]
+        colours = [xp.take_along_axis(table, channel, axis=1) for channel in flat]
+        words = _joined([xp.reshape(c, [-1, *size]) for c in colours], words)
+    if augment.uses("cutout"):
+        covered = (words & _CLASS) | np.uint32(CUTOUT)
+        words = xp.where(_inside(own.cutout, size), covered, words)
+    return words
+
+
+def _pixelwise(x: Array) -> Array:
+    """[B] to [B, 1, 1], to meet [B, H, W]."""
+    return x[:, None, None]
+
+
+def _inside(rectangle: Array, size: tuple[int, int]) -> Array:
+    """Which pixels lie in a rectangle: bool [B, H, W]."""
+    y, x = _places(size)
+    top, bottom, left, right = (_pixelwise(rectangle[:, k]) for k in range(4))
+    return (top <= y) & (bottom > y) & (left <= x) & (right > x)
+
+
+def _places(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows int32 [1, H, 1] and columns int32 [1, 1, W]."""
+    y, x = (np.arange(side, dtype=np.int32) for side in size)
+    return y[None, :, None], x[None, None, :]
+
+
+def _moved(
+    records: Array,
+    own: Parameters,
+    augment: Augment,
+    record: tuple[int, int],
+    size: tuple[int, int],
+    xp: Any,
+) -> Array:
+    """Windows of the records, flipped and turned."""
+    (height, width), (y, x) = size, _places(size)
+    symmetric = augment.uses("horizontal_flip", "vertical_flip", "quarter_turns")
+    if not symmetric and record == size:
+        return xp.reshape(records, [-1, *size])
+    zero = _pixelwise(xp.astype(own.row * 0, np.int32))
+    y, x = zero + y, zero + x
+    if symmetric:
+        transpose, flip_x, flip_y = (_pixelwise(own.symmetry[:, k]) for k in range(3))
+        y = xp.where(flip_y > 0, (height - 1) - y, y)
+        x = xp.where(flip_x > 0, (width - 1) - x, x)
+        y, x = xp.where(transpose > 0, x, y), xp.where(transpose > 0, y, x)
+    if record != size:
+        y, x = y + _pixelwise(own.window[:, 0]), x + _pixelwise(own.window[:, 1])
+    places = xp.reshape(y * record[1] + x, [-1, height * width])
+    return xp.reshape(xp.take_along_axis(records, places, axis=1), [-1, height, width])
+
+
+def _warped(
+    records: Array,
+    own: Parameters,
+    augment: Augment,
+    record: tuple[int, int],
+    size: tuple[int, int],
+    xp: Any,
+) -> Array:
+    """Samples each pixel once: colours bilinearly, the class from the nearest."""
+    (height, width), (y, x) = size, _places(size)
+    from_y, from_x = 2 * y - (height - 1), 2 * x - (width - 1)
+    coordinates = [
+        _pixelwise(own.map[:, axis, 0]) * from_x
+        + _pixelwise(own.map[:, axis, 1]) * from_y
+        + _pixelwise(own.map[:, axis, 2])
+        for axis in range(2)
+    ]
+    if augment.uses("elastic_range"):
+        moves = _elastic(own.elastic, augment.elastic_grid, size, xp)
+        coordinates = [at + move for at, move in zip(coordinates, moves, strict=True)]
+    is_constant = augment.border == "constant"
+    (column, across, left_of), (row, below, above) = (
+        _inner(at, side, is_constant, xp)
+        for at, side in zip(coordinates, (record[1], record[0]), strict=True)
+    )
+    right, low = xp.minimum(column + 1, record[1] - 1), xp.minimum(row + 1, record[0] - 1)
+
+    def at(row: Array, column: Array) -> Array:
+        places = xp.reshape(row * record[1] + column, [-1, height * width])
+        return xp.reshape(xp.take_along_axis(records, places, axis=1), [-1, height, width])
+
+    corners = [at(r, c) for r in (row, low) for c in (column, right)]
+    pairs = ((corners[0], corners[1]), (corners[2], corners[3]))
+    top, bottom = (_lerp(left, right, across, xp) for left, right in pairs)
+    near = [xp.where(across < 128, left, right) for left, right in pairs]
+    nearest = xp.where(below < 128, *near)
+    words = (_lerp(top, bottom, below, xp) & _COLOURS) | (nearest & _CLASS)
+    return xp.where(left_of | above, words * 0 + _CLASS, words) if is_constant else words
+
+
+def _elastic(points: Array, grid: int, size: tuple[int, int], xp: Any) -> list[Array]:
+    """Displacements in x and y, 16 binary places: int32 [B, H, W] each."""
+    down, along = (kernels.bicubic(side, grid) for side in size)
+    moves = []
+    for axis in range(2):
+        held = points[..., axis]
+        rows = sum(
+            xp.take(held, down[0] + n, axis=1) * down[None, 1 + n, :, None] for n in range(4)
+        )
+        rows = xp.right_shift(rows + 2048, 12)
+        total = sum(
+            xp.take(rows, along[0] + n, axis=2) * along[None, None, 1 + n] for n in range(4)
+        )
+        moves.append(xp.right_shift(total + 8, 4))
+    return moves
+
+
+def _inner(at: Array, side: int, is_constant: bool, xp: Any) -> tuple[Array, Array, Array]:
+    """Whole part in [0, side), fraction in 256ths as uint32, and whether it was outside."""
+    outside = (at < -_HALF) | (at >= side * ONE - _HALF)
+    if not is_constant:
+        once = (at + _HALF) % (2 * side * ONE)  # the mirror images repeat
+        at = side * ONE - xp.abs(side * ONE - once) - _HALF
+    rounded = xp.clip(at, 0, (side - 1) * ONE) + 128  # to the nearest 256th
+    fraction = xp.right_shift(rounded, 8) & 255
+    return xp.right_shift(rounded, 16), xp.astype(fraction, np.uint32), outside
+
+
+def _lerp(a: Array, b: Array, fraction: Array, xp: Any) -> Array:
+    """Blends the four bytes of words, two at a time, in 256ths, rounding to nearest."""
+    other, half, eight = np.uint32(256) - fraction, np.uint32(0x800080), np.uint32(8)
+    even = (a & _LOW) * other + (b & _LOW) * fraction + half
+    a, b = (xp.right_shift(word, eight) & _LOW for word in (a, b))
+    odd = a * other + b * fraction + half
+    return (xp.right_shift(even, eight) & _LOW) | (odd & np.uint32(0xFF00FF00))
+
+
+def _channels(words: Array, xp: Any) -> list[Array]:
+    """Red, green and blue, int32."""
+    return [
+        xp.astype(xp.right_shift(words, np.uint32(shift)) & np.uint32(255), np.int32)
+        for shift in (0, 8, 16)
+    ]
+
+
+def _joined(colours: list[Array], words: Array) -> Array:
+    """Colours uint32 in [0, 255] beside the classes of `words`."""
+    red, green, blue = colours
+    return red | green * np.uint32(1 << 8) | blue * np.uint32(1 << 16) | (words & _CLASS)
+
+
+def _blurred(words: Array, weights: Array, xp: Any) -> Array:
+    """Colours by a separable kernel, mirrored at the borders; classes stay."""
+    weights = xp.astype(weights, np.uint32)
+    colours = [xp.astype(channel, np.uint32) for channel in _channels(words, xp)]
+    for axis, half, shift in ((2, 1 << 6, 7), (1, 1 << 22, 23)):
+        side = words.shape[axis]
+        place = np.arange(side)
+        for number, channel in enumerate(colours):
+            total = channel * _pixelwise(weights[:, 0]) + np.uint32(half)
+            for k in range(1, weights.shape[1]):
+                pair = sum(
+                    xp.take(channel, _mirrored(place + move, side), axis=axis) for move in (-k, k)
+                )
+                total = total + pair * _pixelwise(weights[:, k])
+            colours[number] = xp.right_shift(total, np.uint32(shift))
+    return _joined([xp.minimum(channel, np.uint32(255)) for channel in colours], words)
+
+
+def _mirrored(place: np.ndarray, side: int) -> np.ndarray:
+    once = place % (2 * side)
+    return np.where(once < side, once, 2 * side - 1 - once).astype(np.int32)
+
+
+def _coloured(words: Array, own: Parameters, augment: Augment, xp: Any) -> Array:
+    """An affine map of RGB, and noise."""
+    channels = _channels(words, xp)
+    noise = _grain(own.noise_key, words.shape, xp) if augment.uses("noise_range") else None
+    colours = []
+    for number in range(3):
+        if augment.mixes:
+            total = sum(
+                _pixelwise(own.matrix[:, number, k]) * channel for k, channel in enumerate(channels)
+            )
+        else:
+            total = _pixelwise(own.matrix[:, 0, 0]) * channels[number]
+        total = total + _pixelwise(own.offset[:, number])
+        if noise is not None:
+            total = total + _pixelwise(own.deviation) * noise[number]
+        clipped = xp.clip(xp.right_shift(total + _HALF, 16), 0, 255)
+        colours.append(xp.astype(clipped, np.uint32))
+    return _joined(colours, words)
+
+
+def _grain(key: Array, shape: Any, xp: Any) -> list[Array]:
+    """Centred sums of the four bytes of a hash (Wellons' lowbias32), int32 [B, H, W] a channel."""
+    _, height, width = shape
+    place = np.arange(3 * height * width, dtype=np.uint32).reshape(3, 1, height, width)
+    grains = []
+    for channel in range(3):
+        x = _pixelwise(key) ^ (place[channel] * np.uint32(0x9E3779B1))
+        for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+            x = (x ^ xp.right_shift(x, np.uint32(shift))) * np.uint32(factor)
+        x = x ^ xp.right_shift(x, np.uint32(16))
+        pairs = (x & _LOW) + (xp.right_shift(x, np.uint32(8)) & _LOW)
+        total = (pairs & np.uint32(0xFFFF)) + xp.right_shift(pairs, np.uint32(16))
+        grains.append(xp.astype(total, np.int32) - 510)
+    return grains

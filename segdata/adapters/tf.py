@@ -1,0 +1,224 @@
+"""Batches as `tf.data.Dataset`s.
+
+Two engines make equal bytes. "host" calls the compiled kernels of `core` and is the fast one on a
+CPU. "xla" is a graph that plans and draws by itself and holds the file's name: tf.data service can
+send it to workers, and a GPU can run it.
+"""
+
+import os
+import pathlib
+import types
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.core.framework import attr_value_pb2
+
+from segdata.adapters import expressions
+from segdata.core import parallel, plan, random
+from segdata.core.records import Records
+from segdata.core.stream import Stream, in_order
+
+ENGINES = ("host", "xla")
+
+_XP: Any = types.SimpleNamespace(  # NumPy's functions of tensors
+    abs=tf.abs,
+    astype=tf.cast,
+    clip=tf.clip_by_value,
+    concatenate=tf.concat,
+    floor_divide=tf.math.floordiv,
+    maximum=tf.maximum,
+    minimum=tf.minimum,
+    reshape=tf.reshape,
+    right_shift=tf.bitwise.right_shift,
+    stack=tf.stack,
+    sum=tf.reduce_sum,
+    take=lambda x, places, axis: tf.gather(x, places, axis=axis),
+    take_along_axis=lambda x, places, axis: tf.gather(x, places, axis=axis, batch_dims=axis),
+    where=tf.where,
+    zeros=tf.zeros,
+)
+
+
+def training(stream: Stream, *, start_step: int = 0, engine: str = "host") -> tf.data.Dataset:
+    """The endless batches of a stream.
+
+    Args:
+        stream: What they hold.
+        start_step: The first.
+        engine: "host", or "xla" for tf.data service.
+
+    Returns:
+        (image uint8 [B, H, W, 3], mask uint8 [B, H, W, 1]).
+
+    Raises:
+        ValueError: If there is no such engine.
+    """
+    _require(engine)
+    planned = stream.plan
+    with tf.device("CPU:0"):  # also where there is a GPU
+        steps = tf.data.Dataset.range(start_step, tf.int64.max)
+        if engine == "host":
+            shape = (planned.rows, *planned.size)
+            return _called(steps, lambda step: stream.batch(int(step)), shape)
+        return _mapped(stream.records, steps, _graph(planned, stream.records))
+
+
+def evaluation(records: Records, *, batch: int, engine: str = "host") -> tf.data.Dataset:
+    """Every record once, in order, as it is; the last batch may be smaller.
+
+    Takes and returns what `training` does.
+    """
+    _require(engine)
+    with tf.device("CPU:0"):
+        firsts = tf.data.Dataset.range(0, records.count, batch)
+        if engine == "host":
+            make = in_order(records, batch=batch)
+            return _called(firsts, lambda first: make(int(first)), (None, *records.size))
+
+        def parts(first: tf.Tensor, table: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            pixels = table[first : first + batch, records.lead : -1]
+            pixels = tf.bitcast(tf.reshape(pixels, [-1, *records.size]), tf.uint8)
+            return pixels[..., :3], pixels[..., 3:]
+
+        return _mapped(records, firsts, parts)
+
+
+def _require(engine: str) -> None:
+    if engine not in ENGINES:
+        raise ValueError(f"engine={engine!r}: there are {' and '.join(map(repr, ENGINES))}.")
+
+
+def _called(
+    numbers: tf.data.Dataset, make: Callable[[Any], Any], shape: tuple[int | None, ...]
+) -> tf.data.Dataset:
+    """Batches of a Python function, several at a time: it lets go of the interpreter's lock."""
+
+    def call(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # It is a function of its argument, and so iterators over it can be saved.
+        image, mask = tf.numpy_function(make, [number], (tf.uint8, tf.uint8), stateful=False)
+        return tf.ensure_shape(image, (*shape, 3)), tf.ensure_shape(mask, (*shape, 1))
+
+    data = numbers.map(call, num_parallel_calls=parallel.cores())
+    return data.prefetch(parallel.cores())
+
+
+def _mapped(
+    records: Records, numbers: tf.data.Dataset, make: Callable[..., tuple[tf.Tensor, ...]]
+) -> tf.data.Dataset:
+    """Batches of a graph over the file and its means, which an iterator maps once."""
+    words, means = [records.count, records.stride // 4], [records.count, 3]
+    tables = tf.data.Dataset.range(1).flat_map(
+        lambda _: tf.data.Dataset.from_tensors(
+            (
+                _file(records.path, tf.uint32, words),
+                _file(records.means_path, tf.int32, means),
+            )
+        ).repeat()
+    )
+    tables = tables.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+    data = tf.data.Dataset.zip((numbers, tables)).map(
+        lambda number, mapped: make(number, *mapped), num_parallel_calls=tf.data.AUTOTUNE
+    )
+    return data.prefetch(tf.data.AUTOTUNE)
+
+
+def _file(path: pathlib.Path, dtype: tf.DType, shape: list[int]) -> tf.Tensor:
+    """A file as a tensor, memory-mapped, which is the name of it in a graph."""
+    tensor = tf.raw_ops.ImmutableConst(
+        dtype=dtype, shape=shape, memory_region_name=os.fspath(path.absolute())
+    )
+    # Else TensorFlow 2.21 takes it for a constant and copies all of it to memory, once for each
+    # iterator: it leaves alone what has this attribute, which by itself does nothing.
+    leave = attr_value_pb2.AttrValue(list=attr_value_pb2.AttrValue.ListValue())
+    tensor.op._set_attr("_scoped_allocator", leave)
+    return tensor
+
+
+def _graph(planned: plan.Plan, records: Records) -> Callable[..., tuple[tf.Tensor, ...]]:
+    """From a step, the file and its means to a batch.
+
+    Two compiled functions, not one: XLA would fuse what is drawn for an example into the loops over
+    its pixels and draw it again for each of them.
+    """
+    augment, area = planned.augment, records.size[0] * records.size[1]
+
+    @tf.function(jit_compile=True, autograph=False)
+    def numbers(step: tf.Tensor, means: tf.Tensor) -> tuple[plan.Parameters, plan.Parameters]:
+        row, epoch = _order(planned, step)
+        seed = tf.constant(random.u64(planned.seed))
+
+        def parameters(row: tf.Tensor) -> plan.Parameters:
+            return plan.parameters(
+                augment,
+                seed=seed,
+                epoch=epoch,
+                row=row,
+                record=planned.record,
+                size=planned.size,
+                means=tf.gather(means, row),
+                xp=_XP,
+            )
+
+        own = partner = parameters(row)
+        if augment.uses("cutmix"):
+            others = plan.partners(seed=seed, epoch=epoch, row=row, count=planned.count, xp=_XP)
+            partner = parameters(others)
+        return own, partner
+
+    @tf.function(jit_compile=True, autograph=False)
+    def pixels(
+        table: tf.Tensor, own: plan.Parameters, partner: plan.Parameters
+    ) -> tuple[tf.Tensor, ...]:
+        held, others = (
+            tf.gather(table, part.row)[:, records.lead : records.lead + area]
+            for part in (own, partner)
+        )
+        words = expressions.render(
+            held,
+            others,
+            own,
+            partner,
+            augment=augment,
+            record=planned.record,
+            size=planned.size,
+            xp=_XP,
+        )
+        return expressions.parts(words, _XP)
+
+    def make(step: tf.Tensor, table: tf.Tensor, means: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return pixels(table, *numbers(step, means))
+
+    return make
+
+
+def _order(planned: plan.Plan, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """`Plan.order` of one step, and `random.permute`, as a graph: int64 [rows] each."""
+    index, _ = planned.shard
+    place = tf.range(planned.rows, dtype=tf.int64) + index * planned.rows
+    position = step * planned.batch + place
+    epoch = position // planned.count
+    keys = random.key(tf.constant(random.u64(planned.seed)), tf.cast(epoch, tf.uint64), xp=_XP)
+    even, odd = random.masks(planned.count)
+    count = tf.constant(planned.count, tf.uint64)
+
+    def twice(turn: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        number ^= random.mix((keys + turn) ^ (number & odd), _XP) & even
+        turn += random.u64(random.STEP)
+        number ^= random.mix((keys + turn) ^ (number & even), _XP) & odd
+        return turn + random.u64(random.STEP), number
+
+    def once_more(number: tf.Tensor, outside: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        last = tf.constant(random.u64((random.ROUNDS + 1) * random.STEP))
+        first = tf.constant(random.u64(random.STEP))
+        _, moved = tf.while_loop(lambda turn, _: turn != last, twice, (first, number))
+        number = tf.where(outside, moved, number)
+        return number, number >= count
+
+    start = tf.cast(position % planned.count, tf.uint64)
+    number, _ = tf.while_loop(
+        lambda _, outside: tf.reduce_any(outside),
+        once_more,
+        (start, tf.ones_like(start, tf.bool)),
+    )
+    return tf.cast(number, tf.int64), epoch

@@ -1,0 +1,496 @@
+"""The engine of the host's cores: a plan's numbers and packed records to images and masks.
+
+Compiled by Numba, kept on disk, without the interpreter's lock: one call makes a batch, so several
+threads make several. Pixels are 32-bit words: red the lowest byte, then green, blue and the class.
+Each step of an example goes over a row of pixels in a loop of its own that becomes vector code; one
+loop that does all of it runs at a sixth of the speed. Nothing is drawn here and no file is known.
+"""
+
+import numba
+import numpy as np
+
+from segdata.core.plan import CUTOUT, ONE, Parameters, Step
+
+_compiled = numba.njit(nogil=True, cache=True)
+_inlined = numba.njit(nogil=True)
+
+_HALF = ONE // 2
+_STRIP = 2048  # pixels that are finished together: they stay in the first cache
+_IGNORED = np.uint32(0xFF000000)  # black, and the ignore label
+_COLOURS = np.uint32(0x00FFFFFF)
+
+
+def render(
+    words: np.ndarray,
+    starts: np.ndarray,
+    step: Step,
+    *,
+    record: tuple[int, int],
+    is_constant: bool,
+    image: np.ndarray,
+    mask: np.ndarray,
+    partner_starts: np.ndarray | None = None,
+) -> None:
+    """Makes a batch.
+
+    Args:
+        words: uint32 [L], the packed file or what holds its records.
+        starts: int64 [B], where the record of each example begins in it.
+        step: What happens to each.
+        record: Height and width of a record.
+        is_constant: Whether black of the ignore label moves in from outside, not the mirror image.
+        image: uint8 [B, H, W, 3], written to.
+        mask: uint8 [B, H, W, 1], written to.
+        partner_starts: As `starts`, of the partners; needed where there is CutMix.
+    """
+    batch, height, width, _ = image.shape
+    _render(
+        words,
+        starts,
+        starts if partner_starts is None else partner_starts,
+        step.own,
+        step.partner,
+        np.array([*record, is_constant, height], np.int64),
+        bicubic(height, step.own.elastic.shape[1] - 2),
+        bicubic(width, step.own.elastic.shape[2] - 2),
+        image.reshape(batch, height, width * 3),
+        mask.reshape(batch, height, width),
+    )
+
+
+def bicubic(side: int, grid: int) -> np.ndarray:
+    """For each pixel the first of four points of a grid, and their weights; int32 [6, side].
+
+    Last is the first pixel beyond those that have the same points.
+    Catmull and Rom's, 12 binary places; in integers, so that every engine has the same.
+    """
+    if grid < 1:
+        return np.zeros((6, 0), np.int32)
+    place = np.arange(side, dtype=np.int64) * (grid - 1) * 4096 // max(side - 1, 1)
+    first = np.minimum(place >> 12, max(grid - 2, 0))
+    t = place - (first << 12)
+    t2 = (t * t) >> 12
+    t3 = (t2 * t) >> 12
+    weights = [(-t + 2 * t2 - t3) >> 1, (8192 - 5 * t2 + 3 * t3) >> 1, (t + 4 * t2 - 3 * t3) >> 1]
+    end = np.searchsorted(first, first, side="right")
+    return np.stack([first, *weights, 4096 - sum(weights), end]).astype(np.int32)
+
+
+@_compiled
+def _render(
+    words: np.ndarray,
+    starts: np.ndarray,
+    partner_starts: np.ndarray,
+    own: Parameters,
+    partner: Parameters,
+    sizes: np.ndarray,
+    down: np.ndarray,
+    along: np.ndarray,
+    image: np.ndarray,
+    mask: np.ndarray,
+) -> None:
+    batch, height, width = mask.shape
+    needs_whole = len(own.blur) > 0 or len(own.paste) > 0
+    strip = height if needs_whole else min(height, max(1, _STRIP // width))
+    canvas = np.empty((strip, width), np.uint32)
+    other = np.empty((strip if len(own.paste) else 0, width), np.uint32)
+    buffers = np.empty((9, width), np.uint32)
+    for i in range(batch):
+        for first in range(0, height, strip):
+            rows = min(strip, height - first)
+            _draw(words, starts[i], own, i, sizes, down, along, first, rows, canvas, buffers)
+            if len(own.paste):
+                top, bottom, left, right = own.paste[i]
+                if bottom > top and right > left:
+                    _draw(
+                        words,
+                        partner_starts[i],
+                        partner,
+                        i,
+                        sizes,
+                        down,
+                        along,
+                        0,
+                        height,
+                        other,
+                        buffers,
+                    )
+                    for y in range(top, bottom):
+                        for x in range(left, right):
+                            canvas[y, x] = other[y, x]
+            _part(
+                canvas[:rows].reshape(-1),
+                image[i, first : first + rows].reshape(-1),
+                mask[i, first : first + rows].reshape(-1),
+            )
+
+
+@_inlined
+def _draw(words, start, own, i, sizes, down, along, first, rows, canvas, buffers):
+    """Some rows of an example; all of them where there is blur."""
+    height = sizes[3]
+    if len(own.map):
+        points = own.elastic[i] if len(own.elastic) else np.empty((0, 0, 2), np.int32)
+        _warp(words, start, own.map[i], points, sizes, down, along, first, rows, canvas, buffers)
+    else:
+        _move(words, start, own.window, own.symmetry, i, sizes[1], height, first, rows, canvas)
+    if len(own.blur):
+        _blur(canvas, own.blur[i])
+    row = canvas[:rows].reshape(-1)
+    if len(own.matrix):
+        matrix, offset = own.matrix[i], own.offset[i]
+        if len(own.deviation):
+            begin, plane = first * canvas.shape[1], height * canvas.shape[1]
+            _noisy(matrix, offset, own.deviation[i], own.noise_key[i], begin, plane, row)
+        elif matrix.shape[0] == 1:
+            _scaled(matrix[0, 0], offset, row)
+        else:
+            _mixed(matrix, offset, row)
+    if len(own.gamma):
+        _look_up(own.gamma[i], row)
+    if len(own.cutout):
+        top, bottom, left, right = own.cutout[i]
+        for y in range(max(top, first), min(bottom, first + rows)):
+            for x in range(left, right):
+                canvas[y - first, x] = (canvas[y - first, x] & _IGNORED) | np.uint32(CUTOUT)
+
+
+@_inlined
+def _move(words, start, windows, symmetries, i, record_width, height, first, rows, canvas):
+    """Rows of the record, flipped and turned."""
+    width = canvas.shape[1]
+    top, left = np.int64(0), np.int64(0)
+    transpose, flip_x, flip_y = False, False, False
+    if len(windows):
+        top, left = np.int64(windows[i, 0]), np.int64(windows[i, 1])
+    if len(symmetries):
+        transpose = symmetries[i, 0] != 0
+        flip_x, flip_y = symmetries[i, 1] != 0, symmetries[i, 2] != 0
+    for k in range(rows):
+        y = height - 1 - (first + k) if flip_y else first + k
+        out = canvas[k]
+        if not transpose:
+            begin = start + (top + y) * record_width + left
+            source = words[begin : begin + width]
+            if flip_x:
+                last = np.uint64(width - 1)  # without a sign, and so without a check of it
+                for x in range(width):
+                    out[x] = source[last - np.uint64(x)]
+            else:
+                for x in range(width):
+                    out[x] = source[x]
+            continue
+        begin, by = start + top * record_width + left + y, record_width
+        if flip_x:
+            begin, by = begin + (width - 1) * by, -by
+        place = np.uint64(begin)
+        for x in range(width):
+            out[x] = words[place]
+            place += np.uint64(by)
+
+
+@_inlined
+def _elastic(points, down, along, y, axis, coordinates):
+    """Adds the displacements of a row of pixels, 16 binary places."""
+    row = np.empty(points.shape[1], np.int32)
+    for k in range(len(row)):
+        total = np.int32(0)
+        for n in range(4):
+            total += np.int32(down[1 + n, y] * points[down[0, y] + n, k, axis])
+        row[k] = np.int32(total + 2048) >> np.int32(12)
+    begin = 0
+    while begin < len(coordinates):  # pixels between the same points
+        at, end = along[0, begin], along[5, begin]
+        one, two, three, four = row[at], row[at + 1], row[at + 2], row[at + 3]
+        a, b, c, d = (
+            along[1, begin:end],
+            along[2, begin:end],
+            along[3, begin:end],
+            along[4, begin:end],
+        )
+        part = coordinates[begin:end]
+        for x in range(len(part)):
+            near = np.int32(np.int32(b[x] * two) + np.int32(c[x] * three))
+            far = np.int32(np.int32(a[x] * one) + np.int32(d[x] * four))
+            total = np.int32(np.int32(near + far) + np.int32(8))
+            part[x] = np.int32(part[x] + (total >> np.int32(4)))
+        begin = end
+
+
+@_inlined
+def _warp(words, start, table, points, sizes, down, along, first, rows, canvas, buffers):
+    """Samples each pixel once: colours bilinearly, the class from the nearest."""
+    record_height, record_width, height = sizes[0], sizes[1], sizes[3]
+    is_constant = sizes[2] != 0
+    width = canvas.shape[1]
+    xs, ys = buffers[0].view(np.int32), buffers[1].view(np.int32)
+    across, below = buffers[2], buffers[3]  # fractions in 256ths; 512 outside of a constant border
+    lefts, rights, lows, low_rights, places = (
+        buffers[4],
+        buffers[5],
+        buffers[6],
+        buffers[7],
+        buffers[8],
+    )
+    by_x, by_y = np.int32(2 * table[0, 0]), np.int32(2 * table[1, 0])
+    step, last = np.uint64(record_width), np.uint32((record_height - 1) * record_width)
+    base, row_width = np.uint64(start), np.uint32(record_width)
+    for k in range(rows):
+        from_y = 2 * (first + k) - (height - 1)
+        from_x = np.int32(table[0, 1] * from_y + table[0, 2] - table[0, 0] * (width - 1))
+        begin_y = np.int32(table[1, 1] * from_y + table[1, 2] - table[1, 0] * (width - 1))
+        for x in range(width):
+            xs[x] = np.int32(from_x + np.int32(by_x * np.int32(x)))
+            ys[x] = np.int32(begin_y + np.int32(by_y * np.int32(x)))
+        if len(points):
+            _elastic(points, down, along, first + k, 0, xs)
+            _elastic(points, down, along, first + k, 1, ys)
+        if is_constant:
+            _bound(xs, record_width, across)
+            _bound(ys, record_height, below)
+        else:
+            _reflect(xs, record_width, across)
+            _reflect(ys, record_height, below)
+        for x in range(width):
+            places[x] = np.uint32(ys[x]) * row_width + np.uint32(xs[x])
+        for x in range(width):
+            place = base + np.uint64(places[x])
+            lower = place + (step if places[x] < last else np.uint64(0))
+            lefts[x] = words[place]
+            rights[x] = words[place + np.uint64(1)]
+            lows[x] = words[lower]
+            low_rights[x] = words[lower + np.uint64(1)]
+        out = canvas[k]
+        for x in range(width):
+            a, d = across[x], below[x]
+            top = _lerp(lefts[x], rights[x], a)
+            low = _lerp(lows[x], low_rights[x], a)
+            nearest_top = lefts[x] if a < np.uint32(128) else rights[x]
+            nearest_low = lows[x] if a < np.uint32(128) else low_rights[x]
+            nearest = nearest_top if d < np.uint32(128) else nearest_low
+            out[x] = (_lerp(top, low, d) & _COLOURS) | (nearest & _IGNORED)
+        if is_constant:
+            for x in range(width):
+                if across[x] > np.uint32(255) or below[x] > np.uint32(255):
+                    out[x] = _IGNORED
+
+
+@_inlined
+def _lerp(a, b, fraction):
+    """Blends the four bytes of two words, two at a time, in 256ths, rounding to nearest."""
+    other = np.uint32(256) - fraction
+    low = np.uint32(0xFF00FF)
+    half = np.uint32(0x800080)
+    even = (a & low) * other + (b & low) * fraction + half
+    odd = ((a >> np.uint32(8)) & low) * other + ((b >> np.uint32(8)) & low) * fraction + half
+    return ((even >> np.uint32(8)) & low) | (odd & np.uint32(0xFF00FF00))
+
+
+@_inlined
+def _bound(coordinates, side, fractions):
+    """Coordinates to whole pixels inside, and fractions; what is outside is marked."""
+    beyond, half = np.int32(side * ONE - _HALF), np.int32(_HALF)
+    last = np.int32((side - 1) * ONE)
+    for x in range(len(coordinates)):
+        at = coordinates[x]
+        rounded = np.int32(np.int32(min(max(at, np.int32(0)), last)) + np.int32(128))
+        fraction = np.uint32(rounded >> np.int32(8)) & np.uint32(0xFF)
+        fractions[x] = np.uint32(512) if at < -half or at >= beyond else fraction
+        coordinates[x] = rounded >> np.int32(16)
+
+
+@_inlined
+def _reflect(coordinates, side, fractions):
+    """Coordinates to whole pixels inside, and fractions; what is outside is mirrored."""
+    whole, half, last = np.int32(side * ONE), np.int32(_HALF), np.int32((side - 1) * ONE)
+    least, most, zero = coordinates[0], coordinates[0], np.int32(0)
+    for x in range(len(coordinates)):
+        at = coordinates[x]
+        least = at if at < least else least
+        most = at if at > most else most
+    if least < -whole or most > np.int32(2 * whole - half):
+        period = np.int32(2 * whole)
+        for x in range(len(coordinates)):  # beyond the first mirror image
+            coordinates[x] = np.int32((coordinates[x] + half) % period) - half
+    for x in range(len(coordinates)):
+        at = np.int32(coordinates[x] + half)
+        back = np.int32(-at)
+        beyond = np.int32(whole - (at if at > back else back))
+        back = np.int32(-beyond)
+        at = np.int32(np.int32(whole - (beyond if beyond > back else back)) - half)
+        at = at if at > zero else zero
+        at = np.int32((at if at < last else last) + np.int32(128))
+        fractions[x] = np.uint32(at >> np.int32(8)) & np.uint32(0xFF)
+        coordinates[x] = at >> np.int32(16)
+
+
+@_inlined
+def _mirrored(place, side):
+    """The pixel that a place outside mirrors."""
+    once = place % (2 * side)
+    return once if once < side else 2 * side - 1 - once
+
+
+@_inlined
+def _blur(canvas, weights):
+    """Colours by a separable kernel; classes stay."""
+    height, width = canvas.shape
+    radius = len(weights) - 1
+    rows = np.empty((3, height, width), np.uint32)
+    padded = np.empty(width + 2 * radius, np.uint32)
+    total = np.empty(width, np.uint32)
+    for channel in range(3):
+        shift = np.uint32(8 * channel)
+        for y in range(height):
+            for x in range(width):
+                padded[radius + x] = (canvas[y, x] >> shift) & np.uint32(0xFF)
+            for k in range(1, radius + 1):
+                padded[radius - k] = padded[radius + _mirrored(-k, width)]
+                padded[radius + width - 1 + k] = padded[radius + _mirrored(width - 1 + k, width)]
+            centre = padded[radius : radius + width]
+            for x in range(width):
+                total[x] = np.uint32(64) + np.uint32(weights[0]) * centre[x]
+            for k in range(1, radius + 1):
+                weight = np.uint32(weights[k])
+                left, right = padded[radius - k : radius - k + width], padded[radius + k :]
+                for x in range(width):
+                    total[x] += weight * (left[x] + right[x])
+            for x in range(width):
+                rows[channel, y, x] = total[x] >> np.uint32(7)
+    for y in range(height):
+        for x in range(width):
+            canvas[y, x] &= _IGNORED
+        for channel in range(3):
+            shift = np.uint32(8 * channel)
+            for x in range(width):
+                total[x] = np.uint32(1 << 22) + np.uint32(weights[0]) * rows[channel, y, x]
+            for k in range(1, radius + 1):
+                weight = np.uint32(weights[k])
+                above = rows[channel, _mirrored(y - k, height)]
+                below = rows[channel, _mirrored(y + k, height)]
+                for x in range(width):
+                    total[x] += weight * (above[x] + below[x])
+            for x in range(width):
+                canvas[y, x] |= min(total[x] >> np.uint32(23), np.uint32(255)) << shift
+
+
+@_inlined
+def _look_up(table, row):
+    for x in range(len(row)):
+        word = row[x]
+        red = np.uint32(table[word & np.uint32(0xFF)])
+        green = np.uint32(table[(word >> np.uint32(8)) & np.uint32(0xFF)])
+        blue = np.uint32(table[(word >> np.uint32(16)) & np.uint32(0xFF)])
+        row[x] = red | green << np.uint32(8) | blue << np.uint32(16) | (word & _IGNORED)
+
+
+@_inlined
+def _clipped(value):
+    """Fixed point to a byte."""
+    return np.uint32(min(max(np.int32(value) >> np.int32(16), np.int32(0)), np.int32(255)))
+
+
+@_inlined
+def _joined(red, green, blue, word):
+    colours = _clipped(red) | _clipped(green) << np.uint32(8) | _clipped(blue) << np.uint32(16)
+    return colours | (word & _IGNORED)
+
+
+@_inlined
+def _scaled(gain, offset, row):
+    half = np.int32(_HALF)
+    first, second, third = offset[0] + half, offset[1] + half, offset[2] + half
+    add_red, add_green, add_blue = np.int32(first), np.int32(second), np.int32(third)
+    for x in range(len(row)):
+        word = row[x]
+        red = np.int32(word & np.uint32(0xFF))
+        green = np.int32((word >> np.uint32(8)) & np.uint32(0xFF))
+        blue = np.int32((word >> np.uint32(16)) & np.uint32(0xFF))
+        row[x] = _joined(
+            np.int32(np.int32(gain * red) + add_red),
+            np.int32(np.int32(gain * green) + add_green),
+            np.int32(np.int32(gain * blue) + add_blue),
+            word,
+        )
+
+
+@_inlined
+def _mixed(matrix, offset, row):
+    half = np.int32(_HALF)
+    a, b, c = matrix[0, 0], matrix[0, 1], matrix[0, 2]
+    d, e, f = matrix[-2, 0], matrix[-2, 1], matrix[-2, 2]
+    g, h, k = matrix[-1, 0], matrix[-1, 1], matrix[-1, 2]
+    first, second, third = (
+        np.int32(offset[0] + half),
+        np.int32(offset[1] + half),
+        np.int32(offset[2] + half),
+    )
+    for x in range(len(row)):
+        word = row[x]
+        red = np.int32(word & np.uint32(0xFF))
+        green = np.int32((word >> np.uint32(8)) & np.uint32(0xFF))
+        blue = np.int32((word >> np.uint32(16)) & np.uint32(0xFF))
+        row[x] = _joined(
+            np.int32(np.int32(a * red) + np.int32(b * green) + np.int32(c * blue) + first),
+            np.int32(np.int32(d * red) + np.int32(e * green) + np.int32(f * blue) + second),
+            np.int32(np.int32(g * red) + np.int32(h * green) + np.int32(k * blue) + third),
+            word,
+        )
+
+
+@_inlined
+def _noisy(matrix, offset, deviation, key, begin, plane, row):
+    """The same with noise; whatever the matrix."""
+    mixes = matrix.shape[0] == 3
+    half, zero = np.int32(_HALF), np.int32(0)
+    gain = matrix[0, 0]
+    a, b, c = gain, zero, zero
+    d, e, f = zero, gain, zero
+    g, h, k = zero, zero, gain
+    if mixes:
+        b, c = matrix[0, 1], matrix[0, 2]
+        d, e, f = matrix[1, 0], matrix[1, 1], matrix[1, 2]
+        g, h, k = matrix[2, 0], matrix[2, 1], matrix[2, 2]
+    first, second, third = (
+        np.int32(offset[0] + half),
+        np.int32(offset[1] + half),
+        np.int32(offset[2] + half),
+    )
+    plane, begin = np.uint32(plane), np.uint32(begin)
+    for x in range(len(row)):
+        word = row[x]
+        place = begin + np.uint32(x)
+        red = np.int32(word & np.uint32(0xFF))
+        green = np.int32((word >> np.uint32(8)) & np.uint32(0xFF))
+        blue = np.int32((word >> np.uint32(16)) & np.uint32(0xFF))
+        grain = np.int32(deviation * _grain(key, place))
+        red_sum = np.int32(a * red) + np.int32(b * green) + np.int32(c * blue) + first
+        green_sum = np.int32(d * red) + np.int32(e * green) + np.int32(f * blue) + second
+        blue_sum = np.int32(g * red) + np.int32(h * green) + np.int32(k * blue) + third
+        row[x] = _joined(
+            np.int32(red_sum + grain),
+            np.int32(green_sum + np.int32(deviation * _grain(key, place + plane))),
+            np.int32(blue_sum + np.int32(deviation * _grain(key, place + plane + plane))),
+            word,
+        )
+
+
+@_inlined
+def _grain(key, place):
+    """A centred sum of four hashed bytes (Wellons' lowbias32); int32."""
+    x = key ^ np.uint32(place * np.uint32(0x9E3779B1))
+    x = np.uint32((x ^ (x >> np.uint32(16))) * np.uint32(0x7FEB352D))
+    x = np.uint32((x ^ (x >> np.uint32(15))) * np.uint32(0x846CA68B))
+    x = x ^ (x >> np.uint32(16))
+    pairs = (x & np.uint32(0xFF00FF)) + ((x >> np.uint32(8)) & np.uint32(0xFF00FF))
+    return np.int32((pairs & np.uint32(0xFFFF)) + (pairs >> np.uint32(16))) - np.int32(510)
+
+
+@_inlined
+def _part(row, colours, classes):
+    for x in range(len(row)):
+        word = row[x]
+        colours[3 * x] = np.uint8(word)
+        colours[3 * x + 1] = np.uint8(word >> np.uint32(8))
+        colours[3 * x + 2] = np.uint8(word >> np.uint32(16))
+        classes[x] = np.uint8(word >> np.uint32(24))

@@ -1,0 +1,256 @@
+"""Batches on the host: a plan, records and kernels, on all cores, in order.
+
+A batch is made by one thread, several at a time, into memory that is used again when nobody refers
+to the batch any more: a fresh buffer costs its page faults, which take longer than the pixels.
+"""
+
+import collections
+import functools
+import math
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from segdata.core import arguments, kernels, parallel, plan, random
+from segdata.core.augment import Augment
+from segdata.core.records import Records, means_of
+
+Batch = tuple[np.ndarray, np.ndarray]
+"""Image uint8 [B, H, W, 3] and mask uint8 [B, H, W, 1]; 255 in a mask is the ignore label."""
+
+LARGEST_BATCH = 1 << 20
+MOST_EXAMPLES = 1 << 62
+"""That are counted since the start of a training."""
+_AHEAD = 1024  # examples that are planned at once: less than a millisecond, in the second cache
+_ALIGNED = 64  # bytes; what TensorFlow takes without copying it
+
+
+class Stream:
+    """The batches of a training: batch k is a pure function of (seed, k).
+
+    Attributes:
+        records: What they are made from.
+        plan: What each holds.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        *,
+        batch: int,
+        augment: Augment | None = None,
+        seed: int = 0,
+        size: tuple[int, int] | None = None,
+        shard: tuple[int, int] = (0, 1),
+    ):
+        """Prepares the stream; reads nothing yet.
+
+        Args:
+            records: An open packed file.
+            batch: Examples a batch, over all shards.
+            augment: What may happen to each example; None leaves the pixels as they are.
+            seed: Any integer; chooses the order of examples and what happens to them.
+            size: Height and width of what is cut from each record; all of it where None.
+            shard: (index, count): of each batch only this part, for hosts that share a training.
+
+        Raises:
+            ValueError: If an argument is out of range, or they do not fit each other.
+        """
+        self._given = (records, batch, augment, seed, size, shard)
+        if not isinstance(augment, Augment | None):
+            raise ValueError(f"augment={augment!r} is neither a segdata.Augment nor None.")
+        augment = augment or Augment()
+        self.records = records
+        self.plan = plan.Plan(
+            count=records.count,
+            record=records.size,
+            size=records.size if size is None else arguments.size(size),
+            batch=arguments.integer("batch", batch, least=1, most=LARGEST_BATCH),
+            augment=augment,
+            seed=arguments.integer("seed", seed),
+            means=records.means() if augment.uses("contrast_range") else None,
+            shard=shard,
+        )
+        self._words = records.words()
+        self._planned = functools.lru_cache(maxsize=16)(self._plan_block)
+        self._pool = _Pool()
+
+    def __reduce__(self) -> Any:
+        """Other processes open the file anew."""
+        return _stream, self._given
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The least number of batches that hold as many examples as there are records."""
+        return math.ceil(self.records.count / self.plan.batch)
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step; called from as many threads as wanted."""
+        block = max(1, _AHEAD // self.plan.rows)
+        first = step // block * block
+        rows = slice((step - first) * self.plan.rows, (step - first + 1) * self.plan.rows)
+        planned = self._planned(first, block)
+        return self.render(plan.Step(*(_rows(part, rows) for part in planned)))
+
+    def render(self, step: plan.Step) -> Batch:
+        """Makes the pixels of any part of a plan."""
+        count, (height, width) = len(step.own.row), self.plan.size
+        image = self._pool.take((count, height, width, 3))
+        mask = self._pool.take((count, height, width, 1))
+        stride, lead = self.records.stride // 4, self.records.lead
+        kernels.render(
+            self._words,
+            lead + step.own.row * stride,
+            step,
+            record=self.records.size,
+            is_constant=self.plan.augment.border == "constant",
+            image=image,
+            mask=mask,
+            partner_starts=lead + step.partner.row * stride,
+        )
+        return image, mask
+
+    def batches(
+        self,
+        start_step: int = 0,
+        steps: int | None = None,
+        *,
+        threads: int | None = None,
+        part: tuple[int, int] = (0, 1),
+    ) -> Iterator[Batch]:
+        """Batches in order, made ahead on threads.
+
+        Args:
+            start_step: The first.
+            steps: How many; without end where None.
+            threads: How many make them; by default one a core.
+            part: (index, count): every count-th of them, beginning at the index; for workers.
+        """
+        most = MOST_EXAMPLES // self.plan.batch
+        start_step = arguments.integer("start_step", start_step, least=0, most=most)
+        end = most if steps is None else start_step + arguments.integer("steps", steps, least=0)
+        steps_of_part = range(start_step + part[0], end, part[1])
+        return parallel.ordered_map(self.batch, steps_of_part, threads=threads)
+
+    def _plan_block(self, first: int, steps: int) -> plan.Step:
+        return self.plan.steps(first, steps)
+
+
+def _stream(
+    records: Records,
+    batch: int,
+    augment: Augment | None,
+    seed: int,
+    size: tuple[int, int] | None,
+    shard: tuple[int, int],
+) -> Stream:
+    return Stream(records, batch=batch, augment=augment, seed=seed, size=size, shard=shard)
+
+
+def in_order(records: Records, *, batch: int) -> Callable[[int], Batch]:
+    """What makes a batch of the records from a first one on, as they are; at the end a smaller."""
+    words, pool, stride = records.words(), _Pool(), records.stride // 4
+
+    def make(first: int) -> Batch:
+        row = np.arange(first, min(first + batch, records.count), dtype=np.int64)
+        image, mask = (pool.take((len(row), *records.size, n)) for n in (3, 1))
+        own = plan.Parameters.none()._replace(row=row)
+        kernels.render(
+            words,
+            records.lead + row * stride,
+            plan.Step(own, own),
+            record=records.size,
+            is_constant=False,
+            image=image,
+            mask=mask,
+        )
+        return image, mask
+
+    return make
+
+
+def apply(
+    augment: Augment, pixels: np.ndarray, *, seed: int, epoch: np.ndarray, example: np.ndarray
+) -> np.ndarray:
+    """Augments examples in memory, as a stream does its records.
+
+    CutMix takes the partners from the examples given.
+
+    Args:
+        augment: What may happen.
+        pixels: uint8 [B, H, W, 4], RGB and class id.
+        seed: Any integer.
+        epoch: int64 [B], the pass over the dataset that each example belongs to.
+        example: int64 [B], which example of the dataset each is.
+
+    Returns:
+        uint8 [B, H, W, 4].
+
+    Raises:
+        ValueError: If the settings do not fit the size.
+    """
+    count, height, width, _ = pixels.shape
+    size = (height, width)
+    plan.require_fit(augment, record=size, size=size)
+    example, epoch = (np.asarray(x, np.int64) for x in (example, epoch))
+    seeded, means = random.seeded(seed), means_of(pixels)
+
+    def parameters(index: np.ndarray) -> plan.Parameters:
+        drawn = plan.parameters(
+            augment,
+            seed=seeded,
+            epoch=epoch,
+            row=example[index],
+            record=size,
+            size=size,
+            means=means[index],
+        )
+        return drawn._replace(row=index)
+
+    own = partner = parameters(np.arange(count))
+    if augment.uses("cutmix"):
+        partner = parameters(plan.partners(seed=seeded, epoch=epoch, row=example, count=count))
+    out = np.empty_like(pixels)
+    image, mask = (np.empty((count, *size, n), np.uint8) for n in (3, 1))
+    kernels.render(
+        np.ascontiguousarray(pixels).view(np.uint32).reshape(-1),
+        own.row * height * width,
+        plan.Step(own, partner),
+        record=size,
+        is_constant=augment.border == "constant",
+        image=image,
+        mask=mask,
+        partner_starts=partner.row * height * width,
+    )
+    out[..., :3], out[..., 3:] = image, mask
+    return out
+
+
+def _rows(part: plan.Parameters, rows: slice) -> plan.Parameters:
+    return plan.Parameters(*(array[rows] for array in part))
+
+
+class _Pool:
+    """Arrays whose memory is used again when nobody refers to them any more."""
+
+    def __init__(self) -> None:
+        self._free: dict[int, list[memoryview]] = collections.defaultdict(list)
+        self._lock = threading.Lock()
+
+    def take(self, shape: tuple[int, ...]) -> np.ndarray:
+        """uint8, aligned, of any content."""
+        size = math.prod(shape)
+        with self._lock:
+            free = self._free[size]
+            memory = free.pop() if free else None
+        if memory is None:
+            whole = np.empty(size + _ALIGNED, np.uint8)
+            first = -whole.ctypes.data % _ALIGNED
+            memory = memoryview(whole.data)[first : first + size]
+        # NumPy makes this array the base of all views of it, and it ends with the last of them.
+        array = np.frombuffer(memory, np.uint8)
+        weakref.finalize(array, free.append, memory)
+        return array.reshape(shape)
