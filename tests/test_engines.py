@@ -179,3 +179,14 @@ assert all(name.startswith("segdata.core") for name in outside), outside
 
 def test_the_core_needs_numpy_and_numba_alone(tmp_path):
     subprocess.run([sys.executable, "-c", ALONE_SCRIPT, tmp_path], check=True)
+
+
+def test_what_training_saw_is_made_again(packed):
+    made = Stream(packed, batch=6, augment=SETTINGS["everything"], seed=2)
+    rows, epochs = made.plan.order(11)
+    for one, other in zip(made.batch(11), made.replay(rows, epochs), strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(made.replay(rows[4], epochs[4])[0][0], made.batch(11)[0][4])
+    for row, epoch in ((7, 0), (-1, 0), (0, -1)):
+        with pytest.raises(ValueError, match=r"row=|epoch="):
+            made.replay(row, epoch)

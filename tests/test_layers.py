@@ -12,7 +12,8 @@ NAMES = ["dsb2018", "carvana", "cityscapes_pairs"]
 LAYERS = [
     ["segdata"],  # the public names, loaded when used
     ["segdata.core"],
-    [f"segdata.core.{name}" for name in ("arguments", "files", "parallel", "random", "resizing")],
+    [f"segdata.core.{name}" for name in ("arguments", "compiling", "files", "parallel")],
+    ["segdata.core.random", "segdata.core.resizing"],
     ["segdata.core.augment", "segdata.core.records"],
     ["segdata.core.plan"],
     ["segdata.core.kernels"],

@@ -1,7 +1,4 @@
 import itertools
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -131,43 +128,6 @@ def test_other_kinds_of_arrays_are_refused(array):
     for resize in (resizing.image, resizing.mask):
         with pytest.raises(ValueError, match=r"is no array of uint8 with \d dimensions"):
             resize(array, (2, 2))
-
-
-NO_CACHE = """
-import sys
-import numpy as np
-from segdata.core import resizing
-mask = np.arange(16, dtype=np.uint8).reshape(4, 4)
-image = resizing.image(mask[..., None], (2, 2))[..., 0]
-print(resizing.mask(mask, (2, 2)).tolist(), image.tolist())
-"""
-
-
-FULL = """
-import resource, signal
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
-"""
-
-
-@pytest.mark.parametrize("how", ["none", "full", "damaged"])
-def test_where_nothing_can_be_kept_it_is_compiled_each_time(tmp_path, how):
-    folder = tmp_path / "cache"
-    folder.mkdir()
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(folder)}
-    command = [sys.executable, "-c", NO_CACHE]
-    if how == "none":
-        folder.rmdir()
-        folder.write_text("no folder")
-    if how == "full":
-        command = [sys.executable, "-c", FULL + NO_CACHE]
-    if how == "damaged":
-        subprocess.run(command, env=environment, check=True, capture_output=True)
-        for path in [*folder.rglob("*.nbi"), *folder.rglob("*.nbc")]:
-            path.write_bytes(b"damaged")
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "[[0, 2], [8, 10]] [[3, 5], [11, 13]]\n"
 
 
 def test_the_longest_sides_do_not_overflow():

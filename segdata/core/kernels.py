@@ -9,9 +9,9 @@ loop that does all of it runs at a sixth of the speed. Nothing is drawn here and
 import numba
 import numpy as np
 
+from segdata.core.compiling import compiled
 from segdata.core.plan import CUTOUT, ONE, Parameters, Step
 
-_compiled = numba.njit(nogil=True, cache=True)
 _inlined = numba.njit(nogil=True)
 
 _HALF = ONE // 2
@@ -76,7 +76,7 @@ def bicubic(side: int, grid: int) -> np.ndarray:
     return np.stack([first, *weights, 4096 - sum(weights), end]).astype(np.int32)
 
 
-@_compiled
+@compiled
 def _render(
     words: np.ndarray,
     starts: np.ndarray,

@@ -12,6 +12,8 @@ from typing import Any
 import numba
 import numpy as np
 
+from segdata.core.compiling import compiled
+
 Array = Any
 """An array of NumPy's, or a tensor of the framework whose functions are passed as `xp`."""
 
@@ -84,7 +86,7 @@ def masks(count: int) -> tuple[np.uint64, np.uint64]:
     return u64(mask & 0x5555555555555555), u64(mask & 0xAAAAAAAAAAAAAAAA)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _permute(
     keys: np.ndarray, places: np.ndarray, count: int, even: np.uint64, odd: np.uint64
 ) -> np.ndarray:

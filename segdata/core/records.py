@@ -18,10 +18,10 @@ import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any, BinaryIO
 
-import numba
 import numpy as np
 
 from segdata.core import arguments, files
+from segdata.core.compiling import compiled
 
 FORMAT = 2
 """Of the files; those of another are packed anew. In 1 the means were float64."""
@@ -264,7 +264,7 @@ def _tables() -> np.ndarray:
     return _kept_tables[0]
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _crc32c(data: np.ndarray, tables: np.ndarray) -> int:
     """Eight bytes at a time."""
     crc = np.uint32(0xFFFFFFFF)

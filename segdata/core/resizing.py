@@ -5,11 +5,10 @@ flipped image becomes the flipped result. NumPy arrays in and out; the loops are
 when first used and release the interpreter's lock. No file and no format is known here.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import numba
 import numpy as np
+
+from segdata.core.compiling import compiled
 
 
 def image(
@@ -73,23 +72,6 @@ def _require_bytes(array: np.ndarray, *, dimensions: int) -> None:
         )
 
 
-def _compiled(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
-    """Compiles a function when it is first called, and keeps that on disk where it can be kept."""
-    compiled: Any = numba.njit(nogil=True)(function)
-    try:
-        kept: Any = numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # no folder may be written to
-        return compiled
-
-    def call(*arguments: Any) -> np.ndarray:
-        try:
-            return kept(*arguments)
-        except Exception:  # what is kept is damaged, or its disk is full; numba raises anything
-            return compiled(*arguments)
-
-    return call
-
-
 def _shares(new: int, old: int, step: int) -> tuple[np.ndarray, np.ndarray]:
     """How much of each new pixel the old ones cover.
 
@@ -118,7 +100,7 @@ def _neighbours(new: int, old: int, step: int) -> tuple[np.ndarray, np.ndarray]:
     return first, np.stack([unit - beyond, beyond], axis=1)
 
 
-@_compiled
+@compiled
 def _weighted(
     pixels: np.ndarray,
     first_row: np.ndarray,
@@ -159,7 +141,7 @@ def _is_uniform(classes: np.ndarray, top: int, bottom: int, left: int, right: in
     return True
 
 
-@_compiled
+@compiled
 def _covering(
     classes: np.ndarray,
     first_row: np.ndarray,

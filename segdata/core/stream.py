@@ -95,6 +95,23 @@ class Stream:
         planned = self._planned(first, block)
         return self.render(plan.Step(*(_rows(part, rows) for part in planned)))
 
+    def replay(self, row: Any, epoch: Any) -> Batch:
+        """Makes again what training saw of some records in some epochs, in whichever step.
+
+        Args:
+            row: Which records; integers [B].
+            epoch: The pass over the dataset of each; integers [B], or one for all.
+
+        Raises:
+            ValueError: If there is no such record or epoch.
+        """
+        row, epoch = (np.atleast_1d(np.asarray(x, np.int64)) for x in (row, epoch))
+        if row.size and not (row.min() >= 0 and row.max() < self.records.count):
+            raise ValueError(f"row={row.tolist()!s:.60}: there are {self.records.count:,} records.")
+        if epoch.size and epoch.min() < 0:
+            raise ValueError(f"epoch={epoch.tolist()!s:.60}: whole numbers from 0.")
+        return self.render(self.plan.of(row, np.broadcast_to(epoch, row.shape)))
+
     def render(self, step: plan.Step) -> Batch:
         """Makes the pixels of any part of a plan."""
         count, (height, width) = len(step.own.row), self.plan.size
