@@ -1,7 +1,11 @@
 """All engines make equal bytes: the kernels, and array expressions by NumPy, TensorFlow and JAX."""
 
+import functools
+import gc
+import pickle
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,6 +17,7 @@ from segdata.adapters import expressions
 from segdata.adapters import jax as jax_adapter
 from segdata.adapters import tf as tf_adapter
 from segdata.adapters import torch as torch_adapter
+from segdata.core import files
 from segdata.core import records as records_
 from segdata.core.stream import Stream
 
@@ -190,3 +195,62 @@ def test_what_training_saw_is_made_again(packed):
     for row, epoch in ((7, 0), (-1, 0), (0, -1)):
         with pytest.raises(ValueError, match=r"row=|epoch="):
             made.replay(row, epoch)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"start_step": -1}, {"start_step": 2**62}, {"start_step": 1.5}, {"steps": -3}, {"steps": "2"}],
+)
+def test_steps_that_are_none_are_named_by_every_engine(packed, arguments):
+    made = Stream(packed, batch=4)
+    (name,) = arguments
+    calls = [
+        made.batches,
+        *(functools.partial(jax_adapter.training, made, engine=e) for e in ("host", "device")),
+    ]
+    if name == "start_step":
+        calls += [
+            functools.partial(tf_adapter.training, made, engine=e) for e in tf_adapter.ENGINES
+        ]
+    for call in calls:
+        with pytest.raises(ValueError, match=f"^{name}="):
+            call(**arguments)
+
+
+@pytest.mark.parametrize("threads", [0, -1, "two"])
+def test_threads_that_are_none_are_named(packed, threads):
+    with pytest.raises(ValueError, match=r"^threads="):
+        Stream(packed, batch=4).batches(threads=threads)
+
+
+@pytest.mark.parametrize(
+    "shard", [3, None, "ab", (0,), (0, 1, 2), (0.5, 2), (0, 1.0), (2, 2), (0, 4)]
+)
+def test_a_shard_that_is_none_is_named(packed, shard):
+    with pytest.raises(ValueError, match=r"^shard="):
+        Stream(packed, batch=6, shard=shard)
+    numbers: Any = tuple(np.uint8(number) for number in (1, 2))
+    step: Any = np.uint8(200)
+    made = Stream(packed, batch=6, shard=numbers)
+    np.testing.assert_array_equal(
+        made.batch(step)[0], Stream(packed, batch=6, shard=(1, 2)).batch(200)[0]
+    )
+
+
+def test_a_batch_that_is_none_is_named(packed):
+    wrong: list[Any] = [-1, 0, True, 1.5]
+    for batch in wrong:
+        with pytest.raises(ValueError, match=r"^batch="):
+            tf_adapter.evaluation(packed, batch=batch)
+    with pytest.raises(ValueError, match=r"^records='x' is no open packed file"):
+        Stream("x", batch=1)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_copy_keeps_the_file_too(tmp_path):
+    original = records_.write(tmp_path / "x.json", records(3, 4, 4), size=(4, 4), source={})
+    copied = pickle.loads(pickle.dumps(Stream(original, batch=2)))
+    del original
+    gc.collect()
+    assert files.in_use(copied.records.path)
+    records_.write(tmp_path / "x.json", records(3, 4, 4, seed=1), size=(4, 4), source={})
+    assert copied.records.path.exists()

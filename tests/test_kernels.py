@@ -1,8 +1,11 @@
+import ctypes
+import mmap
+
 import numpy as np
 import pytest
 import reference
 
-from segdata.core import kernels, plan
+from segdata.core import kernels, plan, stream
 from segdata.core.augment import Augment
 
 EVERYTHING = {
@@ -117,3 +120,33 @@ def test_quarter_turns_are_those_of_numpy(shape):
         if (np.rot90(pixels[row, :, ::flip, :3], turns) == turned).all() and 0 < row < 8
     }
     assert len(found) == 8
+
+
+@pytest.mark.parametrize("degrees", [120, -120, 180])
+def test_hue_turns_colours_about_the_grey_axis(degrees):
+    pixels = records(3, 4, 4)
+    augment = Augment(hue_range=(degrees, degrees))
+    found = stream.apply(augment, pixels, seed=0, epoch=np.zeros(3), example=np.arange(3))
+    if abs(degrees) == 120:  # red becomes green, or blue
+        order = [2, 0, 1] if degrees > 0 else [1, 2, 0]
+        np.testing.assert_array_equal(found[..., :3], pixels[..., order])
+    else:  # what is left of grey is turned round
+        colour = pixels[..., :3].astype(float)
+        expected = np.clip(2 * colour.mean(axis=-1, keepdims=True) - colour, 0, 255)
+        np.testing.assert_allclose(found[..., :3], expected, atol=0.51)
+
+
+def test_nothing_beyond_the_examples_in_memory_is_read():
+    """They end with a page, and the next one may not be touched."""
+    page = mmap.PAGESIZE
+    memory = mmap.mmap(-1, 3 * page)
+    held = np.frombuffer(memory, np.uint8)
+    protect = ctypes.CDLL(None).mprotect
+    after = ctypes.c_void_p(held.ctypes.data + 2 * page)
+    assert protect(after, page, mmap.PROT_NONE if hasattr(mmap, "PROT_NONE") else 0) == 0
+    pixels = held[: 2 * page].reshape(2, -1, 4)[:, : page // 4].reshape(2, 32, page // 128, 4)
+    pixels[:] = 7
+    turned = Augment(rotation_range=(180, 180))
+    found = stream.apply(turned, pixels, seed=0, epoch=np.zeros(2), example=np.arange(2))
+    assert (found == 7).all()
+    assert protect(after, page, mmap.PROT_READ | mmap.PROT_WRITE) == 0

@@ -43,10 +43,11 @@ def training(
         (image uint8 [B, H, W, 3], mask uint8 [B, H, W, 1]) each, on the device.
 
     Raises:
-        ValueError: If there is no such engine.
+        ValueError: If there is no such engine, or a number is out of range.
     """
     if engine not in ENGINES:
         raise ValueError(f"engine={engine!r}: there are {', '.join(map(repr, ENGINES))}.")
+    numbers = stream.steps(start_step, steps)
     device = device or jax.devices()[0]
     if engine == "auto":
         engine = "device" if _has_room(stream, device) else "host"
@@ -54,7 +55,7 @@ def training(
         batches = stream.batches(start_step, steps)
         # On a CPU this copies nothing: JAX refers to the memory for as long as it needs it.
         return (jax.device_put(batch, device) for batch in batches)
-    return _on_device(stream, start_step, steps, device)
+    return _on_device(stream, numbers, device)
 
 
 def make(stream: Stream) -> Any:
@@ -96,9 +97,7 @@ def _has_room(stream: Stream, device: Any) -> bool:
     return stream.records.count * stream.records.stride < _SHARE * room
 
 
-def _on_device(
-    stream: Stream, start_step: int, steps: int | None, device: Any
-) -> Iterator[tuple[jax.Array, jax.Array]]:
+def _on_device(stream: Stream, steps: range, device: Any) -> Iterator[tuple[jax.Array, jax.Array]]:
     rows, records = stream.plan.rows, table(stream, device)
 
     @jax.jit
@@ -110,12 +109,10 @@ def _on_device(
 
         return make(stream)(records, jax.tree.map(cut, block))
 
-    done = 0
-    while steps is None or done < steps:
-        count = _AHEAD if steps is None else min(_AHEAD, steps - done)
-        planned = stream.plan.steps(start_step + done, count)
+    for first in range(0, len(steps), _AHEAD):
+        numbers = steps[first : first + _AHEAD]
+        planned = stream.plan.steps(numbers[0], len(numbers))
         narrow = plan.Step(*(part._replace(row=part.row.astype(np.int32)) for part in planned))
         block = jax.device_put(narrow, device)
-        for number in range(count):
+        for number in range(len(numbers)):
             yield batch(records, block, number)
-        done += count

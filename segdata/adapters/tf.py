@@ -15,9 +15,9 @@ import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2
 
 from segdata.adapters import expressions
-from segdata.core import parallel, plan, random
+from segdata.core import arguments, parallel, plan, random
 from segdata.core.records import Records
-from segdata.core.stream import Stream, in_order
+from segdata.core.stream import LARGEST_BATCH, Stream, in_order
 
 ENGINES = ("host", "xla")
 
@@ -52,12 +52,12 @@ def training(stream: Stream, *, start_step: int = 0, engine: str = "host") -> tf
         (image uint8 [B, H, W, 3], mask uint8 [B, H, W, 1]).
 
     Raises:
-        ValueError: If there is no such engine.
+        ValueError: If there is no such engine, or no such step.
     """
     _require(engine)
-    planned = stream.plan
+    planned, numbers = stream.plan, stream.steps(start_step)
     with tf.device("CPU:0"):  # also where there is a GPU
-        steps = tf.data.Dataset.range(start_step, tf.int64.max)
+        steps = tf.data.Dataset.range(numbers.start, tf.int64.max)
         if engine == "host":
             shape = (planned.rows, *planned.size)
             return _called(steps, lambda step: stream.batch(int(step)), shape)
@@ -70,6 +70,7 @@ def evaluation(records: Records, *, batch: int, engine: str = "host") -> tf.data
     Takes and returns what `training` does.
     """
     _require(engine)
+    batch = arguments.integer("batch", batch, least=1, most=LARGEST_BATCH)
     with tf.device("CPU:0"):
         firsts = tf.data.Dataset.range(0, records.count, batch)
         if engine == "host":

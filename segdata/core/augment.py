@@ -43,11 +43,11 @@ class Augment:
     brightness_range: tuple[float, float] = (0.0, 0.0)
     """Added to every channel, as a fraction of 255, -1 to 1."""
     contrast_range: tuple[float, float] = (1.0, 1.0)
-    """Factor on the distance from the channel's mean over the example, 0 to 4."""
+    """Factor on the distance from the channel's mean over the record, 0 to 4."""
     saturation_range: tuple[float, float] = (1.0, 1.0)
     """Factor on the distance from the pixel's grey, 0 to 4."""
     hue_range: tuple[float, float] = (0.0, 0.0)
-    """Degrees by which colours turn about the grey axis of RGB, -180 to 180."""
+    """Degrees that colours turn about the grey axis of RGB, -180 to 180; 120 makes red green."""
     channel_shuffle: float = 0.0
     """Probability of putting red, green and blue in another order, each of six as likely."""
     grey: float = 0.0

@@ -34,7 +34,8 @@ def render(
     """Makes a batch.
 
     Args:
-        words: uint32 [L], the packed file or what holds its records.
+        words: uint32 [L], the packed file or what holds its records; behind each record there is
+            one word or more, which is read and weighs nothing.
         starts: int64 [B], where the record of each example begins in it.
         step: What happens to each.
         record: Height and width of a record.

@@ -36,7 +36,7 @@ _HALF_FRACTION = 1 << 30  # of what `random.fraction` gives
 _QUARTER = 1 << 28  # of a full turn
 _GREY = (19595, 38470, 7471)  # ITU-R BT.601; they sum to ONE
 _SHUFFLES = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
-_REACH = 13_200  # pixels from the centre of an example, at most: see MAX_SIDE, and elastic ones
+_REACH = 13_200  # pixels of a centre beyond its record: with it all of the example is outside
 _SUM_DEVIATION = round(math.sqrt(4 * (65536**2 - 1) / 12))  # of the sum of four 16-bit numbers
 _LN2 = round(math.log(2) * (1 << 30))
 # Each draw has its own place in the hash, so that switching one on leaves the others alone. New
@@ -479,7 +479,7 @@ def _mixing(draw: _Draws) -> list[list[Array]]:
         sine, cosine = _sine_and_cosine(draw.between("hue_range", _QUARTER / 90), xp)
         third = draw.ratio((1 << 30) - cosine, 3)
         side = draw.rounded(sine * round((1 << 30) / math.sqrt(3)), 30)
-        around = (cosine + third, third - side, third + side)
+        around = (cosine + third, third + side, third - side)
         turned = [[draw.rounded(around[(i - k) % 3], 14) for k in range(3)] for i in range(3)]
         turned = [[row[0], row[1], ONE - row[0] - row[1]] for row in turned]  # grey stays grey
     saturation = draw.between("saturation_range", ONE)

@@ -46,6 +46,10 @@ class Records:
     size: tuple[int, int]
     checksum: int
 
+    def __reduce__(self) -> Any:
+        """Another process, or a copy, keeps the file as well."""
+        return _records, (self.path, self.count, self.size, self.checksum)
+
     @property
     def stride(self) -> int:
         """Bytes from one record to the next."""
@@ -109,7 +113,7 @@ def load(manifest: str | os.PathLike[str]) -> Records:
         ValueError: If it is none, or of another format.
     """
     manifest = pathlib.Path(manifest)
-    if not manifest.exists():
+    if not manifest.is_file():
         raise FileNotFoundError(f"{manifest}: there is no such manifest of a packed file.")
     try:
         noted = json.loads(manifest.read_text())
@@ -148,13 +152,12 @@ def _opened(manifest: pathlib.Path, noted: dict[str, Any]) -> Records:
         ValueError: If a field is odd; others may raise what they like.
     """
     height, width = noted["size"]
-    records = Records(
-        path=_path(manifest, noted["token"]),
-        count=arguments.integer("count", noted["count"], least=1),
-        size=arguments.size((height, width)),
-        checksum=noted["crc32"],
+    records = _records(
+        _path(manifest, noted["token"]),
+        arguments.integer("count", noted["count"], least=1),
+        arguments.size((height, width)),
+        arguments.integer("crc32", noted["crc32"], least=0),
     )
-    _use(records)
     now = _seen(records)
     if [now[0][0], now[1][0]] != [records.count * records.stride, records.count * _MEANS]:
         raise OSError(f"{records.path} is cut: delete it, and it is packed again.")
@@ -286,6 +289,12 @@ def _path(manifest: pathlib.Path, token: str) -> pathlib.Path:
     if not re.fullmatch("[0-9a-f]{8}", token):
         raise ValueError(f"{manifest}: token={token!r} is not eight hexadecimal digits.")
     return manifest.with_name(f"{manifest.stem}-{token}.tfrecord")
+
+
+def _records(path: pathlib.Path, count: int, size: tuple[int, int], checksum: int) -> Records:
+    records = Records(path=path, count=count, size=size, checksum=checksum)
+    _use(records)
+    return records
 
 
 def _use(records: Records) -> None:

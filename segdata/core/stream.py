@@ -25,6 +25,7 @@ LARGEST_BATCH = 1 << 20
 MOST_EXAMPLES = 1 << 62
 """That are counted since the start of a training."""
 _AHEAD = 1024  # examples that are planned at once: less than a millisecond, in the second cache
+_MOST_FREE = 64  # pieces of memory of a size that are kept for batches to come
 _ALIGNED = 64  # bytes; what TensorFlow takes without copying it
 
 
@@ -60,6 +61,8 @@ class Stream:
             ValueError: If an argument is out of range, or they do not fit each other.
         """
         self._given = (records, batch, augment, seed, size, shard)
+        if not isinstance(records, Records):
+            raise ValueError(f"records={records!r:.60} is no open packed file; see segdata.pack.")
         if not isinstance(augment, Augment | None):
             raise ValueError(f"augment={augment!r} is neither a segdata.Augment nor None.")
         augment = augment or Augment()
@@ -72,7 +75,7 @@ class Stream:
             augment=augment,
             seed=arguments.integer("seed", seed),
             means=records.means() if augment.uses("contrast_range") else None,
-            shard=shard,
+            shard=_shard(shard),
         )
         self._words = records.words()
         self._planned = functools.lru_cache(maxsize=16)(self._plan_block)
@@ -88,7 +91,12 @@ class Stream:
         return math.ceil(self.records.count / self.plan.batch)
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step; called from as many threads as wanted."""
+        """The batch of a step; called from as many threads as wanted.
+
+        Raises:
+            ValueError: If it is no step.
+        """
+        (step,) = self.steps(step, 1)
         block = max(1, _AHEAD // self.plan.rows)
         first = step // block * block
         rows = slice((step - first) * self.plan.rows, (step - first + 1) * self.plan.rows)
@@ -145,15 +153,41 @@ class Stream:
             steps: How many; without end where None.
             threads: How many make them; by default one a core.
             part: (index, count): every count-th of them, beginning at the index; for workers.
+
+        Raises:
+            ValueError: If a number is out of range.
+        """
+        if threads is not None:
+            threads = arguments.integer("threads", threads, least=1)
+        index, count = part
+        own = self.steps(start_step, steps)[index::count]
+        return parallel.ordered_map(self.batch, own, threads=threads)
+
+    def steps(self, start_step: int = 0, steps: int | None = None) -> range:
+        """The numbers of some steps, all that can be counted where `steps` is None.
+
+        Raises:
+            ValueError: If they are out of range.
         """
         most = MOST_EXAMPLES // self.plan.batch
-        start_step = arguments.integer("start_step", start_step, least=0, most=most)
-        end = most if steps is None else start_step + arguments.integer("steps", steps, least=0)
-        steps_of_part = range(start_step + part[0], end, part[1])
-        return parallel.ordered_map(self.batch, steps_of_part, threads=threads)
+        start_step = arguments.integer("start_step", start_step, least=0, most=most - 1)
+        if steps is None:
+            return range(start_step, most)
+        steps = arguments.integer("steps", steps, least=0, most=most - start_step)
+        return range(start_step, start_step + steps)
 
     def _plan_block(self, first: int, steps: int) -> plan.Step:
         return self.plan.steps(first, steps)
+
+
+def _shard(value: Any) -> tuple[int, int]:
+    try:
+        index, count = (arguments.integer("shard", number, least=0) for number in value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"shard={value!r} is not an index from 0 and a number of shards."
+        ) from error
+    return index, count
 
 
 def _stream(
@@ -233,7 +267,7 @@ def apply(
     out = np.empty_like(pixels)
     image, mask = (np.empty((count, *size, n), np.uint8) for n in (3, 1))
     kernels.render(
-        np.ascontiguousarray(pixels).view(np.uint32).reshape(-1),
+        np.append(np.ascontiguousarray(pixels).view(np.uint32), np.uint32(0)),
         own.row * height * width,
         plan.Step(own, partner),
         record=size,
@@ -269,5 +303,11 @@ class _Pool:
             memory = memoryview(whole.data)[first : first + size]
         # NumPy makes this array the base of all views of it, and it ends with the last of them.
         array = np.frombuffer(memory, np.uint8)
-        weakref.finalize(array, free.append, memory)
+        # At the end of the process nothing is given back, for it may still be looked at.
+        weakref.finalize(array, self._give_back, memory).atexit = False
         return array.reshape(shape)
+
+    def _give_back(self, memory: memoryview) -> None:
+        free = self._free[memory.nbytes]  # without the lock: whoever holds it may be collecting
+        if len(free) < _MOST_FREE:
+            free.append(memory)
