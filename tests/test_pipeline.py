@@ -287,7 +287,7 @@ def test_nothing_of_the_input_side_is_computed_on_another_device(tmp_path):
 def test_datasets_know_their_length_and_keras_evaluates_them(packed):
     train = streamed(packed)
     data = adapter.evaluation(packed, batch=5)
-    assert int(train.cardinality()) > 2**62 or train.cardinality() == tf.data.INFINITE_CARDINALITY
+    assert int(train.cardinality()) > 2**50  # as good as endless
     assert len(data) == len(list(data)) == 5
     network = keras.Sequential([keras.Input((8, 12, 3)), keras.layers.Conv2D(1, 1)])
     network.compile(loss="mse", jit_compile="auto")

@@ -7,8 +7,10 @@ send it to workers, and a GPU can run it.
 
 import os
 import pathlib
+import threading
 import types
 from collections.abc import Callable
+from concurrent import futures
 from typing import Any
 
 import tensorflow as tf
@@ -57,10 +59,9 @@ def training(stream: Stream, *, start_step: int = 0, engine: str = "host") -> tf
     _require(engine)
     planned, numbers = stream.plan, stream.steps(start_step)
     with tf.device("CPU:0"):  # also where there is a GPU
-        steps = tf.data.Dataset.range(numbers.start, tf.int64.max)
         if engine == "host":
-            shape = (planned.rows, *planned.size)
-            return _called(steps, lambda step: stream.batch(int(step)), shape)
+            return _called(numbers, stream.batch, (planned.rows, *planned.size))
+        steps = tf.data.Dataset.range(numbers.start, numbers.stop)
         return _mapped(stream.records, steps, _graph(planned, stream.records))
 
 
@@ -72,17 +73,17 @@ def evaluation(records: Records, *, batch: int, engine: str = "host") -> tf.data
     _require(engine)
     batch = arguments.integer("batch", batch, least=1, most=LARGEST_BATCH)
     with tf.device("CPU:0"):
-        firsts = tf.data.Dataset.range(0, records.count, batch)
+        firsts = range(0, records.count, batch)
         if engine == "host":
-            make = in_order(records, batch=batch)
-            return _called(firsts, lambda first: make(int(first)), (None, *records.size))
+            return _called(firsts, in_order(records, batch=batch), (None, *records.size))
 
         def parts(first: tf.Tensor, table: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, ...]:
             pixels = table[first : first + batch, records.lead : -1]
             pixels = tf.bitcast(tf.reshape(pixels, [-1, *records.size]), tf.uint8)
             return pixels[..., :3], pixels[..., 3:]
 
-        return _mapped(records, firsts, parts)
+        numbers = tf.data.Dataset.range(firsts.start, firsts.stop, firsts.step)
+        return _mapped(records, numbers, parts)
 
 
 def _require(engine: str) -> None:
@@ -91,17 +92,44 @@ def _require(engine: str) -> None:
 
 
 def _called(
-    numbers: tf.data.Dataset, make: Callable[[Any], Any], shape: tuple[int | None, ...]
+    numbers: range, make: Callable[[int], Any], shape: tuple[int | None, ...]
 ) -> tf.data.Dataset:
-    """Batches of a Python function, several at a time: it lets go of the interpreter's lock."""
+    """Batches of a Python function of a number.
+
+    They are made ahead by threads of our own. TensorFlow asks for one at a time: where its own
+    threads call Python, the end of an iterator waits for them, and has once waited for ever.
+    """
+    ready = _Ahead(make, numbers)
 
     def call(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # It is a function of its argument, and so iterators over it can be saved.
-        image, mask = tf.numpy_function(make, [number], (tf.uint8, tf.uint8), stateful=False)
+        image, mask = tf.numpy_function(ready, [number], (tf.uint8, tf.uint8), stateful=False)
         return tf.ensure_shape(image, (*shape, 3)), tf.ensure_shape(mask, (*shape, 1))
 
-    data = numbers.map(call, num_parallel_calls=parallel.cores())
-    return data.prefetch(parallel.cores())
+    data = tf.data.Dataset.range(numbers.start, numbers.stop, numbers.step)
+    return data.map(call)
+
+
+class _Ahead:
+    """A function of the numbers of a range, whose results are made ahead on all cores."""
+
+    def __init__(self, make: Callable[[int], Any], numbers: range):
+        self._make, self._numbers = make, numbers
+        self._pending: dict[int, futures.Future[Any]] = {}
+        self._lock = threading.Lock()
+        self._pool = futures.ThreadPoolExecutor(parallel.cores(), thread_name_prefix="segdata")
+
+    def __call__(self, number: Any) -> Any:
+        at = self._numbers.index(int(number))
+        window = self._numbers[at : at + 1 + 2 * parallel.cores()]
+        with self._lock:
+            for other in self._pending.keys() - set(window):  # of an iterator that is no more
+                self._pending.pop(other).cancel()
+            for each in window:
+                if each not in self._pending:
+                    self._pending[each] = self._pool.submit(self._make, each)
+            result = self._pending.pop(int(number))
+        return result.result()
 
 
 def _mapped(
