@@ -298,8 +298,8 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 super().download_and_prepare(**options)
             elif overwrites:
                 with unfinished.replaced(self.data_dir):
-                    kept = self.__getstate__()["_original_state"] | {"renew": False}
-                    fresh = type(self)(**kept)  # which knows nothing of the old one
+                    # It knows nothing of the old one.
+                    fresh = type(self)(**self.__getstate__()["_original_state"])
                     super(SourceBuilder, fresh).download_and_prepare(**options)
                 self.info.read_from_directory(self.data_dir)
             else:  # built meanwhile

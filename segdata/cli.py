@@ -96,7 +96,7 @@ class Audit:
     def __post_init__(self) -> None:
         if self.html == "-":
             raise ValueError("--html -: the page goes to a file; name it.")
-        if self.json and self.html and _place(self.json) == _place(self.html):
+        if self.json and self.html and os.path.realpath(self.json) == os.path.realpath(self.html):
             raise ValueError(
                 f"--json {self.json} and --html {self.html} are one file; name one for each."
             )
@@ -250,10 +250,6 @@ def _build(argv: Sequence[str]) -> None:
         raise ValueError(str(error)) from error
     finally:
         logging.disable(logging.NOTSET)
-
-
-def _place(path: str) -> str:
-    return os.path.realpath(path)
 
 
 def _audit(argv: Sequence[str]) -> int:

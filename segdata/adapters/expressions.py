@@ -76,9 +76,7 @@ def _example(
         words = _coloured(words, own, augment, xp)
     if augment.uses("gamma_range"):
         table = xp.astype(own.gamma, np.uint32)
-        flat = [xp.reshape(c, [-1, size[0] * size[1]]) for c in _channels(words, xp)]
-        colours = [xp.take_along_axis(table, channel, axis=1) for channel in flat]
-        words = _joined([xp.reshape(c, [-1, *size]) for c in colours], words)
+        words = _joined([_gathered(table, channel, xp) for channel in _channels(words, xp)], words)
     if augment.uses("cutout"):
         covered = (words & _CLASS) | np.uint32(CUTOUT)
         words = xp.where(_inside(own.cutout, size), covered, words)
@@ -125,8 +123,14 @@ def _moved(
         y, x = xp.where(transpose > 0, x, y), xp.where(transpose > 0, y, x)
     if record != size:
         y, x = y + _pixelwise(own.window[:, 0]), x + _pixelwise(own.window[:, 1])
-    places = xp.reshape(y * record[1] + x, [-1, height * width])
-    return xp.reshape(xp.take_along_axis(records, places, axis=1), [-1, height, width])
+    return _gathered(records, y * record[1] + x, xp)
+
+
+def _gathered(records: Array, places: Array, xp: Any) -> Array:
+    """Words of records, or of tables, uint32 [B, N] at places int32 [B, H, W]."""
+    _, height, width = places.shape
+    flat = xp.reshape(places, [-1, height * width])
+    return xp.reshape(xp.take_along_axis(records, flat, axis=1), [-1, height, width])
 
 
 def _warped(
@@ -155,13 +159,9 @@ def _warped(
         for at, side in zip(coordinates, (record[1], record[0]), strict=True)
     )
     right, low = xp.minimum(column + 1, record[1] - 1), xp.minimum(row + 1, record[0] - 1)
-
-    def at(row: Array, column: Array) -> Array:
-        places = xp.reshape(row * record[1] + column, [-1, height * width])
-        return xp.reshape(xp.take_along_axis(records, places, axis=1), [-1, height, width])
-
-    corners = [at(r, c) for r in (row, low) for c in (column, right)]
-    pairs = ((corners[0], corners[1]), (corners[2], corners[3]))
+    pairs = [
+        [_gathered(records, r * record[1] + c, xp) for c in (column, right)] for r in (row, low)
+    ]
     top, bottom = (_lerp(left, right, across, xp) for left, right in pairs)
     near = [xp.where(across < 128, left, right) for left, right in pairs]
     nearest = xp.where(below < 128, *near)

@@ -9,6 +9,7 @@ A packed file is never written to again: what is packed anew has another name.
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -251,20 +252,16 @@ def _masked(data: bytes) -> bytes:
     return (((crc >> 15 | crc << 17) + 0xA282EAD8) % 2**32).to_bytes(4, "little")
 
 
-_kept_tables: list[np.ndarray] = []
-
-
+@functools.cache
 def _tables() -> np.ndarray:
     """uint32 [8, 256]: what a byte that is followed by 0 to 7 others does to the remainder."""
-    if not _kept_tables:
-        tables = np.zeros((8, 256), np.uint32)
-        tables[0] = np.arange(256)
-        for _ in range(8):
-            tables[0] = tables[0] >> 1 ^ np.where(tables[0] & 1, _POLYNOMIAL, 0).astype(np.uint32)
-        for n in range(1, 8):
-            tables[n] = tables[n - 1] >> 8 ^ tables[0][tables[n - 1] & 255]
-        _kept_tables.append(tables)
-    return _kept_tables[0]
+    tables = np.zeros((8, 256), np.uint32)
+    tables[0] = np.arange(256)
+    for _ in range(8):
+        tables[0] = tables[0] >> 1 ^ np.where(tables[0] & 1, _POLYNOMIAL, 0).astype(np.uint32)
+    for n in range(1, 8):
+        tables[n] = tables[n - 1] >> 8 ^ tables[0][tables[n - 1] & 255]
+    return tables
 
 
 @compiled

@@ -60,7 +60,9 @@ class Stream:
         Raises:
             ValueError: If an argument is out of range, or they do not fit each other.
         """
-        self._given = (records, batch, augment, seed, size, shard)
+        self._anew = functools.partial(
+            Stream, records, batch=batch, augment=augment, seed=seed, size=size, shard=shard
+        )
         if not isinstance(records, Records):
             raise ValueError(f"records={records!r:.60} is no open packed file; see segdata.pack.")
         if not isinstance(augment, Augment | None):
@@ -78,12 +80,12 @@ class Stream:
             shard=_shard(shard),
         )
         self._words = records.words()
-        self._planned = functools.lru_cache(maxsize=16)(self._plan_block)
+        self._planned = functools.lru_cache(maxsize=16)(self.plan.steps)
         self._pool = _Pool()
 
     def __reduce__(self) -> Any:
         """Other processes open the file anew."""
-        return _stream, self._given
+        return self._anew, ()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -176,9 +178,6 @@ class Stream:
         steps = arguments.integer("steps", steps, least=0, most=most - start_step)
         return range(start_step, start_step + steps)
 
-    def _plan_block(self, first: int, steps: int) -> plan.Step:
-        return self.plan.steps(first, steps)
-
 
 def _shard(value: Any) -> tuple[int, int]:
     try:
@@ -190,35 +189,14 @@ def _shard(value: Any) -> tuple[int, int]:
     return index, count
 
 
-def _stream(
-    records: Records,
-    batch: int,
-    augment: Augment | None,
-    seed: int,
-    size: tuple[int, int] | None,
-    shard: tuple[int, int],
-) -> Stream:
-    return Stream(records, batch=batch, augment=augment, seed=seed, size=size, shard=shard)
-
-
 def in_order(records: Records, *, batch: int) -> Callable[[int], Batch]:
     """What makes a batch of the records from a first one on, as they are; at the end a smaller."""
-    words, pool, stride = records.words(), _Pool(), records.stride // 4
+    stream = Stream(records, batch=batch)
 
     def make(first: int) -> Batch:
         row = np.arange(first, min(first + batch, records.count), dtype=np.int64)
-        image, mask = (pool.take((len(row), *records.size, n)) for n in (3, 1))
         own = plan.Parameters.none()._replace(row=row)
-        kernels.render(
-            words,
-            records.lead + row * stride,
-            plan.Step(own, own),
-            record=records.size,
-            is_constant=False,
-            image=image,
-            mask=mask,
-        )
-        return image, mask
+        return stream.render(plan.Step(own, own))
 
     return make
 
