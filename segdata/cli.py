@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import simple_parsing
 
 from segdata import console
-from segdata.core import files
+from segdata.core.system import files
 
 _DATASETS = ("carvana", "cityscapes_pairs", "dsb2018")
 _WITHOUT = {  # flags of `tfds build` that do nothing here, what they are by default, what does it
@@ -152,7 +152,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _draw(argv: Sequence[str]) -> None:
     """Draw a small synthetic source; needs no account and no download."""
     settings = console.parse(Draw, argv, prog="segdata draw")
-    from segdata.sources import carvana, cityscapes_pairs, damage, dsb2018
+    from segdata.sources import carvana, cityscapes_pairs, dsb2018
+    from segdata.testing import damage
 
     if settings.to is None:  # a list of damages was asked for
         for name, kind in damage.kinds(settings.source).items():
@@ -179,10 +180,10 @@ def _draw(argv: Sequence[str]) -> None:
 def _fetch(argv: Sequence[str]) -> None:
     """Fetch from Kaggle what a dataset is built from; resumes, checks, never fetches twice."""
     settings = console.parse(Fetch, argv, prog="segdata fetch")
-    from segdata import kaggle
+    from segdata.kaggle import downloads
 
-    folder = settings.to or kaggle.default_folder()
-    kaggle.fetch(settings.source, folder, config=settings.config)
+    folder = settings.to or downloads.default_folder()
+    downloads.fetch(settings.source, folder, config=settings.config)
     manual = f" --manual_dir {shlex.quote(str(folder))}" if settings.to else ""
     console.log(f"`segdata build {settings.source}{manual}` makes a dataset of it.")
 
@@ -190,9 +191,9 @@ def _fetch(argv: Sequence[str]) -> None:
 def _doctor(argv: Sequence[str]) -> int:
     """Say what is missing before a dataset can be built, and what mends it; changes nothing."""
     settings = console.parse(Doctor, argv, prog="segdata doctor")
-    from segdata import doctor, kaggle
+    from segdata.kaggle import doctor, downloads
 
-    folder = settings.to or kaggle.default_folder()
+    folder = settings.to or downloads.default_folder()
     findings = doctor.examine(settings.source, folder, config=settings.config)
     print("\n".join(map(str, findings)))
     return 0 if all(finding.is_well for finding in findings) else 1
@@ -259,7 +260,7 @@ def _audit(argv: Sequence[str]) -> int:
     as_file = "" if to_stdout else settings.json
     for path in filter(None, (as_file, settings.html)):
         files.require_writable(path)
-    from segdata import audit, audit_page, examples, raw
+    from segdata.inspection import audit, audit_page, examples, raw
 
     if settings.manual_dir:
         collection = raw.collection(settings.name, manual_dir=settings.manual_dir)
@@ -296,7 +297,7 @@ def _show(argv: Sequence[str]) -> None:
     settings = console.parse(Show, argv, prog="segdata show")
     files.require_writable(settings.to)
     with console.quiet_start():
-        from segdata import examples, sheet
+        from segdata.inspection import examples, sheet
 
     with console.quiet_start():  # the first compilation is loud too
         collection = examples.built(settings.name, data_dir=settings.data_dir, split=settings.split)

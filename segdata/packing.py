@@ -18,9 +18,10 @@ import tqdm
 from PIL import features
 
 import segdata.datasets  # registers the builders
-from segdata import console, images
-from segdata.core import arguments, files, parallel, resizing
+from segdata import console
+from segdata.archives import images, resizing
 from segdata.core.records import Records, opened, remove_unused, write
+from segdata.core.system import arguments, files, parallel
 
 _LONGEST_SPLIT = 100  # characters in a file's name
 _RULE = {  # what pixels depend on besides their dataset; with another rule a file is packed anew

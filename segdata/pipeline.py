@@ -14,8 +14,9 @@ import tensorflow as tf
 
 from segdata import packing
 from segdata.adapters import tf as adapter
-from segdata.core import arguments, stream
+from segdata.core import stream
 from segdata.core.augment import Augment
+from segdata.core.system import arguments
 
 PathLike = str | os.PathLike[str]
 

@@ -14,7 +14,8 @@ import zlib
 import pytest
 
 from segdata import archives
-from segdata.core.parallel import ordered_map
+from segdata.archives import trees
+from segdata.core.system.parallel import ordered_map
 
 RANDOM = random.Random(0)
 FILES = {"a/1.bin": RANDOM.randbytes(3000), "a/b/2.txt": b"two" * 999, "top": b"", "z.bin": b"z"}
@@ -45,7 +46,7 @@ def patched(data: bytes, *, directory: dict[int, bytes]) -> bytes:
 
 @pytest.fixture(params=["folder", "deflated", "stored", "stored in stored", "deflated in stored",
                         "stored in deflated"])  # fmt: skip
-def tree(request, tmp_path, monkeypatch) -> archives.Tree:
+def tree(request, tmp_path, monkeypatch) -> trees.Tree:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     methods = {"stored": zipfile.ZIP_STORED, "deflated": zipfile.ZIP_DEFLATED}
     if request.param == "folder":
@@ -53,13 +54,13 @@ def tree(request, tmp_path, monkeypatch) -> archives.Tree:
             path = tmp_path / "folder" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
-        return archives.open(tmp_path / "folder")
+        return trees.open(tmp_path / "folder")
     inner, _, outer = request.param.partition(" in ")
     data = packed(FILES, methods[inner])
     if not outer:
-        return archives.open(written(tmp_path, data))
+        return trees.open(written(tmp_path, data))
     path = written(tmp_path, packed({"before": b"x" * 77, "in/side.zip": data}, methods[outer]))
-    return archives.open(path).sub("in/side.zip")
+    return trees.open(path).sub("in/side.zip")
 
 
 def test_a_tree_reads_the_same_from_folders_zips_and_zips_in_zips(tree):
@@ -91,25 +92,25 @@ def test_what_is_missing_is_named(tree):
 
 def test_nothing_at_the_path_is_said(tmp_path):
     with pytest.raises(archives.ArchiveError, match=r"none\.zip: there is no such"):
-        archives.open(tmp_path / "none.zip")
+        trees.open(tmp_path / "none.zip")
 
 
 def test_a_deflated_zip_in_a_zip_is_inflated_once(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = written(tmp_path, packed({"inner.zip": packed(FILES)}))
-    outer = archives.open(path)
+    outer = trees.open(path)
     assert not (tmp_path / "cache").exists()
     outer.sub("inner.zip")
     (copy,) = (tmp_path / "cache" / "segdata").iterdir()
     before = copy.stat().st_mtime_ns
-    assert archives.open(path).sub("inner.zip").read("z.bin") == b"z"
+    assert trees.open(path).sub("inner.zip").read("z.bin") == b"z"
     assert copy.stat().st_mtime_ns == before
 
 
 def test_a_stored_zip_in_a_zip_is_not_copied(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = written(tmp_path, packed({"inner.zip": packed(FILES)}, zipfile.ZIP_STORED))
-    assert archives.open(path).sub("inner.zip").read("z.bin") == b"z"
+    assert trees.open(path).sub("inner.zip").read("z.bin") == b"z"
     assert not (tmp_path / "cache").exists()
 
 
@@ -117,7 +118,7 @@ def test_a_damaged_inner_zip_leaves_nothing_in_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     data = patched(packed({"inner.zip": packed(FILES)}), directory={16: b"\0\0\0\0"})
     with pytest.raises(archives.ArchiveError, match="checksum"):
-        archives.open(written(tmp_path, data)).sub("inner.zip")
+        trees.open(written(tmp_path, data)).sub("inner.zip")
     assert list((tmp_path / "cache" / "segdata").iterdir()) == []
 
 
@@ -126,7 +127,7 @@ def test_an_inner_zip_larger_than_the_disk_is_refused_in_time(tmp_path, monkeypa
     data = packed({"inner.zip": packed(FILES)})
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(archives.ArchiveError, match="1,000 are free"):
-        archives.open(written(tmp_path, data)).sub("inner.zip")
+        trees.open(written(tmp_path, data)).sub("inner.zip")
     assert list((tmp_path / "cache" / "segdata").iterdir()) == []
 
 
@@ -155,7 +156,7 @@ def test_no_inner_zip_stands_in_for_another_of_its_checksum_and_size(tmp_path, m
     genuine = with_comment(genuine, zlib.crc32(forged))
     assert (len(forged), zlib.crc32(forged)) == (len(genuine), zlib.crc32(genuine))
     for data, expected in ((forged, b"forged!"), (genuine, b"genuine")):
-        archive = archives.open(written(tmp_path, packed({"inner.zip": data})))
+        archive = trees.open(written(tmp_path, packed({"inner.zip": data})))
         assert archive.sub("inner.zip").read("x") == expected
 
 
@@ -163,13 +164,13 @@ def test_no_inner_zip_stands_in_for_another_of_its_checksum_and_size(tmp_path, m
 def test_a_damaged_copy_of_an_inner_zip_is_made_anew(tmp_path, monkeypatch, damage):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = written(tmp_path, packed({"inner.zip": packed(FILES)}))
-    archives.open(path).sub("inner.zip")
+    trees.open(path).sub("inner.zip")
     (copy,) = (tmp_path / "cache" / "segdata").iterdir()
     data = copy.read_bytes()
     at = data.index(FILES["a/1.bin"][:9]) if FILES["a/1.bin"][:9] in data else 100
     flipped = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
     copy.write_bytes({"flipped": flipped, "cut": data[:-50], "empty": b""}[damage])
-    tree = archives.open(path).sub("inner.zip")
+    tree = trees.open(path).sub("inner.zip")
     assert {name: tree.read(name) for name in tree.names} == FILES
     assert copy.read_bytes() == data
 
@@ -179,7 +180,7 @@ def test_an_inner_zip_that_swells_leaves_nothing(tmp_path, monkeypatch, claim):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     data = patched(packed({"inner.zip": bytes(50_000_000)}), directory=claim)
     with pytest.raises(archives.ArchiveError, match="more than 20 times as many"):
-        archives.open(written(tmp_path, data)).sub("inner.zip")
+        trees.open(written(tmp_path, data)).sub("inner.zip")
     assert not (tmp_path / "cache").exists()
 
 
@@ -187,7 +188,7 @@ def test_what_is_no_zip_does_not_stay_in_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = written(tmp_path, packed({"inner.zip": b"no zip" * 100}))
     with pytest.raises(archives.ArchiveError, match=r"inner\.zip: it is not a zip"):
-        archives.open(path).sub("inner.zip")
+        trees.open(path).sub("inner.zip")
     assert list((tmp_path / "cache" / "segdata").iterdir()) == []
 
 
@@ -196,7 +197,7 @@ def test_what_killed_inflations_left_is_removed_by_the_next(tmp_path, monkeypatc
     left = tmp_path / "cache" / "segdata" / "unfinished-0123456789abcdef.zip"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"PK")
-    archives.open(written(tmp_path, packed({"inner.zip": packed(FILES)}))).sub("inner.zip")
+    trees.open(written(tmp_path, packed({"inner.zip": packed(FILES)}))).sub("inner.zip")
     assert not left.exists()
 
 
@@ -209,7 +210,7 @@ def test_a_disk_that_fills_up_while_inflating_is_said_and_nothing_is_left(tmp_pa
     monkeypatch.setattr("os.fsync", full)
     path = written(tmp_path, packed({"inner.zip": packed(FILES)}))
     with pytest.raises(archives.ArchiveError, match=r"inner\.zip is .* No space left .* Make room"):
-        archives.open(path).sub("inner.zip")
+        trees.open(path).sub("inner.zip")
     assert list((tmp_path / "cache" / "segdata").iterdir()) == []
 
 
@@ -228,7 +229,7 @@ def test_a_zip_of_too_many_files_is_refused_before_they_are_listed(tmp_path):
     path = written(tmp_path, directory_of(270_000))
     tracemalloc.start()
     with pytest.raises(archives.ArchiveError, match="lists 270,000 files, more than the 262,144"):
-        archives.open(path)
+        trees.open(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 20e6  # the directory itself has 12.7 MB
@@ -241,7 +242,7 @@ def test_a_directory_of_too_many_bytes_is_not_read(tmp_path):
         file.seek(size)
         file.write(struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, size, 0, 0))
     with pytest.raises(archives.ArchiveError, match="134,217,728 bytes, more than the 67,108,864"):
-        archives.open(path)
+        trees.open(path)
 
 
 def test_a_small_archive_takes_little_memory_whatever_lies_deflated_in_it(tmp_path, monkeypatch):
@@ -249,7 +250,7 @@ def test_a_small_archive_takes_little_memory_whatever_lies_deflated_in_it(tmp_pa
     path = written(tmp_path, packed({"inner.zip": directory_of(200_000)}))
     assert path.stat().st_size < 40_000
     with pytest.raises(archives.ArchiveError, match="more than 20 times as many"):
-        archives.open(path).sub("inner.zip")
+        trees.open(path).sub("inner.zip")
 
 
 def deflated(name: str, data: bytes, *, swelling: float) -> bytes:
@@ -271,7 +272,7 @@ def test_zips_deflated_in_each_other_do_not_swell_by_each(tmp_path, monkeypatch)
     data = packed({"x": bytes(30 << 20)}, zipfile.ZIP_STORED)
     for _ in range(3):
         data = deflated("x.zip", data, swelling=15)
-    tree = archives.open(written(tmp_path, data))
+    tree = trees.open(written(tmp_path, data))
     inner = tree.sub("x.zip")
     with pytest.raises(archives.ArchiveError, match="more than 2 times as many"):
         inner.sub("x.zip")
@@ -289,42 +290,42 @@ def test_a_member_beyond_the_end_is_named(tmp_path, offset):
     tail = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 1, 1, len(entry), start, 0)
     path = written(tmp_path, data[:start] + entry + tail)
     with pytest.raises(archives.ArchiveError, match=f"{path}: "):
-        archives.open(path).read("a")
+        trees.open(path).read("a")
 
 
 def test_a_name_through_more_folders_than_anyone_makes_is_refused(tmp_path):
-    assert archives.open(written(tmp_path, packed({"a/" * 63 + "x": b""}))).names
+    assert trees.open(written(tmp_path, packed({"a/" * 63 + "x": b""}))).names
     data = packed({"a/" * 30_000 + "x": b""})
     with pytest.raises(archives.ArchiveError, match="leads through 30,000 folders, more than"):
-        archives.open(written(tmp_path, data))
+        trees.open(written(tmp_path, data))
 
 
 def test_litter_and_folders_are_passed_over(tmp_path):
     litter = {"__MACOSX/a/._1.bin": b"", "a/._1.bin": b"", ".DS_Store": b"", "a/": b"", "b/": b""}
-    assert archives.open(written(tmp_path, packed(litter | FILES))).names == tuple(sorted(FILES))
+    assert trees.open(written(tmp_path, packed(litter | FILES))).names == tuple(sorted(FILES))
     for name in litter | FILES:
         path = tmp_path / "folder" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if not name.endswith("/"):
             path.write_bytes(b"")
-    assert archives.open(tmp_path / "folder").names == tuple(sorted(FILES))
+    assert trees.open(tmp_path / "folder").names == tuple(sorted(FILES))
 
 
 def test_backslashes_and_dots_in_names_are_made_plain(tmp_path):
     data = packed({"./a\\1.bin": b"1", "b//2.bin": b"2"})
-    assert archives.open(written(tmp_path, data)).names == ("a/1.bin", "b/2.bin")
+    assert trees.open(written(tmp_path, data)).names == ("a/1.bin", "b/2.bin")
 
 
 @pytest.mark.parametrize("name", ["/etc/x", "../x", "a/../../x", "..\\x", "\\x", "C:\\x", "a/.."])
 def test_names_that_leave_the_archive_are_refused(tmp_path, name):
     with pytest.raises(archives.ArchiveError, match="leads out of the archive"):
-        archives.open(written(tmp_path, packed({"ok": b"", name: b""})))
+        trees.open(written(tmp_path, packed({"ok": b"", name: b""})))
 
 
 def test_a_name_that_occurs_twice_is_refused(tmp_path):
     data = packed({"a/x": b"1", "a\\x": b"2"})
     with pytest.raises(archives.ArchiveError, match="'a/x' is in it twice"):
-        archives.open(written(tmp_path, data))
+        trees.open(written(tmp_path, data))
 
 
 @pytest.mark.parametrize(
@@ -339,7 +340,7 @@ def test_a_name_that_occurs_twice_is_refused(tmp_path):
 )
 def test_what_is_not_a_whole_zip_is_told_apart(tmp_path, data, message):
     with pytest.raises(archives.ArchiveError, match=message):
-        archives.open(written(tmp_path, data))
+        trees.open(written(tmp_path, data))
 
 
 @pytest.mark.parametrize(
@@ -358,7 +359,7 @@ def test_what_is_not_a_whole_zip_is_told_apart(tmp_path, data, message):
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_a_member_that_is_not_what_it_claims_is_refused(tmp_path, method, directory, message):
     data = patched(packed({"a/1.bin": FILES["a/1.bin"], "b": b"b"}, method), directory=directory)
-    tree = archives.open(written(tmp_path, data))
+    tree = trees.open(written(tmp_path, data))
     with pytest.raises(archives.ArchiveError, match=message) as caught:
         tree.read("a/1.bin")
     assert "some.zip: a/1.bin" in str(caught.value)
@@ -369,13 +370,13 @@ def test_a_damaged_stream_is_refused(tmp_path):
     data = bytearray(packed({"a": b"text " * 1000}))
     data[40:50] = bytes(10)
     with pytest.raises(archives.ArchiveError, match=r"some\.zip: a is (damaged|cut)"):
-        archives.open(written(tmp_path, bytes(data))).read("a")
+        trees.open(written(tmp_path, bytes(data))).read("a")
 
 
 @pytest.mark.parametrize("data", [bytes(5_000_001), RANDOM.randbytes(3_000_001)])
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_files_of_many_chunks_are_read_whole(tmp_path, method, data):
-    assert archives.open(written(tmp_path, packed({"a": data}, method))).read("a") == data
+    assert trees.open(written(tmp_path, packed({"a": data}, method))).read("a") == data
 
 
 def test_a_folder_that_cannot_be_listed_is_said(tmp_path, monkeypatch):
@@ -386,14 +387,14 @@ def test_a_folder_that_cannot_be_listed_is_said(tmp_path, monkeypatch):
 
     monkeypatch.setattr("os.scandir", refuse)
     with pytest.raises(archives.ArchiveError, match="cannot be listed: Permission denied"):
-        archives.open(tmp_path)
+        trees.open(tmp_path)
 
 
 def test_a_bomb_is_stopped_at_the_size_it_claims(tmp_path):
     bomb = packed({"a": bytes(200_000_000)})
     data = patched(bomb, directory={24: struct.pack("<I", 10)})
     with pytest.raises(archives.ArchiveError, match="longer than the 10 bytes"):
-        archives.open(written(tmp_path, data)).read("a")
+        trees.open(written(tmp_path, data)).read("a")
 
 
 LAYOUTS = {
@@ -433,20 +434,20 @@ def laid_out(folder: pathlib.Path, files: dict[str, bytes]) -> pathlib.Path:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_source_is_found_wherever_unpacking_left_it(tmp_path, layout):
     laid_out(tmp_path, LAYOUTS[layout])
-    found = archives.find(tmp_path, "part", within=["other", "outer"])
+    found = trees.find(tmp_path, "part", within=["other", "outer"])
     assert found is not None
     assert found.read("x") == b"x"
-    assert archives.find(tmp_path, "absent", within=["other", "outer"]) is None
+    assert trees.find(tmp_path, "absent", within=["other", "outer"]) is None
 
 
 @pytest.mark.parametrize("layout", BARE)
 def test_folders_side_by_side_are_what_would_hold_them(tmp_path, layout):
     laid_out(tmp_path, BARE[layout])
-    found = archives.find(tmp_path, "part", within=["outer"], parts=["left", "right"])
+    found = trees.find(tmp_path, "part", within=["outer"], parts=["left", "right"])
     assert found is not None
     assert found.names == ("left/x", "right/y")
     assert found.read("left/x") == b"x"
-    assert archives.find(tmp_path, "part", within=["outer"], parts=["left", "middle"]) is None
+    assert trees.find(tmp_path, "part", within=["outer"], parts=["left", "middle"]) is None
 
 
 @pytest.mark.parametrize(
@@ -459,7 +460,7 @@ def test_folders_side_by_side_are_what_would_hold_them(tmp_path, layout):
 def test_a_folder_that_lacks_files_of_the_zip_beside_it_is_refused(tmp_path, files):
     laid_out(tmp_path, files)
     with pytest.raises(archives.ArchiveError, match=r"lacks 1 of the files of .*, such as y: an"):
-        archives.find(tmp_path, "part", within=["outer"])
+        trees.find(tmp_path, "part", within=["outer"])
 
 
 def test_a_link_to_a_folder_around_it_adds_nothing(tmp_path):
@@ -467,7 +468,7 @@ def test_a_link_to_a_folder_around_it_adds_nothing(tmp_path):
     (tmp_path / "a" / "up").symlink_to(tmp_path, target_is_directory=True)
     (tmp_path / "a" / "aside").symlink_to(tmp_path / "b", target_is_directory=True)
     (tmp_path / "b" / "back").symlink_to(tmp_path / "a", target_is_directory=True)
-    found = archives.open(tmp_path)
+    found = trees.open(tmp_path)
     assert found.names == ("a/aside/y", "a/x", "b/back/x", "b/y")
     assert found.read("b/back/x") == b"x"
 
@@ -479,7 +480,7 @@ def test_folders_linked_to_each_other_are_entered_by_one_link_each(tmp_path):
         for other in names:
             if other != name:
                 (tmp_path / name / f"to-{other}").symlink_to(tmp_path / other)
-    found = archives.open(tmp_path)
+    found = trees.open(tmp_path)
     assert {f"{name}/x" for name in names} <= set(found.names)
     assert len(found.names) == 16
     assert all(found.read(name) for name in found.names)
@@ -490,7 +491,7 @@ def test_links_to_folders_elsewhere_are_followed(tmp_path):
     (tmp_path / "here" / "inner").symlink_to(tmp_path / "elsewhere" / "a" / "b")
     (tmp_path / "here" / "outer").symlink_to(tmp_path / "elsewhere")
     expected = ("inner/y", "outer/a/b/y", "outer/a/x", "z")
-    assert archives.open(tmp_path / "here").names == expected
+    assert trees.open(tmp_path / "here").names == expected
 
 
 def test_folders_in_each_other_are_walked_however_deep(tmp_path):
@@ -503,7 +504,7 @@ def test_folders_in_each_other_are_walked_however_deep(tmp_path):
             os.mkdir("a")
             os.chdir("a")
         pathlib.Path("x").write_bytes(b"x")
-        (name,) = archives.open(tmp_path).names
+        (name,) = trees.open(tmp_path).names
         assert name == "a/" * depth + "x"
     finally:
         sys.setrecursionlimit(limit)
@@ -515,7 +516,7 @@ def test_pieces_are_the_bytes_and_checked_alike(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("b", data)
     (tmp_path / "c").write_bytes(data)
-    packed, folder = archives.open(tmp_path / "a.zip"), archives.open(tmp_path)
+    packed, folder = trees.open(tmp_path / "a.zip"), trees.open(tmp_path)
     for pieces in (list(packed.chunks("b")), list(folder.chunks("c"))):
         assert b"".join(pieces) == data
         assert max(map(len, pieces)) <= 1 << 20

@@ -18,8 +18,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segdata import archives, audit, audit_page, cli, examples, raw, rle
-from segdata.examples import Collection, Pending
+from segdata import archives, cli
+from segdata.archives import rle, trees
+from segdata.inspection import audit, audit_page, examples, raw
+from segdata.inspection.examples import Collection, Pending
 from segdata.sources import Example, dsb2018
 
 
@@ -114,7 +116,7 @@ def test_nothing_to_audit_is_refused():
 
 
 def test_a_resized_copy_in_another_split_is_a_warning(drawn_dsb2018):
-    tree = archives.open(drawn_dsb2018 / "stage1_train.zip")
+    tree = trees.open(drawn_dsb2018 / "stage1_train.zip")
     original = dsb2018.read_example(tree, dsb2018.entries(tree)[0])
     with Image.open(io.BytesIO(original.image)) as image:
         half = image.resize((image.width // 2, image.height // 2))
@@ -232,7 +234,7 @@ def test_a_damaged_archive_is_audited_to_its_end(damaged_source):
 
 def test_tables_beside_a_raw_archive_are_compared(drawn_dsb2018, tmp_path):
     shutil.copy(drawn_dsb2018 / "stage1_train.zip", tmp_path)
-    tree = archives.open(tmp_path / "stage1_train.zip")
+    tree = trees.open(tmp_path / "stage1_train.zip")
     first, second, *_ = dsb2018.read(tree)
     lines = ["ImageId,EncodedPixels"]
     assert first.instances is not None

@@ -17,9 +17,12 @@ import tensorflow_datasets as tfds
 from building import build, files
 
 import segdata.datasets  # noqa: F401 - registers the builders
-from segdata import cli, examples, shards
+from segdata import cli
 from segdata.archives import ArchiveError
-from segdata.sources import carvana, damage, dsb2018
+from segdata.building import shards
+from segdata.inspection import examples
+from segdata.sources import carvana, dsb2018
+from segdata.testing import damage
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = ["carvana", "cityscapes_pairs", "dsb2018"]
@@ -209,7 +212,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_and_with_room_it_is_built(
 
 BUILD = """
 import os, sys
-from segdata import builder, cli
+from segdata import cli
+from segdata.building import builder
 look = builder.SourceBuilder._generate_splits
 def slow(*args):
     print("building", flush=True)

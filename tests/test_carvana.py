@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from segdata import archives
-from segdata.sources import carvana, packing
+from segdata.archives import trees
+from segdata.sources import carvana
+from segdata.testing import layouts
 
 KEY = "0cdf5b5d0ce1_01"
 RNG = np.random.default_rng(0)
@@ -29,17 +31,17 @@ def palette_gif(*colours: int, indices: np.ndarray = CAR) -> bytes:
     return encoded(image, "GIF", optimize=False)
 
 
-def trees(folder: pathlib.Path, files: dict[str, bytes]) -> tuple[archives.Tree, archives.Tree]:
+def opened(folder: pathlib.Path, files: dict[str, bytes]) -> tuple[trees.Tree, trees.Tree]:
     for part in ("train_hq", "train_masks"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
         (folder / name).write_bytes(data)
-    return archives.open(folder / "train_hq"), archives.open(folder / "train_masks")
+    return trees.open(folder / "train_hq"), trees.open(folder / "train_masks")
 
 
 def example(folder: pathlib.Path, *, photo: bytes, mask: bytes) -> carvana.Example:
     files = {f"train_hq/{KEY}.jpg": photo, f"train_masks/{KEY}_mask.gif": mask}
-    (found,) = carvana.read(*trees(folder, files))
+    (found,) = carvana.read(*opened(folder, files))
     return found
 
 
@@ -124,7 +126,7 @@ def test_a_photo_of_another_mode_becomes_rgb_and_is_noted(tmp_path, mode):
 
 
 def test_unlabelled_photos_are_unknown_everywhere(tmp_path):
-    photos, _ = trees(tmp_path, {f"train_hq/{KEY}.jpg": RGB})
+    photos, _ = opened(tmp_path, {f"train_hq/{KEY}.jpg": RGB})
     (found,) = carvana.read_unlabelled(photos)
     np.testing.assert_array_equal(found.mask, np.full((12, 9), 255, np.uint8))
 
@@ -169,14 +171,13 @@ FAULTS = {
 def test_a_fault_names_the_archive_and_the_file(tmp_path, kind):
     files, message = FAULTS[kind]
     with pytest.raises(archives.ArchiveError, match=message) as caught:
-        list(carvana.read(*trees(tmp_path, files)))
+        list(carvana.read(*opened(tmp_path, files)))
     assert str(tmp_path) in str(caught.value)
 
 
 def test_what_was_drawn_is_what_is_read(drawn_carvana):
     photos, labels = (
-        archives.open(drawn_carvana / f"{name}.zip").sub(name)
-        for name in ("train_hq", "train_masks")
+        trees.open(drawn_carvana / f"{name}.zip").sub(name) for name in ("train_hq", "train_masks")
     )
     found = list(carvana.read(photos, labels))
     assert len(found) == 12
@@ -189,8 +190,8 @@ def test_what_was_drawn_is_what_is_read(drawn_carvana):
 
 
 def test_drawn_photos_are_like_real_ones(tmp_path):
-    carvana.draw(tmp_path, examples=2, seed=3, views=1, write=packing.folders)
-    for item in carvana.read(*trees(tmp_path, {})):
+    carvana.draw(tmp_path, examples=2, seed=3, views=1, write=layouts.folders)
+    for item in carvana.read(*opened(tmp_path, {})):
         jpeg = Image.open(io.BytesIO(item.image))
         assert (jpeg.size, jpeg.mode) == ((1918, 1280), "RGB")
         assert getattr(jpeg, "layer", [(0, 2, 2)])[0][1:3] == (2, 2)  # 4:2:0
@@ -200,8 +201,7 @@ def test_drawn_photos_are_like_real_ones(tmp_path):
 
 def test_views_of_a_car_differ_and_a_car_can_be_told_from_its_ground(drawn_carvana):
     photos, labels = (
-        archives.open(drawn_carvana / f"{name}.zip").sub(name)
-        for name in ("train_hq", "train_masks")
+        trees.open(drawn_carvana / f"{name}.zip").sub(name) for name in ("train_hq", "train_masks")
     )
     by_car: dict[str, list[np.ndarray]] = {}
     for item in carvana.read(photos, labels):
@@ -227,7 +227,7 @@ def test_a_drawing_depends_on_its_arguments_alone(tmp_path, monkeypatch):
 
 
 def test_low_quality_draws_the_same_cars_in_fewer_bytes(tmp_path):
-    draw = functools.partial(carvana.draw, examples=1, seed=5, size=SMALL, write=packing.folders)
+    draw = functools.partial(carvana.draw, examples=1, seed=5, size=SMALL, write=layouts.folders)
     draw(tmp_path / "high")
     draw(tmp_path / "low", quality="low")
     (high,) = (tmp_path / "high" / "train_hq").iterdir()

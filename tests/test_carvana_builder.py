@@ -9,9 +9,11 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 import segdata.datasets  # noqa: F401 - registers the builder
-from segdata import archives, cli
+from segdata import cli
+from segdata.archives import trees
 from segdata.datasets.carvana import carvana_dataset_builder
-from segdata.sources import carvana, packing
+from segdata.sources import carvana
+from segdata.testing import layouts
 
 SMALL = (64, 96)
 
@@ -46,9 +48,9 @@ class CarvanaTest(tfds.testing.DatasetBuilderTestCase):
         drawn = tempfile.TemporaryDirectory()
         cls.addClassCleanup(drawn.cleanup)
         draw = functools.partial(carvana.draw, examples=6, seed=3, size=SMALL, views=2)
-        draw(drawn.name, write=packing.folders)
+        draw(drawn.name, write=layouts.folders)
         with tempfile.TemporaryDirectory() as other:
-            draw(other, quality="low", write=packing.folders)
+            draw(other, quality="low", write=layouts.folders)
             pathlib.Path(other, "train").rename(pathlib.Path(drawn.name, "train"))
         cls.EXAMPLE_DIR = drawn.name
         super().setUpClass()
@@ -74,7 +76,7 @@ def test_what_was_drawn_is_what_is_loaded(tmp_path, drawn_carvana):
     build("carvana/with_test", drawn_carvana, tmp_path)
     loaded = examples("carvana/with_test", tmp_path, "train+validation")
     photos, labels = (
-        archives.open(drawn_carvana / f"{name}.zip") for name in ("train_hq", "train_masks")
+        trees.open(drawn_carvana / f"{name}.zip") for name in ("train_hq", "train_masks")
     )
     source = list(carvana.read(photos, labels))
     assert sorted(loaded) == [drawn.id for drawn in source]
@@ -111,9 +113,9 @@ def test_the_views_of_a_car_are_in_one_split_in_every_configuration(tmp_path):
 @pytest.mark.parametrize("place", [".", "carvana"])
 def test_zips_in_a_zip_and_folders_build_the_same(tmp_path, place):
     ways = {
-        "zips": packing.zips,
-        "folders": packing.folders,
-        "whole": functools.partial(packing.zip_of_zips, name=carvana.COMPETITION),
+        "zips": layouts.zips,
+        "folders": layouts.folders,
+        "whole": functools.partial(layouts.zip_of_zips, name=carvana.COMPETITION),
     }
     records = []
     for way, write in ways.items():
@@ -150,7 +152,7 @@ def test_a_configuration_with_archives_of_its_own_is_built_when_asked_for(tmp_pa
 
 def test_a_photo_that_was_turned_is_in_the_metadata(tmp_path):
     carvana.draw(
-        tmp_path / "manual", examples=2, seed=4, size=SMALL, views=1, write=packing.folders
+        tmp_path / "manual", examples=2, seed=4, size=SMALL, views=1, write=layouts.folders
     )
     photo, _ = sorted((tmp_path / "manual" / "train_hq").iterdir())
     image, exif = Image.open(io.BytesIO(photo.read_bytes())), Image.Exif()

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from segdata import checks
-from segdata.evidence import Damage, Disagreement, Summary
+from segdata.inspection import checks
+from segdata.inspection.summaries import Damage, Disagreement, Summary
 
 CLASSES = ("background", "nucleus")
 

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segdata import archives, masks
-from segdata.sources import cityscapes_pairs, packing
+from segdata import archives
+from segdata.archives import masks, trees
+from segdata.sources import cityscapes_pairs
 from segdata.sources.cityscapes_pairs import CLASSES, PALETTE
+from segdata.testing import layouts
 
 COLOURS = np.array(list(PALETTE.values()), np.uint8)
 ROAD = CLASSES.index("road")
@@ -27,12 +29,12 @@ def pair(index: int, quality: int, sampling: str = "4:2:0") -> tuple[bytes, np.n
     return encoded(both, quality=quality, subsampling=sampling), photo, labels
 
 
-def source(folder: pathlib.Path, files: dict[str, bytes]) -> archives.Tree:
+def source(folder: pathlib.Path, files: dict[str, bytes]) -> trees.Tree:
     for name, data in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    return archives.open(folder)
+    return trees.open(folder)
 
 
 def example(
@@ -118,7 +120,7 @@ def test_the_photo_is_that_of_a_jpeg_without_the_mask(tmp_path, quality, samplin
 
 def test_a_number_of_thousands_of_digits_is_a_fault_of_its_file():
     names = ["train/1.jpg", f"train/{'9' * 5_000}.jpg"]
-    tree = archives.Tree("some.zip", dict.fromkeys(names, pathlib.Path("photo")))
+    tree = trees.Tree("some.zip", dict.fromkeys(names, pathlib.Path("photo")))
     (entry,), faults = cityscapes_pairs.survey(tree)
     assert entry.id == "train/1"
     assert list(faults) == names[1:]
@@ -174,7 +176,7 @@ def test_what_was_drawn_is_found_under_either_name_of_the_download(tmp_path, nam
     cityscapes_pairs.draw(tmp_path, examples=8, seed=7)
     (drawn,) = tmp_path.iterdir()
     drawn.rename(tmp_path / f"{name}.zip")
-    tree = archives.find(tmp_path, cityscapes_pairs.FOLDER, within=cityscapes_pairs.DOWNLOADS)
+    tree = trees.find(tmp_path, cityscapes_pairs.FOLDER, within=cityscapes_pairs.DOWNLOADS)
     assert tree is not None
     found = list(cityscapes_pairs.read(tree, label=cityscapes_pairs.classes))
     assert [item.id for item in found] == [*(f"train/{n}" for n in range(1, 8)), "val/1"]
@@ -186,8 +188,8 @@ def test_what_was_drawn_is_found_under_either_name_of_the_download(tmp_path, nam
 
 
 def test_drawn_pairs_are_like_real_ones(tmp_path):
-    cityscapes_pairs.draw(tmp_path, examples=8, seed=2, write=packing.folders)
-    tree = archives.open(tmp_path)
+    cityscapes_pairs.draw(tmp_path, examples=8, seed=2, write=layouts.folders)
+    tree = trees.open(tmp_path)
     sizes = set()
     for entry in cityscapes_pairs.entries(tree):
         data = tree.read(entry.image)

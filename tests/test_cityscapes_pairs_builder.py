@@ -11,9 +11,11 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 import segdata.datasets  # noqa: F401 - registers the builder
-from segdata import archives, doctor
+from segdata.archives import trees
 from segdata.datasets.cityscapes_pairs import cityscapes_pairs_dataset_builder
-from segdata.sources import cityscapes_pairs, packing
+from segdata.kaggle import doctor
+from segdata.sources import cityscapes_pairs
+from segdata.testing import layouts
 
 
 def build(config: str, manual_dir: pathlib.Path, data_dir: pathlib.Path) -> Any:
@@ -32,7 +34,7 @@ class CityscapesPairsTest(tfds.testing.DatasetBuilderTestCase):
     def setUpClass(cls):
         drawn = tempfile.TemporaryDirectory()
         cls.addClassCleanup(drawn.cleanup)
-        cityscapes_pairs.draw(drawn.name, examples=7, seed=3, write=packing.folders)
+        cityscapes_pairs.draw(drawn.name, examples=7, seed=3, write=layouts.folders)
         cls.EXAMPLE_DIR = drawn.name
         super().setUpClass()
 
@@ -43,7 +45,7 @@ class CityscapesPairsTest(tfds.testing.DatasetBuilderTestCase):
 )
 def test_what_was_drawn_is_what_is_loaded(tmp_path, drawn_cityscapes_pairs, config, label):
     info = build(f"cityscapes_pairs/{config}", drawn_cityscapes_pairs, tmp_path)
-    tree = archives.open(drawn_cityscapes_pairs / "cityscapes-image-pairs.zip")
+    tree = trees.open(drawn_cityscapes_pairs / "cityscapes-image-pairs.zip")
     drawn = {example.id: example for example in cityscapes_pairs.read(tree, label=label)}
     sizes = {}
     for split, folder in (("train", "train"), ("validation", "val")):
@@ -79,7 +81,7 @@ def test_the_default_is_the_road():
 def test_either_name_and_a_doubled_folder_build_the_same(tmp_path, name, doubled):
     def write(folder, _, files):
         inner = ((name, f"{doubled}{path}", data) for _, path, data in files)
-        packing.zips(folder, [name], inner)
+        layouts.zips(folder, [name], inner)
 
     cityscapes_pairs.draw(tmp_path / "plain", examples=2, seed=1)
     cityscapes_pairs.draw(tmp_path / "other", examples=2, seed=1, write=write)

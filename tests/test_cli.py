@@ -10,7 +10,8 @@ import pytest
 
 import segdata
 from segdata import cli
-from segdata.sources import damage, dsb2018
+from segdata.sources import dsb2018
+from segdata.testing import damage
 
 COMMAND = [sys.executable, "-c", "import sys; from segdata import cli; sys.exit(cli.main())"]
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segdata import raw
 from segdata.archives import ArchiveError
-from segdata.sources import Example, carvana, cityscapes_pairs, damage, dsb2018
-from segdata.sources.damage_kinds import KINDS
+from segdata.inspection import raw
+from segdata.sources import Example, carvana, cityscapes_pairs, dsb2018
+from segdata.testing import damage
+from segdata.testing.damage_kinds import KINDS
 
 CASES = [(name, source) for name, kind in KINDS.items() for source in kind.outcomes]
 REMEDY = re.compile(

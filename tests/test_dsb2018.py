@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from segdata import archives
+from segdata.archives import trees
 from segdata.sources import dsb2018
 
 KEY = "ab12"
@@ -26,12 +27,12 @@ def png(image: Image.Image, **options) -> bytes:
     return buffer.getvalue()
 
 
-def source(folder: pathlib.Path, files: dict[str, bytes]) -> archives.Tree:
+def source(folder: pathlib.Path, files: dict[str, bytes]) -> trees.Tree:
     for name, data in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    return archives.open(folder)
+    return trees.open(folder)
 
 
 def example(folder: pathlib.Path, *, image: bytes, mask: bytes) -> dsb2018.Example:
@@ -161,7 +162,7 @@ def test_faults_name_the_source_and_the_example(tmp_path, files, message):
 def test_more_masks_than_can_be_numbered_are_a_fault_of_their_image():
     names = ["a/images/a.png", "a/masks/a.png", "b/images/b.png"]
     names += [f"b/masks/{number}.png" for number in range(65_536)]
-    tree = archives.Tree("some.zip", dict.fromkeys(names, pathlib.Path("png")))
+    tree = trees.Tree("some.zip", dict.fromkeys(names, pathlib.Path("png")))
     (entry,), faults = dsb2018.survey(tree)
     assert entry.id == "a"
     assert list(faults) == ["b"]
@@ -169,7 +170,7 @@ def test_more_masks_than_can_be_numbered_are_a_fault_of_their_image():
 
 
 def test_what_was_drawn_is_what_is_read(drawn_dsb2018):
-    tree = archives.open(drawn_dsb2018 / "stage1_train.zip")
+    tree = trees.open(drawn_dsb2018 / "stage1_train.zip")
     for entry, found in zip(dsb2018.entries(tree), dsb2018.read(tree), strict=True):
         raw = np.asarray(Image.open(io.BytesIO(tree.read(entry.image))))
         np.testing.assert_array_equal(decoded(found.image), raw[..., :3])
@@ -184,7 +185,7 @@ def test_what_was_drawn_is_what_is_read(drawn_dsb2018):
 
 
 def test_the_drawn_kinds_are_all_there_and_mostly_dim(drawn_dsb2018):
-    tree = archives.open(drawn_dsb2018 / "stage1_train.zip")
+    tree = trees.open(drawn_dsb2018 / "stage1_train.zip")
     images = [decoded(example.image).astype(float) for example in dsb2018.read(tree)]
     coloured = [np.ptp(image, axis=-1).mean() > 10 for image in images]
     bright = [image.mean() > 100 for image in images]
@@ -198,7 +199,7 @@ def test_a_drawing_depends_on_its_seed_alone(tmp_path, monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
     dsb2018.draw(tmp_path / "b", examples=3, seed=5, unlabelled=1)
     dsb2018.draw(tmp_path / "c", examples=3, seed=6, unlabelled=1)
-    a, b, c = (archives.open(tmp_path / name) for name in "abc")
+    a, b, c = (trees.open(tmp_path / name) for name in "abc")
     assert {name: a.read(name) for name in a.names} == {name: b.read(name) for name in b.names}
     assert not set(a.names) & set(c.names)
 
@@ -208,8 +209,8 @@ def test_folders_and_zips_hold_the_same_drawing(tmp_path):
     for name in ("zips", "again"):
         dsb2018.draw_zips(tmp_path / name, examples=2, seed=5, unlabelled=1)
     for part in ("stage1_train", "stage1_test"):
-        folder = archives.open(tmp_path / "folders" / part)
-        packed = archives.open(tmp_path / "zips" / f"{part}.zip")
+        folder = trees.open(tmp_path / "folders" / part)
+        packed = trees.open(tmp_path / "zips" / f"{part}.zip")
         assert folder.names == packed.names
         assert all(folder.read(name) == packed.read(name) for name in folder.names)
         zips = [(tmp_path / name / f"{part}.zip").read_bytes() for name in ("zips", "again")]
@@ -231,7 +232,7 @@ def test_nothing_to_draw_is_refused(tmp_path):
 
 def test_the_real_images_are_read(real_dsb2018):
     start = time.monotonic()
-    tree = archives.open(real_dsb2018 / "stage1_train.zip")
+    tree = trees.open(real_dsb2018 / "stage1_train.zip")
     entries = dsb2018.entries(tree)
     assert time.monotonic() - start < 2
     assert len(entries) == 261
@@ -265,12 +266,12 @@ def test_a_survey_lists_what_is_whole_and_names_the_rest(drawn_dsb2018, tmp_path
     shutil.rmtree(tmp_path / "stage1_train" / lone / "images")
     (tmp_path / "stage1_train" / two / "images" / "second.png").write_bytes(b"")
     shutil.rmtree(tmp_path / "stage1_train" / bare / "masks")
-    entries, faults = dsb2018.survey(archives.open(tmp_path / "stage1_train"))
+    entries, faults = dsb2018.survey(trees.open(tmp_path / "stage1_train"))
     assert [entry.id for entry in entries] == whole
     assert list(faults) == [lone, two, bare]
     for key, fault in {lone: "0 images", two: "2 images", bare: "no masks"}.items():
         assert key in faults[key]
         assert fault in faults[key]
-    unlabelled, faults = dsb2018.survey_unlabelled(archives.open(tmp_path / "stage1_train"))
+    unlabelled, faults = dsb2018.survey_unlabelled(trees.open(tmp_path / "stage1_train"))
     assert [entry.id for entry in unlabelled] == [bare, *whole]
     assert list(faults) == [lone, two]

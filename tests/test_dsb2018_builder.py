@@ -11,6 +11,7 @@ from PIL import Image
 
 import segdata.datasets  # noqa: F401 - registers the builder
 from segdata import archives
+from segdata.archives import trees
 from segdata.datasets.dsb2018 import dsb2018_dataset_builder
 from segdata.sources import dsb2018
 
@@ -51,7 +52,7 @@ class Dsb2018Test(tfds.testing.DatasetBuilderTestCase):
 
 def test_what_was_drawn_is_what_is_loaded(built_dsb2018, drawn_dsb2018):
     loaded = examples(built_dsb2018, "train+validation", "instances")
-    source = list(dsb2018.read(archives.open(drawn_dsb2018 / "stage1_train.zip")))
+    source = list(dsb2018.read(trees.open(drawn_dsb2018 / "stage1_train.zip")))
     assert sorted(loaded) == [drawn.id for drawn in source]
     for drawn in source:
         found = loaded[drawn.id]

@@ -17,9 +17,9 @@ from segdata.adapters import expressions
 from segdata.adapters import jax as jax_adapter
 from segdata.adapters import tf as tf_adapter
 from segdata.adapters import torch as torch_adapter
-from segdata.core import files
 from segdata.core import records as records_
 from segdata.core.stream import Stream
+from segdata.core.system import files
 
 
 def expressed(pixels, step, *, augment, size, xp):

@@ -11,7 +11,7 @@ import time
 import holding
 import pytest
 
-from segdata.core import files
+from segdata.core.system import files
 
 HOLD = """
 import sys

@@ -12,7 +12,7 @@ TOOLS = pathlib.Path(__file__).parents[1] / "tools"
 PLANTED = """
 import os, sys, time
 import fuzz, fuzz_cases
-from segdata import rle
+from segdata.archives import rle
 
 def some(fault):
     return fuzz_cases.Parser(lambda rng: rng.randrange(8) or fault(), 1, names_file=False)

@@ -12,9 +12,8 @@ import pytest
 import tensorflow as tf
 from PIL import EpsImagePlugin, ExifTags, Image
 
-from segdata import images
-from segdata.archives import ArchiveError
-from segdata.sources import damaged_images
+from segdata.archives import ArchiveError, images
+from segdata.testing import damaged_images
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
 SAVED_AS = {kind: kind.upper() for kind in images.KINDS}

@@ -33,7 +33,8 @@ from kaggle_server import (
     well,
 )
 
-from segdata import cli, doctor, kaggle, kaggle_client, transfer
+from segdata import cli
+from segdata.kaggle import api, doctor, downloads, transfer
 
 COMPETITION = "data-science-bowl-2018"
 NAMES = ("stage1_train.zip", "stage1_test.zip", "stage1_solution.csv.zip")
@@ -60,7 +61,7 @@ def signed_out(no_credentials, monkeypatch):
     """A client that speaks to the loopback interface, and waits no longer than it must."""
     monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "TEST")
     monkeypatch.setenv("NO_PROXY", "*")
-    with kaggle_client._import_in_peace():
+    with api._import_in_peace():
         from kaggle.api.kaggle_api_extended import KaggleApi
     monkeypatch.setattr(KaggleApi, "config", str(no_credentials / ".kaggle" / "kaggle.json"))
     return no_credentials
@@ -76,7 +77,7 @@ def signed_in(signed_out, monkeypatch):
 def waits(monkeypatch):
     """How long it would have waited."""
     waited = []
-    monkeypatch.setattr(kaggle_client, "time", types.SimpleNamespace(sleep=waited.append))
+    monkeypatch.setattr(api, "time", types.SimpleNamespace(sleep=waited.append))
     return waited
 
 
@@ -88,7 +89,9 @@ def server(files):
 
 def content(folder):
     """Every file of a folder that is there to stay."""
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != kaggle.LOCK}
+    return {
+        path.name: path.read_bytes() for path in folder.iterdir() if path.name != downloads.LOCK
+    }
 
 
 def digest(body):
@@ -107,11 +110,11 @@ def digest(body):
 def test_what_a_config_needs_is_fetched_and_nothing_else(
     server, signed_in, files, tmp_path, name, config, expected
 ):
-    fetched = kaggle.fetch(name, tmp_path / "new", config=config)
+    fetched = downloads.fetch(name, tmp_path / "new", config=config)
     bodies = {key.rpartition("/")[2]: body for key, body in files.items()}
     assert sorted(path.name for path in fetched) == sorted(expected)
     found = content(tmp_path / "new")
-    manifest = json.loads(found.pop(kaggle.MANIFEST))
+    manifest = json.loads(found.pop(downloads.MANIFEST))
     assert found == {key: bodies[key] for key in expected}
     assert manifest == {key: digest(bodies[key]) for key in expected}
 
@@ -122,15 +125,15 @@ def test_without_a_folder_it_goes_where_tfds_looks(
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     assert cli.main(["fetch", "dsb2018"]) == 0
     assert "`segdata build dsb2018` makes" in capsys.readouterr().out
-    assert {*content(tmp_path / "downloads" / "manual")} == {*NAMES, kaggle.MANIFEST}
+    assert {*content(tmp_path / "downloads" / "manual")} == {*NAMES, downloads.MANIFEST}
     assert cli.main(["doctor", "dsb2018"]) == 0
 
 
 def test_a_second_fetch_asks_for_nothing(server, signed_in, tmp_path, capsys):
-    kaggle.fetch("dsb2018", tmp_path)
+    downloads.fetch("dsb2018", tmp_path)
     before = content(tmp_path)
     server.asked.clear()
-    assert kaggle.fetch("dsb2018", tmp_path) == []
+    assert downloads.fetch("dsb2018", tmp_path) == []
     assert server.asked == []
     assert content(tmp_path) == before
 
@@ -140,7 +143,7 @@ def test_a_second_fetch_asks_for_nothing(server, signed_in, tmp_path, capsys):
 def test_only_what_is_missing_or_bad_is_fetched_again(
     server, signed_in, tmp_path, damage, is_written_down
 ):
-    kaggle.fetch("dsb2018", tmp_path)
+    downloads.fetch("dsb2018", tmp_path)
     before = content(tmp_path)
     path = tmp_path / NAMES[1]
     body = bytearray(path.read_bytes())
@@ -149,9 +152,9 @@ def test_only_what_is_missing_or_bad_is_fetched_again(
     if damage == "removed":
         path.unlink()
     if not is_written_down:
-        (tmp_path / kaggle.MANIFEST).unlink()
+        (tmp_path / downloads.MANIFEST).unlink()
     server.asked.clear()
-    assert kaggle.fetch("dsb2018", tmp_path) == [path]
+    assert downloads.fetch("dsb2018", tmp_path) == [path]
     assert {name for name, _ in server.asked} == {NAMES[1]}
     assert content(tmp_path) == before
 
@@ -161,11 +164,11 @@ def test_a_bad_file_in_the_data_sets_own_folder_is_mended_there(server, signed_i
     own.mkdir()
     (own / NAMES[0]).write_bytes(files[FIRST][:-1])
     (own / NAMES[1]).write_bytes(files[f"{COMPETITION}/{NAMES[1]}"])
-    fetched = kaggle.fetch("dsb2018", tmp_path)
+    fetched = downloads.fetch("dsb2018", tmp_path)
     assert fetched == [own / NAMES[0], tmp_path / NAMES[2]]
     assert (own / NAMES[0]).read_bytes() == files[FIRST]
-    assert {*content(own)} == {*NAMES[:2], kaggle.MANIFEST}
-    assert kaggle.fetch("dsb2018", tmp_path) == []
+    assert {*content(own)} == {*NAMES[:2], downloads.MANIFEST}
+    assert downloads.fetch("dsb2018", tmp_path) == []
 
 
 @pytest.mark.parametrize("where", [".", "dsb2018"])
@@ -176,7 +179,7 @@ def test_what_was_unpacked_by_hand_is_not_fetched(server, signed_in, tmp_path, w
     (place / "stage1_solution.csv").write_text("ImageId,EncodedPixels\n")
     with zipfile.ZipFile(place / f"{COMPETITION}.zip", "w") as whole:
         whole.writestr(NAMES[1], files[f"{COMPETITION}/{NAMES[1]}"])
-    assert kaggle.fetch("dsb2018", tmp_path) == []
+    assert downloads.fetch("dsb2018", tmp_path) == []
     assert server.asked == []
 
 
@@ -208,7 +211,7 @@ def test_every_kind_of_credentials_signs_in(server, signed_out, monkeypatch, tmp
         monkeypatch.setenv("KAGGLE_KEY", kaggle_server.KEY)
     else:
         (folder / "credentials.json").write_text(json.dumps({"refresh_token": kaggle_server.TOKEN}))
-    assert len(kaggle.fetch("dsb2018", tmp_path / "to")) == 3
+    assert len(downloads.fetch("dsb2018", tmp_path / "to")) == 3
 
 
 FIRST = f"{COMPETITION}/{NAMES[0]}"
@@ -297,7 +300,7 @@ def test_a_fault_that_stays_is_one_line_and_leaves_nothing_half_done(
     server.storage.clear()
     assert cli.main(["fetch", "dsb2018", "--to", str(tmp_path)]) == 0  # once it is mended
     assert_nothing_half_done(tmp_path, files)
-    assert {*content(tmp_path)} == {*NAMES, kaggle.MANIFEST}
+    assert {*content(tmp_path)} == {*NAMES, downloads.MANIFEST}
 
 
 @pytest.mark.parametrize(("fault", "script", "expected"), PASSING, ids=[row[0] for row in PASSING])
@@ -311,7 +314,7 @@ def test_a_fault_that_passes_is_waited_for(
     said = capsys.readouterr().out.splitlines()
     SEEN[fault] = next(line for line in said if "trying again" in line or "once more" in line)
     assert_nothing_half_done(tmp_path, files)
-    assert {*content(tmp_path)} == {*NAMES, kaggle.MANIFEST}
+    assert {*content(tmp_path)} == {*NAMES, downloads.MANIFEST}
 
 
 @pytest.mark.parametrize(
@@ -370,9 +373,9 @@ def test_credentials_that_are_refused_are_left_alone(server, signed_out, tmp_pat
 @pytest.mark.parametrize("length", ["abc", "²", "-5", "5_0", ""])
 def test_a_length_that_is_no_number_is_none(server, signed_in, tmp_path, files, length):
     server.storage.append(claiming(length))
-    kaggle.fetch("dsb2018", tmp_path)
+    downloads.fetch("dsb2018", tmp_path)
     assert_nothing_half_done(tmp_path, files)
-    assert {*content(tmp_path)} == {*NAMES, kaggle.MANIFEST}
+    assert {*content(tmp_path)} == {*NAMES, downloads.MANIFEST}
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -384,8 +387,8 @@ def test_a_body_without_end_is_given_up_and_takes_no_room(
     line = complaint(capsys)
     SEEN[f"a body without end{', packed' * packed}"] = line
     assert f"{NAMES[2]}: Kaggle sends more than 1,600,000 bytes, which it cannot be" in line
-    assert {*content(tmp_path)} == {*NAMES[:2], kaggle.MANIFEST}
-    kaggle.fetch("dsb2018", tmp_path)
+    assert {*content(tmp_path)} == {*NAMES[:2], downloads.MANIFEST}
+    downloads.fetch("dsb2018", tmp_path)
     assert_nothing_half_done(tmp_path, files)
 
 
@@ -397,16 +400,16 @@ ODD_NOTES = [
 
 @pytest.mark.parametrize("note", [*ODD_NOTES, b'{"%s": []}', b'{"%s": {"size": "x"}}', None])
 def test_an_odd_list_of_what_was_fetched_is_written_anew(server, signed_in, tmp_path, note):
-    kaggle.fetch("dsb2018", tmp_path)
+    downloads.fetch("dsb2018", tmp_path)
     before = content(tmp_path)
-    (tmp_path / kaggle.MANIFEST).unlink()
+    (tmp_path / downloads.MANIFEST).unlink()
     if note is None:
-        os.mkfifo(tmp_path / kaggle.MANIFEST)
+        os.mkfifo(tmp_path / downloads.MANIFEST)
     else:
-        (tmp_path / kaggle.MANIFEST).write_bytes(note.replace(b"%s", NAMES[0].encode()))
+        (tmp_path / downloads.MANIFEST).write_bytes(note.replace(b"%s", NAMES[0].encode()))
     server.asked.clear()
     assert all(finding.is_well for finding in doctor.examine("dsb2018", tmp_path))
-    assert kaggle.fetch("dsb2018", tmp_path) == []
+    assert downloads.fetch("dsb2018", tmp_path) == []
     assert server.asked == []
     assert content(tmp_path) == before
 
@@ -415,9 +418,9 @@ def test_an_odd_list_of_what_was_fetched_is_written_anew(server, signed_in, tmp_
 def test_a_beginning_with_an_odd_note_is_begun_again(server, signed_in, tmp_path, files, note):
     (tmp_path / f"{NAMES[0]}.part").write_bytes(b"PK\3\4")
     (tmp_path / f"{NAMES[0]}.part.kaggle-partial").write_bytes(note)
-    kaggle.fetch("dsb2018", tmp_path)
+    downloads.fetch("dsb2018", tmp_path)
     assert_nothing_half_done(tmp_path, files)
-    assert {*content(tmp_path)} == {*NAMES, kaggle.MANIFEST}
+    assert {*content(tmp_path)} == {*NAMES, downloads.MANIFEST}
 
 
 def test_a_file_system_without_locks_stops_no_fetch(server, signed_in, tmp_path, monkeypatch):
@@ -425,7 +428,7 @@ def test_a_file_system_without_locks_stops_no_fetch(server, signed_in, tmp_path,
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    assert len(kaggle.fetch("dsb2018", tmp_path)) == 3
+    assert len(downloads.fetch("dsb2018", tmp_path)) == 3
     assert all(finding.is_well for finding in doctor.examine("dsb2018", tmp_path))
 
 
@@ -461,7 +464,7 @@ def test_a_retry_after_may_be_a_date(server, signed_in, waits, tmp_path):
         datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=90), usegmt=True
     )
     server.api.append(status(429, Retry_After=date))
-    kaggle.fetch("dsb2018", tmp_path)
+    downloads.fetch("dsb2018", tmp_path)
     assert 60 < waits[0] <= 90
 
 
@@ -485,10 +488,10 @@ def test_a_server_that_falls_silent_is_not_waited_for_for_ever(
         time.sleep(5)
         return True
 
-    monkeypatch.setattr(kaggle_client, "TIMEOUT", (1, 0.3))
+    monkeypatch.setattr(api, "TIMEOUT", (1, 0.3))
     server.storage.append(silent)
     start = time.monotonic()
-    kaggle.fetch("dsb2018", tmp_path)
+    downloads.fetch("dsb2018", tmp_path)
     assert time.monotonic() - start < 4
     assert waits == [1.0]
     assert (tmp_path / NAMES[0]).read_bytes() == files[FIRST]
@@ -498,7 +501,7 @@ def test_a_broken_connection_costs_what_was_not_received_alone(
     server, signed_in, waits, tmp_path, files
 ):
     server.storage.append(short(300_000))
-    kaggle.fetch("dsb2018", tmp_path)
+    downloads.fetch("dsb2018", tmp_path)
     ranges = [range_ for name, range_ in server.asked if name == NAMES[0] and range_]
     (start,) = (int(range_.removeprefix("bytes=").removesuffix("-")) for range_ in ranges)
     assert 300_000 - 65_536 <= start <= 300_000  # at most one chunk is lost
@@ -512,7 +515,7 @@ def begun(server, tmp_path, monkeypatch, after=300_000):
 
     server.storage.append(short(after))
     with monkeypatch.context() as patch:
-        patch.setattr(kaggle_client, "time", types.SimpleNamespace(sleep=interrupt))
+        patch.setattr(api, "time", types.SimpleNamespace(sleep=interrupt))
         assert cli.main(["fetch", "dsb2018", "--to", str(tmp_path)]) == 130
     assert not (tmp_path / NAMES[0]).exists()
     assert (tmp_path / f"{NAMES[0]}.part").stat().st_size > after - 65_536
@@ -521,7 +524,7 @@ def begun(server, tmp_path, monkeypatch, after=300_000):
 
 def test_an_interrupted_fetch_goes_on_where_it_was(server, signed_in, tmp_path, files, monkeypatch):
     begun(server, tmp_path, monkeypatch)
-    kaggle.fetch("dsb2018", tmp_path)
+    downloads.fetch("dsb2018", tmp_path)
     assert any(range_ for _, range_ in server.asked)
     assert_nothing_half_done(tmp_path, files)
 
@@ -553,12 +556,12 @@ def test_a_file_that_changed_between_two_parts_is_fetched_anew(
         server.storage += [well, changing({FIRST: changed}, then=then)]
     else:
         server.files[FIRST] = changed
-    kaggle.fetch("dsb2018", tmp_path)
+    downloads.fetch("dsb2018", tmp_path)
     said = [line for line in capsys.readouterr().out.splitlines() if "starting over" in line]
     SEEN[f"changed on the server ({how})"] = said[0]
     assert waits == []
     assert (tmp_path / NAMES[0]).read_bytes() == changed
-    assert json.loads((tmp_path / kaggle.MANIFEST).read_text())[NAMES[0]] == digest(changed)
+    assert json.loads((tmp_path / downloads.MANIFEST).read_text())[NAMES[0]] == digest(changed)
 
 
 def test_a_file_that_changes_while_ranges_are_not_checked_is_fetched_anew(
@@ -578,14 +581,14 @@ def test_a_file_that_changes_while_ranges_are_not_checked_is_fetched_anew(
         return True
 
     server.storage += [broken(300_000), well, wrong_rest]
-    kaggle.fetch("dsb2018", tmp_path)
+    downloads.fetch("dsb2018", tmp_path)
     assert (tmp_path / NAMES[0]).read_bytes() == files[FIRST]
 
 
 def test_a_server_that_cannot_resume_starts_over(server, signed_in, waits, tmp_path, files):
     server.ranges = False
     server.storage.append(broken(300_000))
-    kaggle.fetch("dsb2018", tmp_path)
+    downloads.fetch("dsb2018", tmp_path)
     assert_nothing_half_done(tmp_path, files)
 
 
@@ -594,10 +597,10 @@ def test_what_the_kaggle_command_began_is_gone_on_with(server, signed_in, tmp_pa
     (tmp_path / NAMES[0]).write_bytes(body[:400_000])
     note = {"validator": f'"{hashlib.md5(body).hexdigest()}"', "size": len(body)}
     (tmp_path / f"{NAMES[0]}.kaggle-partial").write_text(json.dumps(note))
-    kaggle.fetch("dsb2018", tmp_path)
+    downloads.fetch("dsb2018", tmp_path)
     assert (NAMES[0], "bytes=400000-") in server.asked
     assert_nothing_half_done(tmp_path, files)
-    assert {*content(tmp_path)} == {*NAMES, kaggle.MANIFEST}
+    assert {*content(tmp_path)} == {*NAMES, downloads.MANIFEST}
 
 
 @pytest.mark.parametrize("ours", ["nothing", "bytes", "bytes and note"])
@@ -610,18 +613,18 @@ def test_of_two_beginnings_one_is_gone_on_with(server, signed_in, tmp_path, file
         (tmp_path / f"{NAMES[0]}.part").write_bytes(body[:200_000])
     if ours == "bytes and note":
         (tmp_path / f"{NAMES[0]}.part.kaggle-partial").write_text(note)
-    kaggle.fetch("dsb2018", tmp_path)
+    downloads.fetch("dsb2018", tmp_path)
     start = 200_000 if ours == "bytes and note" else 400_000
     assert (NAMES[0], f"bytes={start}-") in server.asked
     assert_nothing_half_done(tmp_path, files)
-    assert {*content(tmp_path)} == {*NAMES, kaggle.MANIFEST}
+    assert {*content(tmp_path)} == {*NAMES, downloads.MANIFEST}
 
 
 @pytest.mark.parametrize("state", ["not renamed", "note left", "not written down", "half written"])
 def test_a_kill_after_the_last_byte_costs_no_second_fetch(
     server, signed_in, tmp_path, files, state
 ):
-    kaggle.fetch("dsb2018", tmp_path)
+    downloads.fetch("dsb2018", tmp_path)
     before = content(tmp_path)
     body = files[FIRST]
     part = transfer.Part(tmp_path / f"{NAMES[0]}.part")
@@ -629,11 +632,11 @@ def test_a_kill_after_the_last_byte_costs_no_second_fetch(
     if state == "not renamed":
         (tmp_path / NAMES[0]).replace(part.path)
     if state == "not written down":
-        (tmp_path / kaggle.MANIFEST).unlink()
+        (tmp_path / downloads.MANIFEST).unlink()
     if state == "half written":
         (tmp_path / "unfinished-0123456789abcdef.json").write_text("{")
     server.asked.clear()
-    kaggle.fetch("dsb2018", tmp_path)
+    downloads.fetch("dsb2018", tmp_path)
     assert not any(range_ for _, range_ in server.asked)
     assert len(server.asked) == (state == "not renamed")  # to learn that it is the same file
     assert content(tmp_path) == before
@@ -669,7 +672,7 @@ def test_a_disk_that_fills_up_keeps_what_it_has(
     assert "the disk is full after 65,536 bytes" in SEEN["no space, while writing"]
     assert not (tmp_path / NAMES[0]).exists()
     server.asked.clear()
-    kaggle.fetch("dsb2018", tmp_path)
+    downloads.fetch("dsb2018", tmp_path)
     assert (NAMES[0], "bytes=65536-") in server.asked
     assert_nothing_half_done(tmp_path, files)
 
@@ -692,7 +695,7 @@ def test_of_two_fetches_at_once_the_second_says_so(server, signed_in, tmp_path, 
 def test_killed_at_ten_random_moments_it_ends_with_the_bytes_of_an_undisturbed_run(
     server, signed_in, tmp_path, files
 ):
-    kaggle.fetch("dsb2018", tmp_path / "undisturbed")
+    downloads.fetch("dsb2018", tmp_path / "undisturbed")
     server.rate = 500_000
     generator = random.Random(8)
     folder = tmp_path / "killed"
@@ -746,13 +749,13 @@ def test_a_build_fetches_what_it_lacks(server, signed_in, tmp_path, drawn_dsb201
     paths = ["--data_dir", str(tmp_path), "--config", "default"]
     assert cli.main(["build", "dsb2018", *paths]) == 0
     manual = tmp_path / "downloads" / "manual"
-    assert {*content(manual)} == {*NAMES, kaggle.MANIFEST}
+    assert {*content(manual)} == {*NAMES, downloads.MANIFEST}
     assert (tmp_path / "dsb2018" / "default" / "1.0.0" / "dataset_info.json").exists()
 
 
 def test_a_build_without_archive_and_credentials_says_three_things(tmp_path):
     with pytest.raises(FileNotFoundError) as failure:
-        kaggle.supply("dsb2018", tmp_path, config="instances")
+        downloads.supply("dsb2018", tmp_path, config="instances")
     which, access, command = str(failure.value).splitlines()
     assert f"{tmp_path}: dsb2018 is built from stage1_train.zip" in which
     assert "https://www.kaggle.com/settings" in access
@@ -774,7 +777,7 @@ def examine(capsys, folder, *flags):
 
 
 def test_doctor_is_content_with_a_whole_set_and_asks_nobody(server, signed_in, tmp_path, capsys):
-    kaggle.fetch("dsb2018", tmp_path)
+    downloads.fetch("dsb2018", tmp_path)
     server.asked.clear()
     capsys.readouterr()
     code, text = examine(capsys, tmp_path)
@@ -859,9 +862,9 @@ def test_importing_the_client_speaks_to_nobody_and_leaves_the_standard_input_ope
 ):
     monkeypatch.setenv("KAGGLE_API_TOKEN", token)
     code = (
-        "import sys, requests; from segdata import kaggle_client\n"
+        "import sys, requests; from segdata.kaggle import api\n"
         "sent = []; requests.Session.send = lambda *_, **__: sent.append(1)\n"
-        "with kaggle_client._import_in_peace():\n import kaggle\n"
+        "with api._import_in_peace():\n import kaggle\n"
         "print(sent, sys.stdin.closed)"
     )
     command = [sys.executable, "-c", code]

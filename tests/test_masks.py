@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from segdata import masks
+from segdata.archives import masks
 
 
 def squares(*corners: int, size: int = 4) -> list[np.ndarray]:

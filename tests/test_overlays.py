@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from segdata import overlays
+from segdata.inspection import overlays
 
 GREY_IMAGE = np.full((9, 9, 3), 100, np.uint8)
 

@@ -5,7 +5,7 @@ import types
 
 import pytest
 
-from segdata.core import parallel
+from segdata.core.system import parallel
 
 
 def test_cores_are_those_that_this_process_may_use(monkeypatch):

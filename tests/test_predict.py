@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segdata import images, packing
-from segdata.core import resizing
+from segdata import packing
+from segdata.archives import images, resizing
 from unet import metrics, predict
 
 

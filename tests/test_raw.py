@@ -2,7 +2,8 @@ import shutil
 
 import pytest
 
-from segdata import archives, audit, raw, rle
+from segdata.archives import rle, trees
+from segdata.inspection import audit, raw
 from segdata.sources import carvana, cityscapes_pairs
 
 
@@ -18,9 +19,9 @@ def errors(report: audit.Report) -> dict[str, set[str]]:
 def cars(tmp_path):
     """Three cars with masks and one without, as zips, and the table of run lengths."""
     carvana.draw(tmp_path, examples=12, seed=4, unlabelled=2, size=(64, 96), views=4)
-    trees = [archives.open(tmp_path / f"{name}.zip") for name in ("train_hq", "train_masks")]
+    parts = [trees.open(tmp_path / f"{name}.zip") for name in ("train_hq", "train_masks")]
     lines = ["img,rle_mask"]
-    for example in carvana.read(*trees):
+    for example in carvana.read(*parts):
         lines.append(f"{example.id}.jpg,{rle.encode(example.mask, order='rows')}")
     (tmp_path / "train_masks.csv").write_text("\n".join(lines))
     return tmp_path

@@ -15,7 +15,9 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from segdata import packing
-from segdata.core import files, records, resizing
+from segdata.archives import resizing
+from segdata.core import records
+from segdata.core.system import files
 
 SIZE = (24, 40)
 

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from segdata.core import resizing
+from segdata.archives import resizing
 
 SIZES = [
     ((16, 16), (8, 8)),

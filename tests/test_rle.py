@@ -5,7 +5,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from segdata import archives, rle
+from segdata import archives
+from segdata.archives import rle, trees
 
 # Both evaluation pages use this very example of a submission's pairs.
 OFFICIAL = "1 3 10 5"
@@ -115,8 +116,8 @@ def places(tmp_path, name, text):
     return [
         tmp_path / "folder" / name,
         tmp_path / f"{name}.zip",
-        archives.open(tmp_path / "folder"),
-        archives.open(tmp_path / "all.zip"),
+        trees.open(tmp_path / "folder"),
+        trees.open(tmp_path / "all.zip"),
     ]
 
 
@@ -227,7 +228,7 @@ def test_a_table_of_more_images_than_any_is_refused(tmp_path):
 
 def test_a_missing_table_is_named(tmp_path):
     with pytest.raises(archives.ArchiveError, match=r"there is no train_masks\.csv in it"):
-        list(rle.read_train_masks(archives.open(tmp_path)))
+        list(rle.read_train_masks(trees.open(tmp_path)))
 
 
 def test_a_long_table_is_read_in_little_memory(tmp_path):

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from segdata.core import files
+from segdata.core.system import files
 from unet import recipes, runs
 from unet.hardware import Choice
 from unet.recipes import RECIPES, Recipe

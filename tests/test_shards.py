@@ -11,8 +11,10 @@ import tensorflow as tf
 from building import build, files
 from tensorflow_datasets.core import file_adapters, writer
 
-from segdata import archives, shards
-from segdata.sources import carvana, packing
+from segdata import archives
+from segdata.building import shards
+from segdata.sources import carvana
+from segdata.testing import layouts
 
 TFRECORD = writer.ExampleWriter(file_adapters.FileFormat.TFRECORD)
 
@@ -59,7 +61,7 @@ def test_a_fault_in_the_middle_of_a_shard_ends_the_build_and_leaves_no_dataset(
     tmp_path, file_format
 ):
     folder = tmp_path / "manual"
-    carvana.draw(folder, examples=6, seed=1, size=(16, 24), views=2, write=packing.folders)
+    carvana.draw(folder, examples=6, seed=1, size=(16, 24), views=2, write=layouts.folders)
     victim = sorted((folder / "train_masks").iterdir())[3]
     victim.write_bytes(b"no GIF")
     with pytest.raises(archives.ArchiveError, match=victim.name):

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segdata import cli, examples, overlays, sheet
+from segdata import cli
 from segdata.core.augment import Augment
+from segdata.inspection import examples, overlays, sheet
 
 CLASSES = ("background", "nucleus")
 

@@ -7,7 +7,8 @@ import pytest
 import tensorflow_datasets as tfds
 from building import build
 
-from segdata import packing, pipeline, slices
+from segdata import packing, pipeline
+from segdata.building import slices
 from segdata.sources import carvana
 
 SLICES = [

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from segdata import archives, splits
+from segdata.archives import trees
+from segdata.building import splits
 from segdata.sources import dsb2018
 
 
@@ -187,7 +188,7 @@ def test_a_share_that_leaves_a_split_empty_is_refused(share):
 
 
 def test_the_real_images_are_no_near_duplicates_of_each_other(real_dsb2018):
-    tree = archives.open(real_dsb2018 / "stage1_train.zip")
+    tree = trees.open(real_dsb2018 / "stage1_train.zip")
     looks = {e.id: splits.look(dsb2018.read_image(tree, e)) for e in dsb2018.entries(tree)}
     groups = splits.near_duplicates({key: look.hash for key, look in looks.items()})
     strata = collections.Counter(look.stratum for look in looks.values())

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from tensorboardX.record_writer import RecordWriter
 
-from segdata.core import files
+from segdata.core.system import files
 from unet import evaluate, losses, runs, train
 from unet.hardware import Choice
 from unet.model import UNet

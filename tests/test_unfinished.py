@@ -5,12 +5,12 @@ import threading
 import holding
 import pytest
 
-from segdata import unfinished
-from segdata.core import files
+from segdata.building import unfinished
+from segdata.core.system import files
 
 HOLD = """
 import pathlib, sys
-from segdata import unfinished
+from segdata.building import unfinished
 folder = pathlib.Path(sys.argv[1])
 with unfinished.alone(folder, waiting=print):
     (folder.parent / f"incomplete.AAAAAA_{folder.name}").mkdir()

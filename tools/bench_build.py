@@ -21,9 +21,10 @@ import sys
 import tempfile
 from typing import Any
 
-from segdata import archives
-from segdata.core import parallel
-from segdata.sources import carvana, cityscapes_pairs, dsb2018, packing
+from segdata.archives import trees
+from segdata.core.system import parallel
+from segdata.sources import carvana, cityscapes_pairs, dsb2018
+from segdata.testing import layouts
 
 NAMES = ("carvana", "cityscapes_pairs", "dsb2018")
 RUNS = 4  # of the limit and of our build, in turn
@@ -112,18 +113,18 @@ def _table(name: str, examples: int, measured: dict[str, Any]) -> str:
 def _drawn(name: str, folder: pathlib.Path, examples: int) -> pathlib.Path:
     """A manual dir, drawn unless it is there; `unpacked` in it is for the plain builder."""
     if not (folder / "unpacked").exists():
-        whole = functools.partial(packing.zip_of_zips, name=carvana.COMPETITION)
+        whole = functools.partial(layouts.zip_of_zips, name=carvana.COMPETITION)
         {
             "carvana": functools.partial(carvana.draw, write=whole),
             "cityscapes_pairs": cityscapes_pairs.draw,
             "dsb2018": dsb2018.draw_zips,
         }[name](folder, examples=examples, seed=0)
         for path in folder.glob("*.zip"):
-            _unpack(archives.open(path), folder / "unpacked")
+            _unpack(trees.open(path), folder / "unpacked")
     return folder
 
 
-def _unpack(tree: archives.Tree, to: pathlib.Path) -> None:
+def _unpack(tree: trees.Tree, to: pathlib.Path) -> None:
     for name in tree.names:
         if name.endswith(".zip"):
             _unpack(tree.sub(name), to)

@@ -27,9 +27,10 @@ from typing import Any
 
 import numpy as np
 
-from segdata.core import parallel, records
+from segdata.core import records
 from segdata.core.augment import Augment
 from segdata.core.stream import Stream
+from segdata.core.system import parallel
 
 COLOUR: dict[str, Any] = {"brightness_range": (-0.1, 0.1), "contrast_range": (0.8, 1.25)}
 WARP: dict[str, Any] = {"rotation_range": (-15, 15), "scale_range": (0.8, 1.25)}

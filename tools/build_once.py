@@ -22,8 +22,8 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from segdata import archives, images
-from segdata.core import parallel
+from segdata.archives import images, trees
+from segdata.core.system import parallel
 from segdata.sources import carvana, cityscapes_pairs
 
 CONFIGS = {
@@ -105,7 +105,7 @@ def _cars(folder: pathlib.Path) -> Work:
 
 
 def _streets(folder: pathlib.Path) -> Work:
-    tree = archives.open(folder / cityscapes_pairs.FOLDER)
+    tree = trees.open(folder / cityscapes_pairs.FOLDER)
     first = cityscapes_pairs.read_example(tree, cityscapes_pairs.entries(tree)[0])
     photo = Image.open(io.BytesIO(first.image))
     photo.load()

@@ -10,9 +10,10 @@ import shutil
 import sys
 import tempfile
 
-from segdata import raw
 from segdata.archives import ArchiveError
-from segdata.sources import carvana, cityscapes_pairs, damage, damage_kinds, dsb2018
+from segdata.inspection import raw
+from segdata.sources import carvana, cityscapes_pairs, dsb2018
+from segdata.testing import damage, damage_kinds
 
 
 def main() -> int:

@@ -24,7 +24,10 @@ import fuzz_mutations as mutations
 import numpy as np
 from PIL import Image
 
-from segdata import archives, console, images, kaggle, kaggle_client, masks, raw, rle
+from segdata import console
+from segdata.archives import images, masks, rle, trees
+from segdata.inspection import raw
+from segdata.kaggle import api, downloads
 from segdata.sources import cityscapes_pairs
 from unet import checkpoints, hardware, recipes, runs
 
@@ -75,8 +78,8 @@ def archive(rng: random.Random) -> None:
     names = ["train/a.png", "train/b.txt", "val/c", "d", "set/e"]
     files = [(mutations.name(rng, name), rng.randbytes(rng.choice((0, 9, 300)))) for name in names]
     place = _put(rng, GIVEN / "set", rng.sample(files, rng.randrange(1, 5)), whole="all")
-    tree = archives.find(GIVEN, "set", within=["all"], parts=["train", "val"])
-    _explore(archives.open(place) if tree is None or rng.random() < 0.5 else tree)
+    tree = trees.find(GIVEN, "set", within=["all"], parts=["train", "val"])
+    _explore(trees.open(place) if tree is None or rng.random() < 0.5 else tree)
 
 
 def image(rng: random.Random) -> None:
@@ -94,7 +97,7 @@ def source(rng: random.Random) -> None:
         made = [
             (mutations.name(rng, called), _image(rng, kind, 0.4)) for called, kind in files.items()
         ]
-        _put(rng, GIVEN / place, made, whole=kaggle.SOURCES[name].wholes[0])
+        _put(rng, GIVEN / place, made, whole=downloads.SOURCES[name].wholes[0])
     variant = "/classes" if name == "cityscapes_pairs" and rng.random() < 0.5 else ""
     found = raw.collection(name + variant, manual_dir=GIVEN)
     for _, _, fault in found.faults:
@@ -154,18 +157,18 @@ def fetched(rng: random.Random) -> None:
     GIVEN.mkdir()
     content = mutations.zipped(rng, [("train_hq/a.jpg", b"a")])
     entry = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
-    names = [file.name for file in kaggle.needed("carvana")]
+    names = [file.name for file in downloads.needed("carvana")]
     for name in names:
         (GIVEN / name).write_bytes(content)
     if rng.random() < 0.8:
-        _write(rng, GIVEN / kaggle.MANIFEST, json.dumps(dict.fromkeys(names, entry)))
+        _write(rng, GIVEN / downloads.MANIFEST, json.dumps(dict.fromkeys(names, entry)))
     if rng.random() < 0.3:
-        part = kaggle.part_of(GIVEN / names[0])
+        part = downloads.part_of(GIVEN / names[0])
         part.path.write_bytes(content[: rng.randrange(9)])
         _write(rng, part.note, '{"validator": "x", "size": 99}')
         part.identity()
-    with contextlib.suppress(kaggle_client.CredentialsError):  # what is missing is asked for
-        kaggle.fetch("carvana", GIVEN, say=lambda line: None)
+    with contextlib.suppress(api.CredentialsError):  # what is missing is asked for
+        downloads.fetch("carvana", GIVEN, say=lambda line: None)
 
 
 def packed(rng: random.Random) -> None:
@@ -273,7 +276,7 @@ def _unpack(rng: random.Random, folder: pathlib.Path, files: Sequence[mutations.
                 (folder / f"see{place}" / f"{other}").symlink_to(f"../see{other}")
 
 
-def _explore(tree: archives.Tree, depth: int = 4) -> None:
+def _explore(tree: trees.Tree, depth: int = 4) -> None:
     """Reads every file of a tree, and enters its folders and zips."""
     for name in tree.names:
         tree.read(name)

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from segdata import images
-from segdata.core import files as atomic
+from segdata.archives import images
+from segdata.core.system import files as atomic
 from unet import metrics
 
 _TINT = (64, 255, 64)  # seen on black, on grey and on stained tissue

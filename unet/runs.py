@@ -28,7 +28,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from segdata.core import files
+from segdata.core.system import files
 from unet import hardware, model, recipes, saved
 from unet.hardware import Choice
 from unet.recipes import Recipe

@@ -17,9 +17,10 @@ import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2
 
 from segdata.adapters import expressions
-from segdata.core import arguments, parallel, plan, random
+from segdata.core import plan, random
 from segdata.core.records import Records
 from segdata.core.stream import LARGEST_BATCH, Stream, in_order
+from segdata.core.system import arguments, parallel
 
 ENGINES = ("host", "xla")
 

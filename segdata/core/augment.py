@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from segdata.core import arguments
+from segdata.core.system import arguments
 
 BORDERS = ("mirror", "constant")
 

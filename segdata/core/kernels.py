@@ -9,8 +9,8 @@ loop that does all of it runs at a sixth of the speed. Nothing is drawn here and
 import numba
 import numpy as np
 
-from segdata.core.compiling import compiled
 from segdata.core.plan import CUTOUT, ONE, Parameters, Step
+from segdata.core.system.compiling import compiled
 
 _inlined = numba.njit(nogil=True)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from segdata.core.compiling import compiled
+from segdata.core.system.compiling import compiled
 
 Array = Any
 """An array of NumPy's, or a tensor of the framework whose functions are passed as `xp`."""

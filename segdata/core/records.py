@@ -21,8 +21,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from segdata.core import arguments, files
-from segdata.core.compiling import compiled
+from segdata.core.system import arguments, files
+from segdata.core.system.compiling import compiled
 
 FORMAT = 2
 """Of the files; those of another are packed anew. In 1 the means were float64."""

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from segdata.core import arguments, kernels, parallel, plan, random
+from segdata.core import kernels, plan, random
 from segdata.core.augment import Augment
 from segdata.core.records import Records, means_of
+from segdata.core.system import arguments, parallel
 
 Batch = tuple[np.ndarray, np.ndarray]
 """Image uint8 [B, H, W, 3] and mask uint8 [B, H, W, 1]; 255 in a mask is the ignore label."""

@@ -20,9 +20,11 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from segdata import archives, images, masks
-from segdata.core.parallel import ordered_map
-from segdata.sources import Example, SizeMismatchError, packing, turntable, whole
+from segdata import archives
+from segdata.archives import images, masks, trees
+from segdata.core.system.parallel import ordered_map
+from segdata.sources import Example, SizeMismatchError, whole
+from segdata.testing import layouts, turntable
 
 COMPETITION = "carvana-image-masking-challenge"
 SIZE = (1280, 1918)
@@ -56,7 +58,7 @@ class Entry:
         return self.id.partition("_")[0]
 
 
-def entries(photos: archives.Tree, labels: archives.Tree) -> list[Entry]:
+def entries(photos: trees.Tree, labels: trees.Tree) -> list[Entry]:
     """Lists labelled examples, sorted by id; opens no image.
 
     Args:
@@ -69,7 +71,7 @@ def entries(photos: archives.Tree, labels: archives.Tree) -> list[Entry]:
     return whole(*survey(photos, labels))
 
 
-def unlabelled_entries(photos: archives.Tree) -> list[Entry]:
+def unlabelled_entries(photos: trees.Tree) -> list[Entry]:
     """Lists examples as if nobody had labelled any, sorted by id; opens no image.
 
     Raises:
@@ -78,7 +80,7 @@ def unlabelled_entries(photos: archives.Tree) -> list[Entry]:
     return whole(*survey_unlabelled(photos))
 
 
-def survey(photos: archives.Tree, labels: archives.Tree) -> tuple[list[Entry], dict[str, str]]:
+def survey(photos: trees.Tree, labels: trees.Tree) -> tuple[list[Entry], dict[str, str]]:
     """Lists the labelled examples that can be read, and says what is wrong with the rest.
 
     Returns:
@@ -105,27 +107,25 @@ def survey(photos: archives.Tree, labels: archives.Tree) -> tuple[list[Entry], d
     return [dataclasses.replace(entry, mask=gifs[entry.id]) for entry in both], faults
 
 
-def survey_unlabelled(photos: archives.Tree) -> tuple[list[Entry], dict[str, str]]:
+def survey_unlabelled(photos: trees.Tree) -> tuple[list[Entry], dict[str, str]]:
     """The same as if nobody had labelled any."""
     found, faults = _matched(photos, (".jpg", ".jpeg"), _PHOTO, "<12 hex digits>_<view>.jpg")
     return [Entry(key, found[key]) for key in sorted(found)], faults
 
 
-def read(photos: archives.Tree, labels: archives.Tree) -> Iterator[Example]:
+def read(photos: trees.Tree, labels: trees.Tree) -> Iterator[Example]:
     """Reads labelled examples on all cores, in the order of their ids."""
     return ordered_map(
         lambda entry: read_example(entry, photos=photos, labels=labels), entries(photos, labels)
     )
 
 
-def read_unlabelled(photos: archives.Tree) -> Iterator[Example]:
+def read_unlabelled(photos: trees.Tree) -> Iterator[Example]:
     """Reads unlabelled examples on all cores, in the order of their ids."""
     return ordered_map(lambda entry: read_example(entry, photos=photos), unlabelled_entries(photos))
 
 
-def read_example(
-    entry: Entry, *, photos: archives.Tree, labels: archives.Tree | None = None
-) -> Example:
+def read_example(entry: Entry, *, photos: trees.Tree, labels: trees.Tree | None = None) -> Example:
     """Reads and checks one example.
 
     Args:
@@ -162,7 +162,7 @@ def draw(
     size: tuple[int, int] = SIZE,
     views: int = 16,
     quality: Literal["high", "low"] = "high",
-    write: packing.Writer = packing.zips,
+    write: layouts.Writer = layouts.zips,
 ) -> None:
     """Draws cars in a studio: `train_hq` and `train_masks`, and `test_hq` if asked for.
 
@@ -191,7 +191,7 @@ def draw(
         )
     train, test, level = _DRAWN[quality]
 
-    def drawn(place: tuple[int, int, bool]) -> list[packing.File]:
+    def drawn(place: tuple[int, int, bool]) -> list[layouts.File]:
         number, view, labelled = place
         key, photo, mask = _drawing(number, view, seed=seed, size=size, level=level)
         if not labelled:
@@ -211,7 +211,7 @@ def draw(
 
 
 def _matched(
-    tree: archives.Tree, endings: str | tuple[str, ...], pattern: re.Pattern[str], form: str
+    tree: trees.Tree, endings: str | tuple[str, ...], pattern: re.Pattern[str], form: str
 ) -> tuple[dict[str, str], dict[str, str]]:
     """The files of a tree by the id in their names, and what is wrong with others, by name."""
     found: dict[str, str] = {}
@@ -239,7 +239,7 @@ def _matched(
     return found, faults
 
 
-def _label(tree: archives.Tree, name: str) -> str:
+def _label(tree: trees.Tree, name: str) -> str:
     return f"{tree.label}: {name}"
 
 

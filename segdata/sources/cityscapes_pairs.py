@@ -19,9 +19,11 @@ from typing import Literal
 import numpy as np
 from PIL import Image, JpegImagePlugin
 
-from segdata import archives, images, masks
-from segdata.core.parallel import ordered_map
-from segdata.sources import Example, packing, streets, whole
+from segdata import archives
+from segdata.archives import images, masks, trees
+from segdata.core.system.parallel import ordered_map
+from segdata.sources import Example, whole
+from segdata.testing import layouts, streets
 
 DOWNLOADS = ("cityscapes-image-pairs", "archive")
 """What the download is called, by Kaggle's client and by a browser, without ".zip"."""
@@ -128,7 +130,7 @@ def classes(colours: np.ndarray) -> np.ndarray:
     return masks.without_smears(index, distance, radius=_RADIUS, clean=_CLEAN)
 
 
-def entries(tree: archives.Tree) -> list[Entry]:
+def entries(tree: trees.Tree) -> list[Entry]:
     """Lists the pairs, those of `train` first, by number; opens no image.
 
     Raises:
@@ -137,7 +139,7 @@ def entries(tree: archives.Tree) -> list[Entry]:
     return whole(*survey(tree))
 
 
-def survey(tree: archives.Tree) -> tuple[list[Entry], dict[str, str]]:
+def survey(tree: trees.Tree) -> tuple[list[Entry], dict[str, str]]:
     """Lists the pairs, as `entries` does, and says what is wrong with other files, by name.
 
     Raises:
@@ -173,7 +175,7 @@ def survey(tree: archives.Tree) -> tuple[list[Entry], dict[str, str]]:
 
 
 def read(
-    tree: archives.Tree, *, label: Callable[[np.ndarray], np.ndarray] = road
+    tree: trees.Tree, *, label: Callable[[np.ndarray], np.ndarray] = road
 ) -> Iterator[Example]:
     """Reads pairs on all cores, those of `train` first, by number.
 
@@ -185,7 +187,7 @@ def read(
 
 
 def read_example(
-    tree: archives.Tree, entry: Entry, *, label: Callable[[np.ndarray], np.ndarray] = road
+    tree: trees.Tree, entry: Entry, *, label: Callable[[np.ndarray], np.ndarray] = road
 ) -> Example:
     """Reads and checks one pair.
 
@@ -233,7 +235,7 @@ def draw(
     examples: int,
     seed: int,
     quality_range: tuple[int, int] = (75, 95),
-    write: packing.Writer = packing.zips,
+    write: layouts.Writer = layouts.zips,
 ) -> None:
     """Draws streets beside their masks, as the client downloads them; a seventh are in `val`.
 
@@ -258,7 +260,7 @@ def draw(
         )
     train = examples - examples // 7
 
-    def drawn(index: int) -> packing.File:
+    def drawn(index: int) -> layouts.File:
         quality = int(np.random.default_rng([seed, index, 1]).integers(low, high + 1))
         place = f"train/{index + 1}" if index < train else f"val/{index - train + 1}"
         return DOWNLOADS[0], f"{FOLDER}/{place}.jpg", _pair(scene(index, seed=seed), quality)

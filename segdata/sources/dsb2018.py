@@ -22,9 +22,11 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from segdata import archives, images, masks
-from segdata.core.parallel import ordered_map
-from segdata.sources import Example, SizeMismatchError, packing, whole
+from segdata import archives
+from segdata.archives import images, masks, trees
+from segdata.core.system.parallel import ordered_map
+from segdata.sources import Example, SizeMismatchError, whole
+from segdata.testing import layouts
 
 # (H, W) of nearly all real images, about as often as they occur.
 _SIZES = (*4 * [(256, 256)], (256, 320), (360, 360), (520, 696))
@@ -45,7 +47,7 @@ class Entry:
     masks: tuple[str, ...] = ()
 
 
-def entries(tree: archives.Tree) -> list[Entry]:
+def entries(tree: trees.Tree) -> list[Entry]:
     """Lists labelled examples, sorted by id; opens no image.
 
     Raises:
@@ -54,7 +56,7 @@ def entries(tree: archives.Tree) -> list[Entry]:
     return whole(*survey(tree))
 
 
-def unlabelled_entries(tree: archives.Tree) -> list[Entry]:
+def unlabelled_entries(tree: trees.Tree) -> list[Entry]:
     """Lists examples as if nobody had labelled any, sorted by id; opens no image.
 
     Raises:
@@ -63,7 +65,7 @@ def unlabelled_entries(tree: archives.Tree) -> list[Entry]:
     return whole(*survey_unlabelled(tree))
 
 
-def survey(tree: archives.Tree) -> tuple[list[Entry], dict[str, str]]:
+def survey(tree: trees.Tree) -> tuple[list[Entry], dict[str, str]]:
     """Lists the labelled examples that can be read, and says what is wrong with the rest.
 
     Returns:
@@ -88,23 +90,23 @@ def survey(tree: archives.Tree) -> tuple[list[Entry], dict[str, str]]:
     return [entry for entry in found if entry.id not in faults], faults
 
 
-def survey_unlabelled(tree: archives.Tree) -> tuple[list[Entry], dict[str, str]]:
+def survey_unlabelled(tree: trees.Tree) -> tuple[list[Entry], dict[str, str]]:
     """The same as if nobody had labelled any."""
     found, faults = _survey(tree)
     return [dataclasses.replace(entry, masks=()) for entry in found], faults
 
 
-def read(tree: archives.Tree) -> Iterator[Example]:
+def read(tree: trees.Tree) -> Iterator[Example]:
     """Reads labelled examples on all cores, in the order of their ids."""
     return ordered_map(lambda entry: read_example(tree, entry), entries(tree))
 
 
-def read_unlabelled(tree: archives.Tree) -> Iterator[Example]:
+def read_unlabelled(tree: trees.Tree) -> Iterator[Example]:
     """Reads unlabelled examples on all cores, in the order of their ids."""
     return ordered_map(lambda entry: read_example(tree, entry), unlabelled_entries(tree))
 
 
-def read_image(tree: archives.Tree, entry: Entry) -> Image.Image:
+def read_image(tree: trees.Tree, entry: Entry) -> Image.Image:
     """Reads the image alone, as 8-bit RGB.
 
     Raises:
@@ -114,7 +116,7 @@ def read_image(tree: archives.Tree, entry: Entry) -> Image.Image:
         return _rgb(image)
 
 
-def read_example(tree: archives.Tree, entry: Entry) -> Example:
+def read_example(tree: trees.Tree, entry: Entry) -> Example:
     """Reads and checks one example.
 
     An 8-bit RGB PNG passes through untouched; grey, palette, RGBA and 16-bit images, and those
@@ -169,17 +171,17 @@ def draw(folder: str | os.PathLike[str], *, examples: int, seed: int, unlabelled
         FileExistsError: If there is a source already; it is left as it is.
         ValueError: If there is nothing to draw.
     """
-    packing.folders(folder, *_drawings(examples=examples, seed=seed, unlabelled=unlabelled))
+    layouts.folders(folder, *_drawings(examples=examples, seed=seed, unlabelled=unlabelled))
 
 
 def draw_zips(
     folder: str | os.PathLike[str], *, examples: int, seed: int, unlabelled: int = 0
 ) -> None:
     """Draws the same as `draw`, as `stage1_train.zip` and `stage1_test.zip`."""
-    packing.zips(folder, *_drawings(examples=examples, seed=seed, unlabelled=unlabelled))
+    layouts.zips(folder, *_drawings(examples=examples, seed=seed, unlabelled=unlabelled))
 
 
-def _survey(tree: archives.Tree) -> tuple[list[Entry], dict[str, str]]:
+def _survey(tree: trees.Tree) -> tuple[list[Entry], dict[str, str]]:
     """Examples with one image each, and what is wrong with the others, by id."""
     photos, objects = _files(tree)
     faults = {
@@ -191,7 +193,7 @@ def _survey(tree: archives.Tree) -> tuple[list[Entry], dict[str, str]]:
     return [Entry(key, photos[key][0], tuple(objects[key])) for key in good], faults
 
 
-def _files(tree: archives.Tree) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+def _files(tree: trees.Tree) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """The names of images and of masks, by example."""
     photos = collections.defaultdict[str, list[str]](list)
     objects = collections.defaultdict[str, list[str]](list)
@@ -217,7 +219,7 @@ def _miscounted(key: str, names: Sequence[str]) -> str:
 
 
 def _opened(
-    data: bytes, tree: archives.Tree, name: str
+    data: bytes, tree: trees.Tree, name: str
 ) -> contextlib.AbstractContextManager[Image.Image]:
     return images.opened(data, kinds=["PNG"], name=f"{tree.label}: {name}")
 
@@ -235,7 +237,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     return images.rgb(image)
 
 
-def _nucleus(tree: archives.Tree, name: str, *, size: tuple[int, int]) -> np.ndarray:
+def _nucleus(tree: trees.Tree, name: str, *, size: tuple[int, int]) -> np.ndarray:
     """Bool [H, W] of one mask, of an image of (W, H)."""
     with _opened(tree.read(name), tree, name) as image:
         if image.size != size:
@@ -252,7 +254,7 @@ def _nucleus(tree: archives.Tree, name: str, *, size: tuple[int, int]) -> np.nda
 
 def _drawings(
     *, examples: int, seed: int, unlabelled: int
-) -> tuple[list[str], Iterator[packing.File]]:
+) -> tuple[list[str], Iterator[layouts.File]]:
     """The names of the archives, and the files to put there."""
     if examples < 1 or unlabelled < 0:
         raise ValueError(

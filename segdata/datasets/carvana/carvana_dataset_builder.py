@@ -5,7 +5,9 @@ from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
-from segdata import archives, builder, kaggle, shards, splits
+from segdata.archives import trees
+from segdata.building import builder, shards, splits
+from segdata.kaggle import downloads
 from segdata.sources import carvana
 
 
@@ -37,7 +39,7 @@ class Builder(builder.SourceBuilder):
         Config(name="with_test", description="With the unlabelled test photos.", test="test_hq"),
     ]
     EXAMPLE_SIZE = 170_000
-    MANUAL_DOWNLOAD_INSTRUCTIONS = kaggle.instructions("carvana", "MANUAL_DIR")
+    MANUAL_DOWNLOAD_INSTRUCTIONS = downloads.instructions("carvana", "MANUAL_DIR")
 
     @tfds.core.utils.classproperty
     @classmethod
@@ -80,8 +82,8 @@ class Builder(builder.SourceBuilder):
     def _generate_examples(
         self,
         entries: list[carvana.Entry],
-        photos: archives.Tree,
-        labels: archives.Tree | None = None,
+        photos: trees.Tree,
+        labels: trees.Tree | None = None,
     ) -> shards.Part:
         return self.encoded(
             entries,

@@ -5,7 +5,9 @@ from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
-from segdata import archives, builder, kaggle, shards
+from segdata.archives import trees
+from segdata.building import builder, shards
+from segdata.kaggle import downloads
 from segdata.sources import cityscapes_pairs
 
 _PAGE = "https://www.kaggle.com/datasets/dansbecker/cityscapes-image-pairs"
@@ -22,7 +24,7 @@ class Builder(builder.SourceBuilder):
         tfds.core.BuilderConfig(name="classes", description="All classes that have a colour."),
     ]
     EXAMPLE_SIZE = 80_000
-    MANUAL_DOWNLOAD_INSTRUCTIONS = kaggle.instructions("cityscapes_pairs", "MANUAL_DIR")
+    MANUAL_DOWNLOAD_INSTRUCTIONS = downloads.instructions("cityscapes_pairs", "MANUAL_DIR")
 
     def _info(self) -> tfds.core.DatasetInfo:
         palette = {name: list(colour) for name, colour in cityscapes_pairs.PALETTE.items()}
@@ -47,7 +49,7 @@ class Builder(builder.SourceBuilder):
         }
 
     def _generate_examples(
-        self, tree: archives.Tree, entries: Sequence[cityscapes_pairs.Entry]
+        self, tree: trees.Tree, entries: Sequence[cityscapes_pairs.Entry]
     ) -> shards.Part:
         label = cityscapes_pairs.classes if self._has_classes() else cityscapes_pairs.road
         return self.encoded(

@@ -6,7 +6,9 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from segdata import archives, builder, kaggle, shards, splits
+from segdata.archives import trees
+from segdata.building import builder, shards, splits
+from segdata.kaggle import downloads
 from segdata.sources import dsb2018
 
 _COMPETITION = "data-science-bowl-2018"
@@ -24,7 +26,7 @@ class Builder(builder.SourceBuilder):
         tfds.core.BuilderConfig(name="instances", description="With a map of single nuclei."),
     ]
     EXAMPLE_SIZE = 90_000
-    MANUAL_DOWNLOAD_INSTRUCTIONS = kaggle.instructions("dsb2018", "MANUAL_DIR")
+    MANUAL_DOWNLOAD_INSTRUCTIONS = downloads.instructions("dsb2018", "MANUAL_DIR")
 
     def _info(self) -> tfds.core.DatasetInfo:
         more = {}
@@ -67,7 +69,7 @@ class Builder(builder.SourceBuilder):
         return parts
 
     def _generate_examples(
-        self, tree: archives.Tree, entries: Sequence[dsb2018.Entry], groups: Mapping[str, str]
+        self, tree: trees.Tree, entries: Sequence[dsb2018.Entry], groups: Mapping[str, str]
     ) -> shards.Part:
         def read(entry: dsb2018.Entry) -> tuple[dsb2018.Example, dict[str, Any]]:
             example = dsb2018.read_example(tree, entry)
@@ -85,5 +87,5 @@ class Builder(builder.SourceBuilder):
         return self.builder_config is not None and self.builder_config.name == "instances"
 
 
-def _look(tree: archives.Tree, entry: dsb2018.Entry) -> splits.Look:
+def _look(tree: trees.Tree, entry: dsb2018.Entry) -> splits.Look:
     return splits.look(dsb2018.read_image(tree, entry))

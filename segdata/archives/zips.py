@@ -17,7 +17,8 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from segdata.core import files
+from segdata.archives import ArchiveError
+from segdata.core.system import files
 
 CHUNK = 1 << 20  # bytes; what one step of a read holds
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of the name and the extra field
@@ -32,10 +33,6 @@ _SWELLING, _SMALL = 20, 1 << 20  # times the packed size; bytes that any may hav
 _SWELLING_AGAIN = 2  # of one inside such a one, or eight in each other would swell by 20⁸
 _AGAIN = "Delete the archive and download it again."
 _OTHERS = {b"Rar!": "RAR", b"7z\xbc\xaf": "7-Zip", b"\x1f\x8b": "gzip", b"BZh": "bzip2"}
-
-
-class ArchiveError(OSError):
-    """An archive that is missing, broken, or not what it claims to be."""
 
 
 class Span(NamedTuple):

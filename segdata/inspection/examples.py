@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from segdata import images, rle
+from segdata.archives import images, rle
 from segdata.sources import Example
 
 _NOTED = {

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 from tensorflow_datasets.core import constants
 
-from segdata.core import files
+from segdata.core.system import files
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

@@ -12,7 +12,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from segdata.core import files
+from segdata.core.system import files
 
 File = tuple[str, str, bytes]
 Writer = Callable[[str | os.PathLike[str], Sequence[str], Iterable[File]], None]

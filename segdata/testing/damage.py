@@ -6,12 +6,11 @@ import zipfile
 
 import numpy as np
 
-from segdata.sources import cityscapes_pairs
-from segdata.sources.damage_kinds import KINDS, Kind
+from segdata.testing.damage_kinds import KINDS, Kind
 
 _HOLDS = {  # where each source keeps photos and masks
     "carvana": {"photo": "train_hq", "mask": "train_masks"},
-    "cityscapes_pairs": {"photo": cityscapes_pairs.DOWNLOADS[0]},
+    "cityscapes_pairs": {"photo": "cityscapes-image-pairs"},
     "dsb2018": {"photo": "stage1_train", "mask": "stage1_train"},
 }
 

@@ -12,10 +12,12 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from PIL import Image
 
-from segdata import audit, console, images, overlays
-from segdata.core.parallel import ordered_map
-from segdata.evidence import Case, Finding, Key, Summary
-from segdata.examples import Collection, Pending
+from segdata import console
+from segdata.archives import images
+from segdata.core.system.parallel import ordered_map
+from segdata.inspection import audit, overlays
+from segdata.inspection.examples import Collection, Pending
+from segdata.inspection.summaries import Case, Finding, Key, Summary
 from segdata.sources import Example
 
 _CASES, _MEMBERS, _EXTREMES = 6, 4, 6  # of which there are pictures

@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from segdata import archives, kaggle, rle
-from segdata.examples import Collection, Pending
+from segdata import archives
+from segdata.archives import rle, trees
+from segdata.inspection.examples import Collection, Pending
+from segdata.kaggle import downloads
 from segdata.sources import Example, carvana, cityscapes_pairs, dsb2018
 
-Find = Callable[[str], archives.Tree | None]
+Find = Callable[[str], trees.Tree | None]
 """Finds one of a source's archives or folders by its name."""
 
 
@@ -25,7 +27,7 @@ class _Part(NamedTuple):
     """One of a source's folders, listed."""
 
     split: str
-    tree: archives.Tree
+    tree: trees.Tree
     listing: tuple[Sequence[Any], Mapping[str, str]]
     """Entries, and id or file name to fault."""
     read: Callable[[Any], Example]
@@ -48,7 +50,7 @@ def collection(name: str, *, manual_dir: str | os.PathLike[str]) -> Collection:
     source = _SOURCES[name]
     plain = name.partition("/")[0]
     folder = pathlib.Path(manual_dir)
-    parts = list(source.parts(lambda part: kaggle.find(plain, part, folder=folder)))
+    parts = list(source.parts(lambda part: downloads.find(plain, part, folder=folder)))
     if not parts:
         raise archives.ArchiveError(
             f"{manual_dir}: there is no archive of {plain} in it. `segdata draw {plain} --to "
@@ -120,15 +122,15 @@ def _cityscapes_pairs(
         yield _Part(split, tree, (members, {}), read)
 
 
-def _table(name: str, table: str, folder: pathlib.Path) -> Iterator[pathlib.Path | archives.Tree]:
+def _table(name: str, table: str, folder: pathlib.Path) -> Iterator[pathlib.Path | trees.Tree]:
     """The first place where a table of a source lies, if there is any."""
     for place in (folder / name, folder):
         for path in (place / table, place / f"{table}.zip"):
             if path.is_file():
                 yield path
                 return
-        for outer in kaggle.SOURCES[name].wholes:
-            tree = archives.find(place, outer)
+        for outer in downloads.SOURCES[name].wholes:
+            tree = trees.find(place, outer)
             if tree and any(inner.endswith((table, f"{table}.zip")) for inner in tree.names):
                 yield tree
                 return

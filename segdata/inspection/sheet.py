@@ -12,11 +12,13 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from segdata import console, images, masks, overlays
-from segdata.core import resizing, stream
+from segdata import console
+from segdata.archives import images, masks, resizing
+from segdata.core import stream
 from segdata.core.augment import Augment
-from segdata.core.parallel import ordered_map
-from segdata.examples import Collection
+from segdata.core.system.parallel import ordered_map
+from segdata.inspection import overlays
+from segdata.inspection.examples import Collection
 from segdata.sources import Example
 
 MILD = Augment(

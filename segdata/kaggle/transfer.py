@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import tqdm
 
-from segdata import kaggle_client
-from segdata.core import files
-from segdata.kaggle_client import FetchError, Remote
+from segdata.core.system import files
+from segdata.kaggle import api
+from segdata.kaggle.api import FetchError, Remote
 
 if TYPE_CHECKING:
     import requests
@@ -49,7 +49,7 @@ class Identity:
         # A size of what is unpacked on the way says nothing of what is written.
         size = "" if "Content-Encoding" in headers else headers.get("Content-Length", "")
         validator = headers.get("ETag") or headers.get("Last-Modified")
-        return cls(validator, kaggle_client.whole_number(size))
+        return cls(validator, api.whole_number(size))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,10 +110,10 @@ def size_of(client: "KaggleApi", remote: Remote) -> int | None:
     import requests
 
     try:
-        response = kaggle_client.ask(client, remote)
+        response = api.ask(client, remote)
     except requests.RequestException as error:
-        passing = FetchError(f"{remote.file}: {kaggle_client.reason(error)}")
-        raise (kaggle_client.diagnosis(error, remote) or passing) from error
+        passing = FetchError(f"{remote.file}: {api.reason(error)}")
+        raise (api.diagnosis(error, remote) or passing) from error
     with response:
         _refuse_page(response, b"", remote)
         return Identity.of(response).size
@@ -125,7 +125,7 @@ def download(
     """Brings a part up to the whole file, through all that passes by itself.
 
     Args:
-        client: From `kaggle_client.sign_in`.
+        client: From `api.sign_in`.
         remote: The file.
         part: What there is of it, and where it goes.
         say: Is told whatever makes it take longer, in a line.
@@ -139,7 +139,7 @@ def download(
     while True:
         before = part.size
         try:
-            return _receive(kaggle_client.ask(client, remote), remote, part, say)
+            return _receive(api.ask(client, remote), remote, part, say)
         except _ChangedError as error:
             part.discard()
             changes += 1
@@ -158,10 +158,10 @@ def download(
         except requests.RequestException as error:
             if error.response is not None:
                 error.response.close()
-            if fatal := kaggle_client.diagnosis(error, remote):
+            if fatal := api.diagnosis(error, remote):
                 raise fatal from error
             failures = 1 if part.size > before else failures + 1
-            kaggle_client.wait(error, remote.file, failures=failures, say=say)
+            api.wait(error, remote.file, failures=failures, say=say)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise FetchError(
@@ -261,7 +261,7 @@ def _ask_for_rest(
     request.headers["Accept-Encoding"] = "identity"
     with requests.Session() as session:
         settings = session.merge_environment_settings(whole.url, {}, True, None, None)
-        response = session.send(request, timeout=kaggle_client.TIMEOUT, **settings)
+        response = session.send(request, timeout=api.TIMEOUT, **settings)
     response.history = [*whole.history, whole]
     if response.status_code == 416:
         response.close()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import ExifTags, Image
 
-from segdata import images
+from segdata.archives import images
 
 Change = Callable[[bytes], bytes]
 

@@ -15,10 +15,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from segdata import checks, console, images, masks, rle, splits
-from segdata.core import parallel
-from segdata.evidence import SPECK, Case, Damage, Disagreement, Finding, Summary, tell
-from segdata.examples import Collection, Pending
+from segdata import console
+from segdata.archives import images, masks, rle
+from segdata.building import splits
+from segdata.core.system import parallel
+from segdata.inspection import checks
+from segdata.inspection.examples import Collection, Pending
+from segdata.inspection.summaries import SPECK, Case, Damage, Disagreement, Finding, Summary, tell
 from segdata.sources import SizeMismatchError
 
 DAMAGE = (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError)

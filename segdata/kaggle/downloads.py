@@ -15,8 +15,10 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from segdata import archives, console, kaggle_client, transfer
-from segdata.core import files, parallel
+from segdata import archives, console
+from segdata.archives import trees
+from segdata.core.system import files, parallel
+from segdata.kaggle import api, transfer
 
 MANIFEST = "segdata-fetched.json"
 LOCK = ".segdata-fetch.lock"
@@ -59,9 +61,9 @@ class Source:
     wholes: tuple[str, ...]
     parts: tuple[str, ...] = ()
 
-    def remote(self, file: File) -> kaggle_client.Remote:
+    def remote(self, file: File) -> api.Remote:
         """Where a file lies."""
-        return kaggle_client.Remote(self.slug, file.name, file.about)
+        return api.Remote(self.slug, file.name, file.about)
 
 
 _CARVANA_MASKS = File("train_masks.zip", 29_000_000)
@@ -116,7 +118,7 @@ def fetch(
         The files that were fetched just now.
 
     Raises:
-        kaggle_client.FetchError: If a file cannot be had, or another fetch is at work there.
+        api.FetchError: If a file cannot be had, or another fetch is at work there.
         ValueError: If there is no such data set or config.
     """
     wanted = needed(name, config)
@@ -125,7 +127,7 @@ def fetch(
     with _alone(folder):
         files.remove_unfinished(folder)
         missing = [file for file in wanted if not _is_there(folder, name, file, say)]
-        client = kaggle_client.sign_in(say=say) if missing else None
+        client = api.sign_in(say=say) if missing else None
         if missing:
             about = spelled(sum(file.about for file in missing))
             say(f"{', '.join(file.name for file in missing)}: about {about}, into {folder}.")
@@ -134,7 +136,7 @@ def fetch(
     return [path_of(folder, name, file) for file in missing]
 
 
-def find(name: str, part: str, *, folder: pathlib.Path) -> archives.Tree | None:
+def find(name: str, part: str, *, folder: pathlib.Path) -> trees.Tree | None:
     """What a data set's files or folders hold, wherever in a folder they were put.
 
     Args:
@@ -150,7 +152,7 @@ def find(name: str, part: str, *, folder: pathlib.Path) -> archives.Tree | None:
     """
     source = SOURCES[name]
     for place in (folder / name, folder):
-        if tree := archives.find(place, part, within=source.wholes, parts=source.parts):
+        if tree := trees.find(place, part, within=source.wholes, parts=source.parts):
             return tree
     return None
 
@@ -165,11 +167,11 @@ def supply(name: str, folder: str | os.PathLike[str], *, config: str = "default"
 
     Raises:
         FileNotFoundError: If there are no credentials: three lines that say what to do.
-        kaggle_client.FetchError: If a file cannot be had.
+        api.FetchError: If a file cannot be had.
     """
     if config not in SOURCES[name].files:
         config = "default"
-    if not kaggle_client.credentials():
+    if not api.credentials():
         raise FileNotFoundError(instructions(name, folder, config=config))
     fetch(name, folder, config=config)
 
@@ -202,7 +204,7 @@ def instructions(name: str, folder: str | os.PathLike[str], *, config: str = "de
     return (
         f"{folder}: {name} is built from {', '.join(file.name for file in files)}, or the folders "
         "they unpack to; put them there.\n"
-        f"To have them fetched: {kaggle_client.SIGN_IN} {sentence(terms)}\n"
+        f"To have them fetched: {api.SIGN_IN} {sentence(terms)}\n"
         f"Then build again, or run: {command(name, folder, config=config)}"
     )
 
@@ -258,7 +260,7 @@ def check(path: pathlib.Path) -> None:
     Raises:
         archives.ArchiveError: If it is not whole.
     """
-    tree = archives.open(path)
+    tree = trees.open(path)
     for _ in parallel.ordered_map(lambda member: sum(map(len, tree.chunks(member))), tree.names):
         pass
 
@@ -303,7 +305,7 @@ def _is_there(folder: pathlib.Path, name: str, file: File, say: Callable[[str], 
 
 def _fetch(
     client: Any,
-    remote: kaggle_client.Remote,
+    remote: api.Remote,
     path: pathlib.Path,
     say: Callable[[str], None],
 ) -> None:
@@ -320,7 +322,7 @@ def _fetch(
             part.discard()
             if attempt == 2:
                 gist = str(error).removeprefix(f"{part.path}: ").partition(". ")[0]
-                raise kaggle_client.FetchError(
+                raise api.FetchError(
                     f"{path.name} arrives damaged, twice in a row: {gist}. See {remote.page}."
                 ) from error
             say(f"{path.name} arrived damaged; once more from the start.")
@@ -373,7 +375,7 @@ def _alone(folder: pathlib.Path) -> Iterator[None]:
         try:
             held.enter_context(files.locked(folder / LOCK))
         except files.HeldError as error:
-            raise kaggle_client.FetchError(
+            raise api.FetchError(
                 f"{folder}: another `segdata fetch` is at work here; "
                 "run this again when it is done."
             ) from error

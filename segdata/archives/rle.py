@@ -21,7 +21,8 @@ from typing import Literal
 
 import numpy as np
 
-from segdata import archives, masks
+from segdata import archives
+from segdata.archives import masks, trees
 
 Order = Literal["columns", "rows"]
 
@@ -133,7 +134,7 @@ class Encoded:
 
 
 def read_stage1(
-    source: archives.Tree | str | os.PathLike[str], *, name: str = "stage1_solution.csv"
+    source: trees.Tree | str | os.PathLike[str], *, name: str = "stage1_solution.csv"
 ) -> Iterator[Encoded]:
     """Reads a table of the Data Science Bowl 2018: a row an object, down the columns.
 
@@ -172,7 +173,7 @@ def read_stage1(
 
 
 def read_train_masks(
-    source: archives.Tree | str | os.PathLike[str], *, name: str = "train_masks.csv"
+    source: trees.Tree | str | os.PathLike[str], *, name: str = "train_masks.csv"
 ) -> Iterator[Encoded]:
     """Reads a table of Carvana: a row an image, along the rows.
 
@@ -191,7 +192,7 @@ class _Row:
 
 
 def _rows(
-    source: archives.Tree | str | os.PathLike[str],
+    source: trees.Tree | str | os.PathLike[str],
     name: str,
     columns: tuple[str, ...],
     *,
@@ -251,16 +252,16 @@ def _merged(rows: Iterator[_Row]) -> tuple[_Row, tuple[str, ...]]:
     return first, tuple(found)
 
 
-def _lines(source: archives.Tree | str | os.PathLike[str], name: str) -> tuple[str, Iterator[str]]:
+def _lines(source: trees.Tree | str | os.PathLike[str], name: str) -> tuple[str, Iterator[str]]:
     """A label for messages, and the lines."""
-    if not isinstance(source, archives.Tree):
+    if not isinstance(source, trees.Tree):
         path = pathlib.Path(source)
         if path.is_file() and path.suffix.lower() != ".zip":
-            tree = archives.Tree(str(path), {path.name: path})
+            tree = trees.Tree(str(path), {path.name: path})
             return str(path), _split(tree.chunks(path.name), str(path))
-        source = archives.open(path)
+        source = trees.open(path)
     outermost = source.label
-    for _ in range(archives.DEEPEST):
+    for _ in range(trees.DEEPEST):
         for member in source.names:
             match member.rpartition("/")[2]:
                 case found if found == name:
@@ -272,7 +273,7 @@ def _lines(source: archives.Tree | str | os.PathLike[str], name: str) -> tuple[s
         else:
             raise archives.ArchiveError(f"{source.label}: there is no {name} in it.")
     raise archives.ArchiveError(
-        f"{outermost}: {name}.zip lies in itself more than {archives.DEEPEST} times. "
+        f"{outermost}: {name}.zip lies in itself more than {trees.DEEPEST} times. "
         "Do not trust this file; download it from its source."
     )
 

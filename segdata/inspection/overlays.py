@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from segdata import masks
+from segdata.archives import masks
 
 GREY = (150, 150, 150)
 _GROUNDS = ("background", "ground", "other", "void", "unlabeled", "unlabelled")

@@ -27,7 +27,7 @@ from PIL import (
 )
 
 from segdata import archives
-from segdata.core import resizing
+from segdata.archives import resizing, trees
 
 # 261 real images on one core: level 1 makes 25.5 MB at 115 images/s, 3 makes 22.3 MB at 83, 6 makes
 # 21.0 MB at 34, 9 makes 18.7 MB at 4.
@@ -133,7 +133,7 @@ def opened_file(
         raise archives.ArchiveError(f"{path}: there is no such file.")
     if path.is_dir():
         raise archives.ArchiveError(f"{path} is a folder; name the image files in it.")
-    data = archives.Tree(str(path.parent), {path.name: path}).read(path.name)
+    data = trees.Tree(str(path.parent), {path.name: path}).read(path.name)
     with opened(data, name=str(path), kinds=kinds) as image:
         yield image
 

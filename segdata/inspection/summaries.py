@@ -10,7 +10,8 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from segdata import masks, splits
+from segdata.archives import masks
+from segdata.building import splits
 
 Severity = Literal["error", "warning", "note"]
 Key = tuple[str, str]

@@ -8,8 +8,8 @@ import collections
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TypeVar
 
-from segdata import masks
-from segdata.evidence import (
+from segdata.archives import masks
+from segdata.inspection.summaries import (
     SPECK,
     Case,
     Damage,

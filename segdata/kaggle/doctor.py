@@ -6,8 +6,9 @@ import pathlib
 import shlex
 import shutil
 
-from segdata import console, kaggle, kaggle_client, transfer
-from segdata.core import files
+from segdata import console
+from segdata.core.system import files
+from segdata.kaggle import api, downloads, transfer
 
 _RATE = 10_000_000  # bytes a second, for estimates: 100 Mbit/s, less what it costs
 
@@ -54,10 +55,10 @@ def examine(name: str, folder: str | os.PathLike[str], *, config: str = "default
         ValueError: If there is no such data set or config.
     """
     folder = pathlib.Path(folder)
-    command = kaggle.command(name, folder, config=config)
-    files = kaggle.needed(name, config)
-    troubles = {file: kaggle.damage(folder, name, file) for file in files}
-    paths = {file: kaggle.path_of(folder, name, file) for file in files}
+    command = downloads.command(name, folder, config=config)
+    files = downloads.needed(name, config)
+    troubles = {file: downloads.damage(folder, name, file) for file in files}
+    paths = {file: downloads.path_of(folder, name, file) for file in files}
     looked_at = [_file(paths[file], trouble, command) for file, trouble in troubles.items()]
     missing = [file for file, trouble in troubles.items() if trouble]
     place = Finding("folder", str(folder))
@@ -65,16 +66,17 @@ def examine(name: str, folder: str | os.PathLike[str], *, config: str = "default
         return [place, *looked_at, Finding("Kaggle", "not asked: there is nothing to fetch")]
     if _is_locked(folder):
         place = Finding("folder", f"{folder}: a fetch is at work here", "Wait until it is done.")
-    asked, sizes = _kaggle(kaggle.SOURCES[name], missing)
+    asked, sizes = _kaggle(downloads.SOURCES[name], missing)
     left = sum(
-        max(0, sizes.get(file, file.about) - kaggle.part_of(paths[file]).size) for file in missing
+        max(0, sizes.get(file, file.about) - downloads.part_of(paths[file]).size)
+        for file in missing
     )
     disk, duration = _disk(folder, left, name), _duration(left, "" if sizes else "about ")
     return [place, *asked, disk, *looked_at, duration]
 
 
 def _file(path: pathlib.Path, trouble: str, command: str) -> Finding:
-    part = kaggle.part_of(path)
+    part = downloads.part_of(path)
     if not trouble:
         there = f"{path.stat().st_size:,} bytes, whole" if path.exists() else "found unpacked"
         return Finding(path.name, there)
@@ -84,41 +86,41 @@ def _file(path: pathlib.Path, trouble: str, command: str) -> Finding:
 
 
 def _kaggle(
-    source: kaggle.Source, missing: list[kaggle.File]
-) -> tuple[list[Finding], dict[kaggle.File, int]]:
+    source: downloads.Source, missing: list[downloads.File]
+) -> tuple[list[Finding], dict[downloads.File, int]]:
     """Signs in and asks for each file, without reading any; what came of it, and their sizes."""
     remotes = {file: source.remote(file) for file in missing}
     remote = remotes[missing[0]]
-    accept = kaggle.sentence(remote.terms)
+    accept = downloads.sentence(remote.terms)
     sizes = {}
     try:
-        client = kaggle_client.sign_in(say=lambda _: None, attempts=1)
+        client = api.sign_in(say=lambda _: None, attempts=1)
         for file, remote in remotes.items():
             size = transfer.size_of(client, remote)
             if size is not None:
                 sizes[file] = size
-    except kaggle_client.CredentialsError as error:
+    except api.CredentialsError as error:
         state, _, mend = str(error).partition(". ")
         unknown = Finding("rules", "not known before Kaggle lets you in", accept)
         return [Finding("credentials", state, mend), unknown], {}
-    except kaggle_client.AccessError as error:
+    except api.AccessError as error:
         state, _, _ = str(error).partition(f": {remote.terms}")
         return [_let_in(), Finding("rules", state, accept)], {}
-    except kaggle_client.FetchError as error:
+    except api.FetchError as error:
         mend = f"Look at {remote.page} and at your network, then run this again."
         return [_let_in(), Finding("Kaggle", str(error).partition(": see what")[0], mend)], {}
     return [_let_in(), Finding("rules", "accepted: Kaggle gives every file that is missing")], sizes
 
 
 def _let_in() -> Finding:
-    return Finding("credentials", ", ".join(kaggle_client.credentials()))
+    return Finding("credentials", ", ".join(api.credentials()))
 
 
 def _disk(folder: pathlib.Path, needed: int, name: str) -> Finding:
     place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(place).free
     state = (
-        f"{kaggle.spelled(free)} free in {place}, {kaggle.spelled(needed)} to be fetched, "
+        f"{downloads.spelled(free)} free in {place}, {downloads.spelled(needed)} to be fetched, "
         "and about as much again for the dataset"
     )
     if not os.access(place, os.W_OK):
@@ -138,7 +140,7 @@ def _duration(needed: int, about: str) -> Finding:
 
 def _is_locked(folder: pathlib.Path) -> bool:
     try:
-        with (folder / kaggle.LOCK).open() as lock:
+        with (folder / downloads.LOCK).open() as lock:
             return files.hold(lock.fileno()) is False
     except OSError:
         return False

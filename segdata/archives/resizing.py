@@ -8,7 +8,7 @@ when first used and release the interpreter's lock. No file and no format is kno
 import numba
 import numpy as np
 
-from segdata.core.compiling import compiled
+from segdata.core.system.compiling import compiled
 
 
 def image(

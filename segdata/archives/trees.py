@@ -14,10 +14,7 @@ import pathlib
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 
-from segdata import zips
-from segdata.zips import ArchiveError
-
-__all__ = ["ArchiveError", "Tree", "find", "open"]
+from segdata.archives import ArchiveError, zips
 
 DEEPEST = 8
 """How many zips or folders of one name are entered in each other; a zip may hold itself."""

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from segdata.core import files
+from segdata.core.system import files
 
 if TYPE_CHECKING:
     import requests

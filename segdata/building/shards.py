@@ -19,7 +19,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import utils, writer
 from tensorflow_datasets.core.utils import shard_utils
 
-from segdata.core import parallel
+from segdata.core.system import parallel
 
 Path = os.PathLike[str]
 

@@ -9,9 +9,12 @@ from typing import Any, Protocol, TypeVar
 
 import tensorflow_datasets as tfds
 
-from segdata import archives, console, images, kaggle, shards, slices, sources, splits, unfinished
-from segdata.core import files
-from segdata.core.parallel import ordered_map
+from segdata import archives, console, sources
+from segdata.archives import images, trees
+from segdata.building import shards, slices, splits, unfinished
+from segdata.core.system import files
+from segdata.core.system.parallel import ordered_map
+from segdata.kaggle import downloads
 from segdata.sources import Example
 
 Entry = TypeVar("Entry", bound="HasId")
@@ -114,15 +117,15 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             metadata=tfds.core.MetadataDict({"skipped": {}, **(metadata or {})}),
         )
 
-    def find(self, dl_manager: tfds.download.DownloadManager, name: str) -> archives.Tree | None:
+    def find(self, dl_manager: tfds.download.DownloadManager, name: str) -> trees.Tree | None:
         """The archive or folder `name` in the builder's own folder of the manual dir, or in that.
 
         Raises:
             ArchiveError: If what was found is broken.
         """
-        return kaggle.find(self.name, name, folder=kaggle.manual_folder(dl_manager))
+        return downloads.find(self.name, name, folder=downloads.manual_folder(dl_manager))
 
-    def need(self, dl_manager: tfds.download.DownloadManager, name: str) -> archives.Tree:
+    def need(self, dl_manager: tfds.download.DownloadManager, name: str) -> trees.Tree:
         """The same as `find`, of what the dataset cannot do without; fetched if it is nowhere.
 
         Raises:
@@ -133,9 +136,9 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """
         if tree := self.find(dl_manager, name):
             return tree
-        folder = kaggle.manual_folder(dl_manager)
+        folder = downloads.manual_folder(dl_manager)
         config = self.builder_config.name if self.builder_config else "default"
-        kaggle.supply(self.name, folder, config=config)
+        downloads.supply(self.name, folder, config=config)
         if tree := self.find(dl_manager, name):
             return tree
         raise archives.ArchiveError(

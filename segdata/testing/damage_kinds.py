@@ -11,9 +11,9 @@ import zipfile
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
-from segdata.sources import damaged_folders as folders
-from segdata.sources import damaged_images as images
-from segdata.sources import damaged_zips as zips
+from segdata.testing import damaged_folders as folders
+from segdata.testing import damaged_images as images
+from segdata.testing import damaged_zips as zips
 
 Outcome = Literal["read", "example refused", "archive refused"]
 

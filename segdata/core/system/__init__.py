@@ -1,0 +1,1 @@
+"""What the core needs of Python, the disk and the processor."""

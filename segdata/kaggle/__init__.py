@@ -1,0 +1,1 @@
+"""Downloads from Kaggle, resumed and checked; what is missing for them."""

@@ -1,0 +1,1 @@
+"""Synthetic raw data, and damage to it: for tests, demonstrations and `segdata draw`."""
