@@ -15,7 +15,6 @@ what = {"size": (64, 64), "batch": 8, "data_dir": asked.data_dir}
 augment = segdata.Augment(horizontal_flip=0.5, quarter_turns=True, contrast_range=(0.8, 1.25))
 train = segdata.train_batches("dsb2018", "train", augment=augment, seed=0, **what)
 validation = segdata.eval_batches("dsb2018", "validation", **what)
-steps = segdata.steps_per_epoch("dsb2018", "train", batch=8, data_dir=asked.data_dir)
 
 layers = keras.layers
 inputs = keras.Input((64, 64, 3))
@@ -24,6 +23,4 @@ coarse = layers.Conv2D(32, 3, padding="same", activation="relu")(layers.MaxPooli
 joined = layers.Concatenate()([fine, layers.UpSampling2D(4, interpolation="bilinear")(coarse)])
 network = keras.Model(inputs, layers.Conv2D(1, 1, activation="sigmoid")(joined))
 network.compile(optimizer="adam", loss="binary_crossentropy", jit_compile=False)
-
-# Training batches have no end, so `fit` is told how many make an epoch.
-network.fit(train, steps_per_epoch=steps, epochs=asked.epochs, validation_data=validation)
+network.fit(train, epochs=asked.epochs, validation_data=validation)

@@ -1,15 +1,18 @@
-"""Packing: a split of a built dataset to records of one size, once.
+"""Packing: splits of a built dataset to records, once for each size.
 
 What records are is known to `core.records`; the files lie beside the dataset's own.
 """
 
+import dataclasses
+import fractions
 import hashlib
 import os
 import pathlib
 import shlex
 import sys
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -20,7 +23,8 @@ from PIL import features
 import segdata.datasets  # registers the builders
 from segdata import console
 from segdata.archives import images, resizing
-from segdata.core.records import Records, opened, remove_unused, write
+from segdata.building import slices
+from segdata.core.records import Records, Row, opened, remove_unused, write
 from segdata.core.system import arguments, files, parallel
 
 _LONGEST_SPLIT = 100  # characters in a file's name
@@ -31,52 +35,76 @@ _RULE = {  # what pixels depend on besides their dataset; with another rule a fi
 }
 
 
+Size = tuple[int, int] | int | str
+"""Of records: a height and a width; the longest side at most; or "native", as the images are."""
+FITS = ("stretch", "letterbox", "crop")
+
+
 def pack(
     name: str,
     split: str,
     *,
-    size: tuple[int, int],
+    size: Size,
+    fit: str = "stretch",
+    instances: bool = False,
     data_dir: str | os.PathLike[str] | None = None,
 ) -> Records:
-    """Packs a split of a built dataset, or opens what was packed before.
+    """Packs splits of a built dataset, or opens what was packed before.
 
     Images are resized by area (JPEGs are decoded at the smallest scale that still holds twice the
-    size), masks to the class that covers most of a pixel. The file lies in `packed/` beside the
-    dataset's own and goes with it, where a copy keeps the times of files. It is checked where it is
-    not known to have been, and written anew where it is damaged, or where the dataset or the rule
-    of packing changed. Of two processes one packs and the other waits for it.
+    size), masks to the class that covers most of a pixel. A slice is a view of its whole split: so
+    folds cost nothing. The files lie in `packed/` beside the dataset's own and go with it, where a
+    copy keeps the times of files. They are checked where they are not known to have been, and
+    written anew where they are damaged, or where the dataset or the rule of packing changed. Of two
+    processes one packs and the other waits for it; where one is killed, the next resumes.
 
     Args:
         name: A TFDS name, with a config where wanted: `dsb2018`, `dsb2018/instances`.
-        split: A TFDS split: `train`, `train[:80%]`.
-        size: Height and width in pixels.
+        split: A TFDS split: `train`, `train[:80%]`, `train+validation`.
+        size: Height and width in pixels; or a longest side, which larger images are reduced to; or
+            "native", as they are. Of the latter two records differ in size and streams take crops.
+        fit: How an image of another shape reaches a height and a width: "stretch"; "letterbox",
+            whole, with black and the ignore label around it; "crop", its middle.
+        instances: Whether to keep the dataset's `instances` beside the records, uint16.
         data_dir: Where the dataset was built; TFDS's default where None.
 
     Raises:
         ValueError: If the dataset or the split is not there, or the size is not positive.
         OSError: If it cannot be written.
     """
-    size = arguments.size(size)
+    rule = _Rule.of(size, fit=fit, has_instances=instances)
     builder = built(name, data_dir=data_dir)
     files.require_utf8(builder.data_dir)
-    count = examples(builder, split)
-    stem = _stem(split, size)
-    manifest = pathlib.Path(builder.data_dir, "packed", f"{stem}.json")
-    what = f"{name} {split} at {size[0]}×{size[1]}"
+    examples(builder, split)
+    features: Any = builder.info.features
+    if instances and "instances" not in features:
+        raise ValueError(f"instances=True: {builder.info.full_name} has no feature `instances`.")
+    whole, rows = _rows(builder, split)
+    count = sum(builder.info.splits[part].num_examples for part in whole)
+    manifest = pathlib.Path(builder.data_dir, "packed", f"{_stem('+'.join(whole), rule)}.json")
+    what = f"{name} {'+'.join(whole)} {rule}"
     source = {
         **_RULE,
         "dataset": builder.info.full_name,
-        "split": split,
+        "split": "+".join(whole),
+        "longest": rule.longest,
+        "fit": rule.fit,
         "files": _stamp(builder),
     }
-    if records := opened(manifest, size=size, count=count, source=source):
+    given: Any = {
+        "size": rule.size,
+        "source": source,
+        "classes": min(features["mask"].num_classes or 256, 256),
+        "has_instances": instances,
+    }
+    if records := opened(manifest, count=count, **given):
         remove_unused(manifest)
-        return records
+        return records.select(rows)
     place = manifest.parent if manifest.parent.exists() else manifest.parent.parent
     if not os.access(place, os.W_OK):
         raise PermissionError(
-            f"{place} may not be written to, and {split} is not packed there at "
-            f"{size[0]}×{size[1]} yet. Have its owner pack it, or copy the dataset."
+            f"{place} may not be written to, and {split} is not packed there {rule} yet. Have its "
+            "owner pack it, or copy the dataset."
         )
     files.make_folder(manifest.parent)
     with files.locked(
@@ -84,17 +112,97 @@ def pack(
         waiting=lambda holder: tqdm.tqdm.write(
             console.printable(f"Waiting for {holder}, which packs {what}."), file=sys.stderr
         ),
-    ):
-        if records := opened(manifest, size=size, count=count, source=source):
-            return records
-        decoded = parallel.ordered_map(
-            lambda example: _row(example, size), tfds.as_numpy(_raw(builder, split))
-        )
-        rows = tqdm.tqdm(decoded, f"Packing {what}", count, unit=" images", leave=False)
-        records = write(manifest, rows, size=size, source=source)
+    ) as is_locked:
+        if records := opened(manifest, count=count, **given):
+            return records.select(rows)
+
+        def packed(first: int) -> Iterator[Row]:
+            examples = tfds.as_numpy(_raw(builder, whole, first))
+            made = parallel.ordered_map(lambda example: _row(example, rule), examples)
+            progress = {"desc": f"Packing {what}", "total": count, "initial": first}
+            return iter(tqdm.tqdm(made, unit=" images", leave=False, **progress))
+
+        # Where nothing can be locked, somebody else may write there too, and nothing is resumed.
+        records = write(manifest, packed if is_locked else packed(0), **given)
     if records.count != count:
-        raise OSError(f"{builder.data_dir}: {split} holds {records.count:,} of {count:,} examples.")
-    return records
+        raise OSError(f"{builder.data_dir}: {what} holds {records.count:,} of {count:,} examples.")
+    return records.select(rows)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Rule:
+    """How large records are.
+
+    Attributes:
+        size: Height and width of all; None where they differ.
+        longest: The longest side at most; None where there is no such limit.
+        fit: How images of other shapes reach the size.
+        has_instances: Whether there are maps of instances.
+    """
+
+    size: tuple[int, int] | None
+    longest: int | None
+    fit: str
+    has_instances: bool
+
+    @classmethod
+    def of(cls, size: Any, *, fit: str, has_instances: bool) -> "_Rule":
+        if fit not in FITS:
+            raise ValueError(f"fit={fit!r}: there are {', '.join(map(repr, FITS))}.")
+        both, longest = None, None
+        if isinstance(size, str) or np.ndim(size) == 0:
+            if size != "native":
+                longest = arguments.integer("size", size, least=1, most=65_535)
+            if fit != "stretch":
+                raise ValueError(f"fit={fit!r} is for a height and a width, not size={size!r}.")
+        else:
+            both = arguments.size(size)
+        return cls(size=both, longest=longest, fit=fit, has_instances=has_instances)
+
+    def __str__(self) -> str:
+        """As `at 96×128, letterbox`."""
+        if self.size is None:
+            return f"up to {self.longest}" if self.longest else "at native size"
+        shape = f"at {self.size[0]}×{self.size[1]}"
+        return shape if self.fit == "stretch" else f"{shape}, {self.fit}"
+
+    @property
+    def stem(self) -> str:
+        """The same in the name of a file."""
+        size = f"{self.size[0]}x{self.size[1]}" if self.size else f"longest{self.longest}"
+        parts = [size if self.size or self.longest else "native"]
+        parts += [self.fit] * (self.fit != "stretch") + ["instances"] * self.has_instances
+        return "-".join(parts)
+
+    def inner(self, height: int, width: int) -> tuple[int, int]:
+        """The size that an image of a height and a width is resized to."""
+        if self.size is None:
+            most = max(height, width)
+            scale = fractions.Fraction(min(self.longest or most, most), most)
+        elif self.fit == "stretch":
+            return self.size
+        else:
+            ratios = [
+                fractions.Fraction(new, old)
+                for new, old in zip(self.size, (height, width), strict=True)
+            ]
+            scale = min(ratios) if self.fit == "letterbox" else max(ratios)
+        return max(1, round(height * scale)), max(1, round(width * scale))
+
+    def placed(self, inner: np.ndarray, *, empty: int) -> np.ndarray:
+        """What was resized to `inner`, [h, w, ...], in the middle of the size, [H, W, ...]."""
+        if self.size is None or self.size == inner.shape[:2]:
+            return inner
+        out = np.full((*self.size, *inner.shape[2:]), empty, inner.dtype)
+        cuts = []
+        for outer, side in zip(self.size, inner.shape[:2], strict=True):
+            common = min(outer, side)
+            cuts.append([(x - common) // 2 for x in (outer, side)] + [common])
+        (to_y, from_y, height), (to_x, from_x, width) = cuts
+        out[to_y : to_y + height, to_x : to_x + width] = inner[
+            from_y : from_y + height, from_x : from_x + width
+        ]
+        return out
 
 
 def built(name: str, *, data_dir: str | os.PathLike[str] | None = None):
@@ -150,24 +258,48 @@ def examples(builder, split: str) -> int:
     return count
 
 
-def _raw(builder, split: str) -> tf.data.Dataset:
-    """Encoded images and masks, in the order of the dataset's files."""
-    return builder.as_dataset(
-        split=split,
+def _rows(builder, split: str) -> tuple[list[str], range | np.ndarray]:
+    """The splits that a split is made of, whole, and which of their examples it holds."""
+    infos = builder.info.splits
+    parts = slices.absolute(infos, split)
+    whole = [name for name in infos if name in {part for part, _, _ in parts}]
+    ends = np.cumsum([0, *(infos[name].num_examples for name in whole)])
+    spans: list[range] = []
+    for part, first, last in parts:
+        before = int(ends[whole.index(part)])
+        if spans and spans[-1].stop == before + first:
+            spans[-1] = range(spans[-1].start, before + last)
+        else:
+            spans.append(range(before + first, before + last))
+    spans = [span for span in spans if span]
+    return whole, spans[0] if len(spans) == 1 else np.concatenate(spans)
+
+
+def _raw(builder, whole: Sequence[str], first: int = 0) -> tf.data.Dataset:
+    """Encoded images and masks of some splits from an example on, in the order of the files."""
+    data = builder.as_dataset(
+        split="+".join(whole),
         decoders={key: tfds.decode.SkipDecoding() for key in ("image", "mask")},
         read_config=tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1),
     )
+    return data.skip(first)
 
 
-def _row(example: Mapping[str, bytes], size: tuple[int, int]) -> np.ndarray:
+def _row(example: Mapping[str, Any], rule: _Rule) -> Row:
+    """A record of an example."""
     name = example["id"].decode(errors="replace")
-    row = np.empty((*size, 4), np.uint8)
     with images.opened(example["image"], name=f"the image of {name}") as image:
-        row[..., :3] = images.at_size(image, size)
+        inner = rule.inner(image.height, image.width)
+        pixels = images.at_size(image, inner)
     with images.opened(example["mask"], name=f"the mask of {name}", kinds=["PNG"]) as mask:
         classes = images.classes(mask)
-    row[..., 3] = resizing.mask(classes, size)
-    return row
+    row = np.empty((*(rule.size or inner), 4), np.uint8)
+    row[..., :3] = rule.placed(pixels, empty=0)
+    row[..., 3] = rule.placed(resizing.mask(classes, inner), empty=255)
+    if not rule.has_instances:
+        return row
+    numbers = resizing.mask(np.ascontiguousarray(example["instances"][..., 0]), inner)
+    return row, rule.placed(numbers, empty=0)
 
 
 def _stamp(builder) -> dict[str, list[int]]:
@@ -181,10 +313,10 @@ def _stamp(builder) -> dict[str, list[int]]:
     }
 
 
-def _stem(split: str, size: tuple[int, int]) -> str:
-    """What files of a split and a size are called; a digest stands for the rest of a long split."""
-    quoted = urllib.parse.quote(split, safe="")
+def _stem(split: str, rule: _Rule) -> str:
+    """What files of splits and a rule are called; a digest stands for the rest of a long name."""
+    quoted = urllib.parse.quote(split, safe="+")
     if len(quoted) > _LONGEST_SPLIT:
         digest = hashlib.sha256(split.encode()).hexdigest()[:16]
         quoted = f"{quoted[:_LONGEST_SPLIT]}-{digest}"
-    return f"{quoted}-{size[0]}x{size[1]}"
+    return f"{quoted}-{rule.stem}"

@@ -30,14 +30,19 @@ def train_batches(
     augment: Augment | None,
     seed: int,
     start_step: int = 0,
+    steps: int | str = "epoch",
+    record_size: packing.Size | None = None,
+    fit: str = "stretch",
     shard: tuple[int, int] = (0, 1),
+    then: stream.Then | None = None,
     engine: str = "host",
     data_dir: PathLike | None = None,
 ) -> tf.data.Dataset:
-    """An endless stream whose k-th batch depends on (seed, start_step + k) alone.
+    """Training batches; the one of step k depends on (seed, k) alone.
 
     Step k holds positions k·B to k·B+B-1 of an endless row of epochs, each a keyed permutation of
-    all examples. For `fit`, give it `steps_per_epoch`.
+    all examples. The dataset is as long as an epoch, and where one iteration has ended the next
+    goes on with the next epoch: `model.fit(train, epochs=10)` is ten epochs.
 
     Args:
         name: A built TFDS dataset, `dsb2018` or `dsb2018/instances`.
@@ -47,8 +52,15 @@ def train_batches(
         augment: What may happen to each example; None leaves the pixels as they are.
         seed: Chooses the order of examples and what happens to them.
         start_step: The first batch.
+        steps: How many batches an iteration has; "epoch", as many as hold all examples once; or
+            "endless".
+        record_size: What is packed, where that is not `size`, and examples are crops of it: a
+            height and a width, a longest side, or "native".
+        fit: How images of another shape reach the size of records: "stretch", "letterbox", "crop".
         shard: (index, count): of each batch only this part, for hosts that share a training.
-        engine: "host", the fast one; or "xla", a graph that tf.data service can send to workers.
+        then: A function of NumPy arrays, image and mask of a whole batch, to what is given instead.
+        engine: "host", the fast one; or "xla", a graph that tf.data service can send to workers,
+            which has no state: each iteration is the same.
         data_dir: Where the dataset was built; TFDS's default where None.
 
     Returns:
@@ -63,9 +75,21 @@ def train_batches(
     seed = arguments.integer("seed", seed)
     if not isinstance(augment, Augment | None):
         raise ValueError(f"augment={augment!r} is neither a segdata.Augment nor None.")
-    records = packing.pack(name, split, size=size, data_dir=data_dir)
-    batches = stream.Stream(records, batch=batch, augment=augment, seed=seed, shard=shard)
-    return adapter.training(batches, start_step=start_step, engine=engine)
+    size = arguments.size(size)
+    if isinstance(steps, str) and steps not in ("epoch", "endless"):
+        raise ValueError(f'steps={steps!r} is neither "epoch", nor "endless", nor a number.')
+    if steps == "epoch" and engine == "xla":
+        raise ValueError(
+            'steps="epoch" needs an iteration to know of the one before, and engine="xla" is a '
+            'graph without state. Give steps="endless", and `steps_per_epoch` to `fit`.'
+        )
+    records = packing.pack(name, split, size=record_size or size, fit=fit, data_dir=data_dir)
+    batches = stream.Stream(
+        records, batch=batch, augment=augment, seed=seed, size=size, shard=shard, then=then
+    )
+    length = batches.steps_per_epoch if steps == "epoch" else steps
+    count = None if isinstance(length, str) else length
+    return adapter.training(batches, start_step=start_step, steps=count, engine=engine)
 
 
 def eval_batches(
@@ -74,6 +98,7 @@ def eval_batches(
     *,
     size: tuple[int, int],
     batch: int,
+    fit: str = "stretch",
     engine: str = "host",
     data_dir: PathLike | None = None,
 ) -> tf.data.Dataset:
@@ -82,7 +107,8 @@ def eval_batches(
     Takes and returns what `train_batches` does; pixels are as they are.
     """
     batch = arguments.integer("batch", batch, least=1, most=stream.LARGEST_BATCH)
-    records = packing.pack(name, split, size=size, data_dir=data_dir)
+    size = arguments.size(size)
+    records = packing.pack(name, split, size=size, fit=fit, data_dir=data_dir)
     return adapter.evaluation(records, batch=batch, engine=engine)
 
 

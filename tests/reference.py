@@ -12,7 +12,7 @@ ONE = 1 << 16
 
 
 def batch(records, step, *, size, is_constant=False):
-    """Images uint8 [N, H, W, 3] and masks uint8 [N, H, W, 1] of records uint8 [count, h, w, 4]."""
+    """Images uint8 [N, H, W, 3] and masks uint8 [N, H, W, 1] of records uint8 [h, w, 4] each."""
     done = []
     for index in range(len(step.own.row)):
         pixels = example(records, step.own, index, size=size, is_constant=is_constant)
@@ -42,7 +42,12 @@ def example(records, numbers, index, *, size, is_constant):
             pixels[y, x] = sampled(record, at_y, at_x, is_constant)
     else:
         top, left = map(int, numbers.window[index]) if len(numbers.window) else (0, 0)
-        window = record[top : top + height, left : left + width]
+        window = np.array(
+            [
+                [at(record, top + y, left + x, is_constant) for x in range(width)]
+                for y in range(height)
+            ]
+        )
         if len(numbers.symmetry):
             transpose, flip_x, flip_y = numbers.symmetry[index]
             if transpose:
@@ -62,6 +67,15 @@ def example(records, numbers, index, *, size, is_constant):
         top, bottom, left, right = numbers.cutout[index]
         pixels[top:bottom, left:right, :3] = 128
     return pixels.astype(np.uint8)
+
+
+def at(record, y, x, is_constant):
+    """A pixel at a whole place, which may lie outside."""
+    height, width = record.shape[:2]
+    if is_constant and not (0 <= y < height and 0 <= x < width):
+        return np.array([0, 0, 0, 255])
+    y, x = (place % (2 * side) for place, side in ((y, height), (x, width)))
+    return record[min(y, 2 * height - 1 - y), min(x, 2 * width - 1 - x)]
 
 
 def sampled(record, at_y, at_x, is_constant):

@@ -11,26 +11,35 @@ import jax
 import numpy as np
 import pytest
 import torch
-from test_kernels import SETTINGS, planned, records, rendered
+from test_kernels import SETTINGS, index_of, planned, records, rendered, varied, words_of
 
 from segdata.adapters import expressions
 from segdata.adapters import jax as jax_adapter
 from segdata.adapters import tf as tf_adapter
 from segdata.adapters import torch as torch_adapter
 from segdata.core import records as records_
+from segdata.core.augment import Augment
 from segdata.core.stream import Stream
 from segdata.core.system import files
 
 
 def expressed(pixels, step, *, augment, size, xp):
-    count, *record = pixels.shape[:3]
-    table = pixels.reshape(count, -1).view(np.uint32)
+    def held(row):
+        if isinstance(pixels, np.ndarray):
+            table = pixels.reshape(len(pixels), -1).view(np.uint32)
+            return expressions.Held(xp.asarray(table[row]), pixels.shape[1], pixels.shape[2])
+        index = index_of(pixels)[row]
+        start, height, width = (
+            index[name].astype(np.int32) for name in ("start", "height", "width")
+        )
+        height, width = (xp.asarray(side)[:, None, None] for side in (height, width))
+        return expressions.Held(xp.asarray(words_of(pixels)), height, width, xp.asarray(start))
+
     words = expressions.render(
-        xp.asarray(table[step.own.row]),
-        xp.asarray(table[step.partner.row]),
+        held(step.own.row),
+        held(step.partner.row) if augment.cutmix else None,
         *step,
         augment=augment,
-        record=tuple(record),
         size=size,
         xp=xp,
     )
@@ -53,10 +62,31 @@ def test_expressions_make_the_bytes_of_the_kernels(framework, name, shape, size)
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("framework", ["numpy", "jax"])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_expressions_make_the_bytes_of_the_kernels_of_records_of_any_size(framework, name):
+    xp = np if framework == "numpy" else jax.numpy
+    pixels, augment = varied(), SETTINGS[name]
+    step = planned(pixels, augment, size=(10, 13), batch=5).steps(2)
+    is_constant = augment.border == "constant"
+    expected = rendered(pixels, step, size=(10, 13), is_constant=is_constant)
+    found = expressed(pixels, step, augment=augment, size=(10, 13), xp=xp)
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.fixture(scope="module")
+def native(tmp_path_factory):
+    """Records of several sizes, with all classes in the index, and only some of them."""
+    manifest = tmp_path_factory.mktemp("packed") / "native.json"
+    packed = records_.write(manifest, varied(), size=None, source={}, classes=8)
+    return packed.select([4, 0, 3, 1])
+
+
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory):
     manifest = tmp_path_factory.mktemp("packed") / "noise.json"
-    return records_.write(manifest, records(7, 20, 24), size=(20, 24), source={})
+    return records_.write(manifest, records(7, 20, 24), size=(20, 24), source={}, classes=4)
 
 
 @pytest.mark.heavy
@@ -70,6 +100,94 @@ def test_the_graph_of_tensorflow_plans_and_draws_the_bytes_of_the_kernels(packed
         for step, found in enumerate(data.take(2).as_numpy_iterator(), first):
             for one, other in zip(made.batch(step), found, strict=True):
                 np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", ["foreground", "everything, constant"])
+def test_the_graph_of_tensorflow_crops_records_of_any_size(native, name):
+    made = Stream(native, batch=6, augment=SETTINGS[name], seed=5, size=(12, 10))
+    data = tf_adapter.training(made, start_step=3, engine="xla")
+    assert assert_batches(data.take(2).as_numpy_iterator(), made, first=3) == 2
+
+
+@pytest.mark.parametrize("engine", ["host", "device"])
+@pytest.mark.parametrize("name", ["foreground", "everything"])
+def test_jax_crops_records_of_any_size(native, engine, name):
+    made = Stream(native, batch=4, augment=SETTINGS[name], seed=9, size=(7, 16))
+    found = jax_adapter.training(made, start_step=5, steps=9, engine=engine)
+    assert assert_batches(found, made, first=5) == 9
+
+
+def test_records_that_differ_in_size_need_a_size(native):
+    with pytest.raises(ValueError, match=r"size=None: the records of .* differ in size"):
+        Stream(native, batch=2)
+    with pytest.raises(ValueError, match=r"differ in size, and no batch holds them"):
+        tf_adapter.evaluation(native, batch=2)
+
+
+def test_only_selected_records_are_seen(native, packed):
+    """In training and in evaluation, in every engine."""
+    some = packed.select([5, 2, 3])
+    rows, _ = Stream(some, batch=6, seed=1).plan.order(0, 3)
+    assert sorted(set(rows.tolist())) == [2, 3, 5]
+    assert set(Stream(native, batch=9, size=(4, 4)).plan.order(0)[0].tolist()) == {4, 0, 3, 1}
+    mixed = Augment(cutmix=1)
+    partners = Stream(some, batch=60, seed=1, augment=mixed).plan.steps(0).partner.row
+    assert set(partners.tolist()) == {2, 3, 5}
+    for engine in tf_adapter.ENGINES:
+        for chosen, expected in ((some, [5, 2, 3]), (packed.select(range(1, 6, 2)), [1, 3, 5])):
+            data = tf_adapter.evaluation(chosen, batch=2, engine=engine)
+            image, mask = (np.concatenate(x) for x in zip(*data.as_numpy_iterator(), strict=True))
+            found = np.concatenate([image, mask], axis=-1)
+            np.testing.assert_array_equal(found, packed.array()[expected])
+            np.testing.assert_array_equal(found, chosen.array())
+
+
+@pytest.mark.parametrize("rows", [[], range(0), [7], [-1], range(-1, 3), range(5, 8), ["a"], [1.5]])
+def test_rows_that_are_none_are_named(packed, rows):
+    with pytest.raises(ValueError, match=r"^rows="):
+        packed.select(rows)
+
+
+def test_one_iteration_goes_on_where_the_last_one_ended(packed):
+    """And where it was left early, the same batches come again."""
+    made = Stream(packed, batch=4, augment=Augment(horizontal_flip=0.5), seed=3)
+    data = tf_adapter.training(made, start_step=2, steps=5)
+    assert len(data) == 5
+    piped = data.prefetch(2)
+    for first in (2, 7, 12):
+        next(iter(data))
+        assert assert_batches(data.take(3).as_numpy_iterator(), made, first=first) == 3
+        assert assert_batches(piped.as_numpy_iterator(), made, first=first) == 5
+    again = tf_adapter.training(made, start_step=2, steps=5, engine="xla")
+    for _ in range(2):
+        assert assert_batches(again.as_numpy_iterator(), made, first=2) == 5
+    with pytest.raises(ValueError, match="steps=0"):
+        tf_adapter.training(made, steps=0)
+
+
+def test_a_stage_of_ones_own_is_part_of_every_engine_of_the_host(packed):
+    def halved(image, mask):
+        return image[:, ::2].astype(np.float32) / 255, mask[:, ::2, :, 0] == 1
+
+    made = Stream(packed, batch=4, seed=3, then=halved)
+    plain = Stream(packed, batch=4, seed=3)
+    for one, other in zip(made.batch(7), halved(*plain.batch(7)), strict=True):
+        np.testing.assert_array_equal(one, other)
+    again = pickle.loads(pickle.dumps(Stream(packed, batch=4, seed=3, then=np.maximum)))
+    assert again.then is np.maximum
+    data = tf_adapter.training(made, start_step=7, steps=3)
+    assert data.element_spec[0].shape == (4, 10, 24, 3)
+    assert assert_batches(data.as_numpy_iterator(), made, first=7) == 3
+    assert assert_batches(jax_adapter.training(made, steps=3), made) == 3
+    refused = (
+        lambda: tf_adapter.training(made, engine="xla"),
+        lambda: jax_adapter.training(made, engine="device"),
+        lambda: Stream(packed, batch=4, then=3),  # pyright: ignore[reportArgumentType]
+    )
+    for call in refused:
+        with pytest.raises(ValueError, match=r"^then="):
+            call()
 
 
 @pytest.mark.parametrize("name", ["nothing", "everything"])

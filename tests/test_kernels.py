@@ -6,6 +6,7 @@ import pytest
 import reference
 
 from segdata.core import kernels, plan, stream
+from segdata.core import records as records_
 from segdata.core.augment import Augment
 
 EVERYTHING = {
@@ -26,6 +27,7 @@ EVERYTHING = {
     "gamma_range": (0.5, 2),
     "cutout": 0.7,
     "cutmix": 0.7,
+    "foreground": 0.7,
 }
 ALONE = {name: Augment(**{name: value}) for name, value in EVERYTHING.items()}
 TOGETHER = {
@@ -56,33 +58,51 @@ def means_of(pixels):
     return ((2 * total * 65536 + area) // (2 * area)).astype(np.int32)
 
 
+def index_of(pixels):
+    """As a packed file's, of records uint8 [H, W, 4] that lie one after the other, a word apart."""
+    index = np.zeros(len(pixels), records_.index_type(4))
+    start = 0
+    for row, each in zip(index, pixels, strict=True):
+        row["start"], row["height"], row["width"] = start, *each.shape[:2]
+        row["means"] = means_of(each[None])[0]
+        row["places"] = records_.places_of(each[..., 3], 4)
+        start += each.shape[0] * each.shape[1] + 1
+    return index
+
+
 def planned(pixels, augment, *, batch=4, seed=3, size=None):
+    """Of records uint8 [count, H, W, 4], or of a list of some that differ in size."""
+    varies = isinstance(pixels, list)
     return plan.Plan(
-        count=len(pixels),
-        record=pixels.shape[1:3],
+        rows=range(len(pixels)),
+        record=None if varies else pixels.shape[1:3],
         size=size or pixels.shape[1:3],
         batch=batch,
         augment=augment,
         seed=seed,
-        means=means_of(pixels),
+        index=index_of(pixels),
     )
 
 
+def words_of(pixels):
+    """uint32 [L]: what `index_of` describes."""
+    parts = [np.append(each.reshape(-1).view(np.uint32), np.uint32(9)) for each in pixels]
+    return np.concatenate(parts)
+
+
 def rendered(pixels, step, *, size, is_constant=False):
-    count, height, width, _ = pixels.shape
-    rows = np.zeros((count, height * width + 4), np.uint32)  # as a packed file has them
-    rows[:, 3:-1] = pixels.reshape(count, -1).view(np.uint32)
+    index = index_of(pixels)
+    places = np.stack([index[name].astype(np.int64) for name in ("start", "height", "width")], 1)
     image = np.empty((len(step.own.row), *size, 3), np.uint8)
     mask = np.empty((len(step.own.row), *size, 1), np.uint8)
     kernels.render(
-        rows.reshape(-1),
-        3 + step.own.row * rows.shape[1],
+        words_of(pixels),
+        places[step.own.row],
         step,
-        record=(height, width),
         is_constant=is_constant,
         image=image,
         mask=mask,
-        partner_starts=3 + step.partner.row * rows.shape[1],
+        partner_places=places[step.partner.row],
     )
     return image, mask
 
@@ -102,6 +122,107 @@ def test_the_kernels_make_the_pixels_of_the_plain_reference(name, shape, size):
         expected = reference.batch(pixels, step, size=size, is_constant=is_constant)
         np.testing.assert_array_equal(image, expected[0])
         np.testing.assert_array_equal(mask, expected[1])
+
+
+VARIED = [(9, 17), (31, 5), (1, 1), (12, 12), (5, 40)]
+
+
+def varied(seed=0):
+    """Records of several sizes."""
+    return [records(3, *shape, seed=seed)[1] for shape in VARIED]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("size", [(11, 13), (1, 1), (40, 7)])
+def test_crops_of_records_of_any_size_are_those_of_the_plain_reference(name, size):
+    """Also of records that are smaller."""
+    pixels, augment = varied(), SETTINGS[name]
+    is_constant = augment.border == "constant"
+    step = planned(pixels, augment, size=size, batch=5).steps(3, 2)
+    image, mask = rendered(pixels, step, size=size, is_constant=is_constant)
+    expected = reference.batch(pixels, step, size=size, is_constant=is_constant)
+    np.testing.assert_array_equal(image, expected[0])
+    np.testing.assert_array_equal(mask, expected[1])
+
+
+@pytest.mark.parametrize("border", ["mirror", "constant"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_crops_of_smaller_records_show_what_the_border_says(border, turned):
+    pixels = varied()
+    augment = Augment(border=border, quarter_turns=turned, horizontal_flip=0.5 * turned)
+    step = planned(pixels, augment, size=(14, 14), batch=25).steps(0)
+    is_constant = border == "constant"
+    _, mask = rendered(pixels, step, size=(14, 14), is_constant=is_constant)
+    expected = reference.batch(pixels, step, size=(14, 14), is_constant=is_constant)
+    np.testing.assert_array_equal(mask, expected[1])
+    for row, held in zip(step.own.row, mask, strict=True):
+        inside = min(14, VARIED[row][0]) * min(14, VARIED[row][1])
+        if is_constant:
+            own = (pixels[row][..., 3] == 255).sum()
+            assert 14 * 14 - inside <= (held == 255).sum() <= 14 * 14 - inside + own
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"quarter_turns": True, "vertical_flip": 0.5},
+        {"rotation_range": (-360, 360), "scale_range": (0.25, 4), "shift_range": (-1, 1)},
+        {"rotation_range": (-360, 360), "border": "constant", "horizontal_flip": 0.5},
+    ],
+)
+def test_crops_hold_the_classes_that_they_are_to_hold(more):
+    """One pixel of a class in a large record is found, wherever it lies."""
+    rng = np.random.default_rng(0)
+    pixels = np.zeros((40, 61, 83, 4), np.uint8)
+    for number, record in enumerate(pixels[:-1]):
+        for label in {1, 2 + number % 2}:
+            record[rng.integers(61), rng.integers(83), 3] = label
+    augment = Augment(foreground=1, foreground_classes=(2, 3), **more)
+    made = planned(pixels, augment, size=(8, 8), batch=40)
+    found = []
+    for epoch in range(5):
+        step = made.steps(epoch)
+        _, mask = rendered(pixels, step, size=(8, 8), is_constant=augment.border == "constant")
+        for row, held in zip(step.own.row, mask, strict=True):
+            there = set(np.unique(pixels[row][..., 3])) & {2, 3}
+            if there:
+                assert there & set(np.unique(held)), row
+                found.append(np.argwhere((held == 2) | (held == 3))[0][:2])
+    # Wherever in the crop: neither always in its middle nor at its edge.
+    assert len({tuple(place) for place in found}) > 12
+
+
+def test_a_share_of_crops_holds_the_foreground_and_the_others_are_as_without_it():
+    pixels = np.zeros((4, 64, 64, 4), np.uint8)
+    pixels[:, 60:, 60:, 3] = 1
+    made = planned(pixels, Augment(foreground=0.3), size=(8, 8), batch=4000)
+    plain = planned(pixels, Augment(), size=(8, 8), batch=4000)
+    windows, others = (plan_.steps(0).own.window for plan_ in (made, plain))
+    changed = (windows != others).any(axis=1)
+    assert 0.26 < changed.mean() < 0.34
+    assert (windows[changed] >= 53 - 4).all()
+
+
+def test_foreground_that_the_index_does_not_know_is_refused():
+    pixels = records(3, 9, 9)
+    for augment in (Augment(foreground=0.5, foreground_classes=(4,)),):
+        with pytest.raises(ValueError, match=r"foreground=0.5 of the classes \[4\]: .* below 4"):
+            planned(pixels, augment, size=(4, 4))
+
+
+def test_the_places_of_a_class_are_spread_evenly_over_its_pixels():
+    rng = np.random.default_rng(0)
+    mask = rng.integers(0, 6, (50, 31), np.uint8)
+    mask[mask == 3] = 0
+    mask[7, 9] = 3
+    places = records_.places_of(mask, 5)
+    for label in range(5):
+        own = np.flatnonzero(mask == label)
+        expected = [own[(2 * k + 1) * len(own) // 64] for k in range(32)]
+        y, x = np.divmod(expected, 31)
+        np.testing.assert_array_equal(places[label], y << 16 | x)
+    assert (records_.places_of(mask[:5] * 0, 2)[1] == records_.NOWHERE).all()
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (7, 7)])

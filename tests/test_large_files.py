@@ -18,18 +18,24 @@ from segdata.core import records
 from segdata.core.augment import Augment
 from segdata.core.stream import Stream
 
+STRIDE = 128 * 128 * 4 + 16
+
 def sparse(count):
-    packed = records.Records(
-        path=pathlib.Path(f"{count}.tfrecord"), count=count, size=(128, 128), checksum=0
+    path = pathlib.Path(f"{count}.tfrecord")
+    with path.open("wb") as file:
+        file.truncate(count * STRIDE)
+    index = np.zeros(count, records.index_type(2))
+    index["start"] = 3 + np.arange(count) * STRIDE // 4
+    index["height"], index["width"] = 128, 128
+    index.tofile(path.with_suffix(".index"))
+    return records.Records(
+        path=path, total=count, size=(128, 128), classes=2, has_instances=False, checksum=0,
+        rows=range(count),
     )
-    with packed.path.open("wb") as file, packed.means_path.open("wb") as means:
-        file.truncate(count * packed.stride)
-        means.truncate(count * 12)
-    return packed
 
 def write(packed, row, value):
     with packed.path.open("r+b") as file:
-        file.seek(row * packed.stride + 12)
+        file.seek(row * STRIDE + 12)
         file.write(np.full((128, 128, 4), value, np.uint8))
 
 def anonymous():

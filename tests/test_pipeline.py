@@ -87,7 +87,7 @@ def test_each_epoch_is_augmented_anew(packed):
 def test_no_example_is_left_out_one_beyond_a_power_of_four(count):
     """TensorFlow's own shuffle never draws the last of 2²ᵏ + 1, and another one twice."""
     made = plan.Plan(
-        count=count, record=(1, 1), size=(1, 1), batch=count, augment=Augment(), seed=0
+        rows=range(count), record=(1, 1), size=(1, 1), batch=count, augment=Augment(), seed=0
     )
     example, epoch = made.order(0)
     np.testing.assert_array_equal(np.sort(example), np.arange(count))

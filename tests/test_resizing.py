@@ -116,7 +116,7 @@ def test_views_and_any_number_of_channels(pixels):
 @pytest.mark.parametrize(
     "array",
     [
-        np.zeros((4, 4), np.uint16),
+        np.zeros((4, 4), np.int16),
         np.full((4, 4), 300.0),
         np.zeros((4, 4, 3), np.int8),
         np.zeros((4, 4), bool),
@@ -126,7 +126,7 @@ def test_views_and_any_number_of_channels(pixels):
 def test_other_kinds_of_arrays_are_refused(array):
     """What is compiled would write beyond its own memory."""
     for resize in (resizing.image, resizing.mask):
-        with pytest.raises(ValueError, match=r"is no array of uint8 with \d dimensions"):
+        with pytest.raises(ValueError, match=r"is no array of uint8.* with \d dim"):
             resize(array, (2, 2))
 
 

@@ -77,6 +77,7 @@ def _batches(recipe: Recipe, data_dir: str | None) -> Iterator[tuple[Any, Any]]:
         batch=recipe.batch,
         augment=Augment(**recipe.augment),
         seed=0,
+        steps="endless",
         data_dir=data_dir,
     )
 

@@ -307,6 +307,7 @@ def _data(recipe: Recipe, data_dir: str | None) -> dict[str, Any]:
             augment=augment,
             seed=recipe.seed,
             start_step=start_step,
+            steps="endless",
             data_dir=data_dir,
         )
 

@@ -4,7 +4,7 @@ The same integers as `core.kernels`, to the bit. `xp` is NumPy, `jax.numpy`, or 
 functions for tensors. Pixels are 32-bit words: red the lowest byte, then green, blue and the class.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,35 +18,57 @@ _COLOURS, _CLASS = np.uint32(0x00FFFFFF), np.uint32(0xFF000000)
 _LOW = np.uint32(0xFF00FF)
 
 
+class Held(NamedTuple):
+    """The records of a batch.
+
+    Attributes:
+        words: uint32 [B, h·w] where all are of one size; else uint32 [L], which holds them all.
+        height: h; int32 [B, 1, 1] where they differ.
+        width: w; likewise.
+        starts: Where each begins in what holds them all, [B]; None where they are of one size.
+    """
+
+    words: Array
+    height: Any
+    width: Any
+    starts: Array | None = None
+
+    def at(self, row: Array, column: Array, xp: Any) -> Array:
+        """Words at pixels inside, int32 [B, H, W] each: uint32 [B, H, W]."""
+        places = row * self.width + column
+        if self.starts is None:
+            return _gathered(self.words, places, xp)
+        start = _pixelwise(self.starts)
+        return xp.take(self.words, start + xp.astype(places, start.dtype), axis=0)
+
+
 def render(
-    records: Array,
-    partner_records: Array | None,
+    records: Held,
+    partner_records: Held | None,
     own: Parameters,
     partner: Parameters,
     *,
     augment: Augment,
-    record: tuple[int, int],
     size: tuple[int, int],
     xp: Any,
 ) -> Array:
     """Makes the pixels of a batch.
 
     Args:
-        records: uint32 [B, h·w], the records of the examples.
+        records: Of the examples.
         partner_records: The same of their partners, where there is CutMix.
         own: What happens to each.
         partner: What happens to their partners.
         augment: What may happen.
-        record: Height and width of a record, h and w.
         size: Height and width of the result, H and W.
         xp: The functions of arrays.
 
     Returns:
         uint32 [B, H, W].
     """
-    words = _example(records, own, augment, record, size, xp)
-    if augment.uses("cutmix"):
-        others = _example(partner_records, partner, augment, record, size, xp)
+    words = _example(records, own, augment, size, xp)
+    if partner_records is not None:
+        others = _example(partner_records, partner, augment, size, xp)
         words = xp.where(_inside(own.paste, size), others, words)
     return words
 
@@ -61,15 +83,14 @@ def parts(words: Array, xp: Any) -> tuple[Array, Array]:
 
 
 def _example(
-    records: Array,
+    records: Held,
     own: Parameters,
     augment: Augment,
-    record: tuple[int, int],
     size: tuple[int, int],
     xp: Any,
 ) -> Array:
     moved = _warped if augment.warps else _moved
-    words = moved(records, own, augment, record, size, xp)
+    words = moved(records, own, augment, size, xp)
     if augment.uses("blur_range"):
         words = _blurred(words, own.blur, xp)
     if augment.colours:
@@ -102,18 +123,18 @@ def _places(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _moved(
-    records: Array,
+    records: Held,
     own: Parameters,
     augment: Augment,
-    record: tuple[int, int],
     size: tuple[int, int],
     xp: Any,
 ) -> Array:
     """Windows of the records, flipped and turned."""
     (height, width), (y, x) = size, _places(size)
     symmetric = augment.uses("horizontal_flip", "vertical_flip", "quarter_turns")
-    if not symmetric and record == size:
-        return xp.reshape(records, [-1, *size])
+    is_whole = records.starts is None and (records.height, records.width) == size
+    if not symmetric and is_whole:
+        return xp.reshape(records.words, [-1, *size])
     zero = _pixelwise(xp.astype(own.row * 0, np.int32))
     y, x = zero + y, zero + x
     if symmetric:
@@ -121,9 +142,16 @@ def _moved(
         y = xp.where(flip_y > 0, (height - 1) - y, y)
         x = xp.where(flip_x > 0, (width - 1) - x, x)
         y, x = xp.where(transpose > 0, x, y), xp.where(transpose > 0, y, x)
-    if record != size:
+    if not is_whole:
         y, x = y + _pixelwise(own.window[:, 0]), x + _pixelwise(own.window[:, 1])
-    return _gathered(records, y * record[1] + x, xp)
+    if records.starts is None:  # the window lies inside
+        return records.at(y, x, xp)
+    sides = records.height, records.width
+    row, column = (_mirrored(at, side, xp) for at, side in zip((y, x), sides, strict=True))
+    words = records.at(row, column, xp)
+    if augment.border == "constant":
+        words = xp.where((row == y) & (column == x), words, words * 0 + _CLASS)
+    return words
 
 
 def _gathered(records: Array, places: Array, xp: Any) -> Array:
@@ -134,10 +162,9 @@ def _gathered(records: Array, places: Array, xp: Any) -> Array:
 
 
 def _warped(
-    records: Array,
+    records: Held,
     own: Parameters,
     augment: Augment,
-    record: tuple[int, int],
     size: tuple[int, int],
     xp: Any,
 ) -> Array:
@@ -156,12 +183,11 @@ def _warped(
     is_constant = augment.border == "constant"
     (column, across, left_of), (row, below, above) = (
         _inner(at, side, is_constant, xp)
-        for at, side in zip(coordinates, (record[1], record[0]), strict=True)
+        for at, side in zip(coordinates, (records.width, records.height), strict=True)
     )
-    right, low = xp.minimum(column + 1, record[1] - 1), xp.minimum(row + 1, record[0] - 1)
-    pairs = [
-        [_gathered(records, r * record[1] + c, xp) for c in (column, right)] for r in (row, low)
-    ]
+    right = xp.minimum(column + 1, records.width - 1)
+    low = xp.minimum(row + 1, records.height - 1)
+    pairs = [[records.at(r, c, xp) for c in (column, right)] for r in (row, low)]
     top, bottom = (_lerp(left, right, across, xp) for left, right in pairs)
     near = [xp.where(across < 128, left, right) for left, right in pairs]
     nearest = xp.where(below < 128, *near)
@@ -186,13 +212,13 @@ def _elastic(points: Array, grid: int, size: tuple[int, int], xp: Any) -> list[A
     return moves
 
 
-def _inner(at: Array, side: int, is_constant: bool, xp: Any) -> tuple[Array, Array, Array]:
+def _inner(at: Array, side: Any, is_constant: bool, xp: Any) -> tuple[Array, Array, Array]:
     """Whole part in [0, side), fraction in 256ths as uint32, and whether it was outside."""
     outside = (at < -_HALF) | (at >= side * ONE - _HALF)
     if not is_constant:
         once = (at + _HALF) % (2 * side * ONE)  # the mirror images repeat
         at = side * ONE - xp.abs(side * ONE - once) - _HALF
-    rounded = xp.clip(at, 0, (side - 1) * ONE) + 128  # to the nearest 256th
+    rounded = xp.minimum(xp.maximum(at, 0), (side - 1) * ONE) + 128  # to the nearest 256th
     fraction = xp.right_shift(rounded, 8) & 255
     return xp.right_shift(rounded, 16), xp.astype(fraction, np.uint32), outside
 
@@ -230,17 +256,17 @@ def _blurred(words: Array, weights: Array, xp: Any) -> Array:
         for number, channel in enumerate(colours):
             total = channel * _pixelwise(weights[:, 0]) + np.uint32(half)
             for k in range(1, weights.shape[1]):
-                pair = sum(
-                    xp.take(channel, _mirrored(place + move, side), axis=axis) for move in (-k, k)
-                )
+                around = (_mirrored(place + move, side, np) for move in (-k, k))
+                pair = sum(xp.take(channel, at.astype(np.int32), axis=axis) for at in around)
                 total = total + pair * _pixelwise(weights[:, k])
             colours[number] = xp.right_shift(total, np.uint32(shift))
     return _joined([xp.minimum(channel, np.uint32(255)) for channel in colours], words)
 
 
-def _mirrored(place: np.ndarray, side: int) -> np.ndarray:
+def _mirrored(place: Array, side: Any, xp: Any) -> Array:
+    """The pixel that a place outside mirrors."""
     once = place % (2 * side)
-    return np.where(once < side, once, 2 * side - 1 - once).astype(np.int32)
+    return xp.where(once < side, once, 2 * side - 1 - once)
 
 
 def _coloured(words: Array, own: Parameters, augment: Augment, xp: Any) -> Array:

@@ -5,8 +5,9 @@ keeps the records in the device's memory and makes each batch there, so that an 
 next to nothing; only the plan is sent, many steps at a time.
 """
 
+import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,32 +51,53 @@ def training(
     numbers = stream.steps(start_step, steps)
     device = device or jax.devices()[0]
     if engine == "auto":
-        engine = "device" if _has_room(stream, device) else "host"
+        engine = "device" if _has_room(stream, device) and not stream.then else "host"
     if engine == "host":
         batches = stream.batches(start_step, steps)
         # On a CPU this copies nothing: JAX refers to the memory for as long as it needs it.
         return (jax.device_put(batch, device) for batch in batches)
+    if stream.then:
+        raise ValueError(
+            'then= is a function of NumPy arrays, and engine="device" makes none: call it after.'
+        )
     return _on_device(stream, numbers, device)
+
+
+class Table(NamedTuple):
+    """Records in a device's memory.
+
+    Attributes:
+        words: uint32 [total, h·w] where they are of one size; else uint32 [L].
+        places: int32 [total, 3], where each begins, its height and width; of one size, [0, 3].
+    """
+
+    words: jax.Array
+    places: jax.Array
 
 
 def make(stream: Stream) -> Any:
     """The engine of a device, to be compiled into somebody's own train step.
 
     Returns:
-        A function from the table of `table` and the plan of one step, `stream.plan.steps(k)`, to
+        A function from what `table` gives and the plan of one step, `stream.plan.steps(k)`, to
         image uint8 [B, H, W, 3] and mask uint8 [B, H, W, 1].
     """
     planned = stream.plan
 
-    def batch(records: jax.Array, step: plan.Step) -> tuple[jax.Array, jax.Array]:
+    def held(table: Table, part: plan.Parameters) -> expressions.Held:
+        if planned.record:
+            return expressions.Held(table.words[part.row], *planned.record)
+        start, height, width = table.places[part.row].T
+        return expressions.Held(table.words, height[:, None, None], width[:, None, None], start)
+
+    def batch(table: Table, step: plan.Step) -> tuple[jax.Array, jax.Array]:
         own, partner = step
         words = expressions.render(
-            records[own.row],
-            records[partner.row] if planned.augment.uses("cutmix") else None,
+            held(table, own),
+            held(table, partner) if planned.augment.uses("cutmix") else None,
             own,
             partner,
             augment=planned.augment,
-            record=planned.record,
             size=planned.size,
             xp=jnp,
         )
@@ -84,24 +106,40 @@ def make(stream: Stream) -> Any:
     return batch
 
 
-def table(stream: Stream, device: Any = None) -> jax.Array:
-    """The records in a device's memory: uint32 [count, h·w]."""
-    pixels = stream.records.array()
-    return jax.device_put(pixels.reshape(len(pixels), -1).view(np.uint32), device)
+def table(stream: Stream, device: Any = None) -> Table:
+    """The packed file in a device's memory.
+
+    Raises:
+        ValueError: If its records differ in size and are larger than 8 GB together.
+    """
+    records = stream.records
+    if records.size:
+        whole = dataclasses.replace(records, rows=range(records.total)).array()
+        words, places = whole.reshape(len(whole), -1).view(np.uint32), np.zeros((0, 3), np.int32)
+    else:
+        words, index = records.words(), records.index()
+        if len(words) >= 1 << 31:
+            raise ValueError(
+                f"{records.path} is larger than 8 GB, and its records differ in size: "
+                'JAX counts in 32 bits. Use engine="host".'
+            )
+        names = ("start", "height", "width")
+        places = np.stack([index[name].astype(np.int32) for name in names], axis=1)
+    return Table(jax.device_put(words, device), jax.device_put(places, device))
 
 
 def _has_room(stream: Stream, device: Any) -> bool:
     if device.platform == "cpu":
         return False
     room = (device.memory_stats() or {}).get("bytes_limit", 0)
-    return stream.records.count * stream.records.stride < _SHARE * room
+    return stream.records.path.stat().st_size < _SHARE * room
 
 
 def _on_device(stream: Stream, steps: range, device: Any) -> Iterator[tuple[jax.Array, jax.Array]]:
-    rows, records = stream.plan.rows, table(stream, device)
+    rows, records = stream.plan.own, table(stream, device)
 
     @jax.jit
-    def batch(records: jax.Array, block: plan.Step, number: jax.Array) -> Any:
+    def batch(records: Table, block: plan.Step, number: jax.Array) -> Any:
         def cut(array: jax.Array) -> jax.Array:
             if not array.shape[0]:  # of what never happens
                 return array

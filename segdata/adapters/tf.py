@@ -9,16 +9,17 @@ import os
 import pathlib
 import threading
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent import futures
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2
 
 from segdata.adapters import expressions
 from segdata.core import plan, random
-from segdata.core.records import Records
+from segdata.core.records import PLACES, Records, index_type
 from segdata.core.stream import LARGEST_BATCH, Stream, in_order
 from segdata.core.system import arguments, parallel
 
@@ -43,27 +44,49 @@ _XP: Any = types.SimpleNamespace(  # NumPy's functions of tensors
 )
 
 
-def training(stream: Stream, *, start_step: int = 0, engine: str = "host") -> tf.data.Dataset:
-    """The endless batches of a stream.
+def training(
+    stream: Stream, *, start_step: int = 0, steps: int | None = None, engine: str = "host"
+) -> tf.data.Dataset:
+    """The batches of a stream.
 
     Args:
         stream: What they hold.
         start_step: The first.
+        steps: How many an iterator gives, and the length of the dataset; without end where None.
+            Where one iterator of the host engine came to its end, the next goes on from there, as
+            with `shuffle`; each of the graph begins at `start_step`.
         engine: "host", or "xla" for tf.data service.
 
     Returns:
         (image uint8 [B, H, W, 3], mask uint8 [B, H, W, 1]).
 
     Raises:
-        ValueError: If there is no such engine, or no such step.
+        ValueError: If there is no such engine, or no such step, or `then` of the stream would have
+            to be part of a graph.
     """
     _require(engine)
-    planned, numbers = stream.plan, stream.steps(start_step)
+    planned, numbers = stream.plan, stream.steps(start_step, steps)
     with tf.device("CPU:0"):  # also where there is a GPU
         if engine == "host":
-            return _called(numbers, stream.batch, (planned.rows, *planned.size))
-        steps = tf.data.Dataset.range(numbers.start, numbers.stop)
-        return _mapped(stream.records, steps, _graph(planned, stream.records))
+            if steps is not None and not numbers:
+                raise ValueError(f"steps={steps}: an iterator gives one batch at least.")
+            specs = [
+                tf.TensorSpec((planned.own, *planned.size, channels), tf.uint8)
+                for channels in (3, 1)
+            ]
+            if stream.then:
+                specs = [
+                    tf.TensorSpec.from_tensor(tf.constant(part))
+                    for part in stream.batch(numbers.start)
+                ]
+            endless = stream.steps(start_step)
+            return _called(endless, stream.batch, specs, at_once=len(numbers))
+        if stream.then:
+            raise ValueError(
+                'then= is a function of NumPy arrays, and engine="xla" a graph: map the dataset.'
+            )
+        data = tf.data.Dataset.range(numbers.start, numbers.stop)
+        return _mapped(stream.records, data, _graph(planned, stream.records))
 
 
 def evaluation(records: Records, *, batch: int, engine: str = "host") -> tf.data.Dataset:
@@ -73,14 +96,23 @@ def evaluation(records: Records, *, batch: int, engine: str = "host") -> tf.data
     """
     _require(engine)
     batch = arguments.integer("batch", batch, least=1, most=LARGEST_BATCH)
+    if records.size is None:
+        raise ValueError(
+            f"the records of {records.path} differ in size, and no batch holds them as they are; "
+            "pack with a height and a width, and letterbox or crop where shapes shall stay."
+        )
+    size = records.size
     with tf.device("CPU:0"):
         firsts = range(0, records.count, batch)
         if engine == "host":
-            return _called(firsts, in_order(records, batch=batch), (None, *records.size))
+            specs = [tf.TensorSpec((None, *size, channels), tf.uint8) for channels in (3, 1)]
+            return _called(firsts, in_order(records, batch=batch), specs, at_once=len(firsts))
 
-        def parts(first: tf.Tensor, table: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            pixels = table[first : first + batch, records.lead : -1]
-            pixels = tf.bitcast(tf.reshape(pixels, [-1, *records.size]), tf.uint8)
+        def parts(first: tf.Tensor, words: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            last = tf.minimum(first + batch, records.count)
+            row = _row(records.rows, tf.range(first, last, dtype=tf.int64))
+            pixels = tf.reshape(_table(words, records, row), [-1, *size])
+            pixels = tf.bitcast(pixels, tf.uint8)
             return pixels[..., :3], pixels[..., 3:]
 
         numbers = tf.data.Dataset.range(firsts.start, firsts.stop, firsts.step)
@@ -93,36 +125,55 @@ def _require(engine: str) -> None:
 
 
 def _called(
-    numbers: range, make: Callable[[int], Any], shape: tuple[int | None, ...]
+    numbers: range, make: Callable[[int], Any], specs: Sequence[tf.TensorSpec], *, at_once: int
 ) -> tf.data.Dataset:
-    """Batches of a Python function of a number.
+    """Batches of a Python function of a number, `at_once` of the numbers to an iterator.
 
     They are made ahead by threads of our own. TensorFlow asks for one at a time: where its own
     threads call Python, the end of an iterator waits for them, and has once waited for ever.
     """
-    ready = _Ahead(make, numbers)
+    ready = _Ahead(make, numbers, at_once)
 
-    def call(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def call(number: tf.Tensor) -> tuple[tf.Tensor, ...]:
         # It is a function of its argument, and so iterators over it can be saved.
-        image, mask = tf.numpy_function(ready, [number], (tf.uint8, tf.uint8), stateful=False)
-        return tf.ensure_shape(image, (*shape, 3)), tf.ensure_shape(mask, (*shape, 1))
+        dtypes = [spec.dtype for spec in specs]
+        parts = tf.numpy_function(ready, [number], dtypes, stateful=False)
+        return tuple(
+            tf.ensure_shape(part, spec.shape) for part, spec in zip(parts, specs, strict=True)
+        )
 
-    data = tf.data.Dataset.range(numbers.start, numbers.stop, numbers.step)
-    return data.map(call)
+    options = tf.data.Options()
+    options.experimental_optimization.map_parallelization = False  # it is by default
+    if at_once == len(numbers):  # the same ones each time
+        data = tf.data.Dataset.range(numbers.start, numbers.stop, numbers.step)
+    else:
+        data = tf.data.Dataset.range(1)
+        data = data.map(lambda _: tf.ensure_shape(tf.numpy_function(ready.next, [], tf.int64), []))
+        data = data.flat_map(lambda first: tf.data.Dataset.range(first, first + at_once))
+        data = data.apply(tf.data.experimental.assert_cardinality(at_once))
+        # Else an iterator that is left early may have read to its end.
+        options.experimental_optimization.inject_prefetch = False
+    return data.map(call).with_options(options)
 
 
 class _Ahead:
     """A function of the numbers of a range, whose results are made ahead on all cores."""
 
-    def __init__(self, make: Callable[[int], Any], numbers: range):
-        self._make, self._numbers = make, numbers
+    def __init__(self, make: Callable[[int], Any], numbers: range, at_once: int):
+        self._make, self._numbers, self._at_once = make, numbers, at_once
         self._pending: dict[int, futures.Future[Any]] = {}
+        self._next = 0
         self._lock = threading.Lock()
         self._pool = futures.ThreadPoolExecutor(parallel.cores(), thread_name_prefix="segdata")
 
+    def next(self) -> np.int64:
+        """The first number of the next iterator: the one after the last that came to its end."""
+        return np.int64(self._numbers[self._next])
+
     def __call__(self, number: Any) -> Any:
         at = self._numbers.index(int(number))
-        window = self._numbers[at : at + 1 + 2 * parallel.cores()]
+        end = (at // self._at_once + 1) * self._at_once
+        window = self._numbers[at : min(at + 1 + 2 * parallel.cores(), end)]
         with self._lock:
             for other in self._pending.keys() - set(window):  # of an iterator that is no more
                 self._pending.pop(other).cancel()
@@ -130,19 +181,22 @@ class _Ahead:
                 if each not in self._pending:
                     self._pending[each] = self._pool.submit(self._make, each)
             result = self._pending.pop(int(number))
+            if at + 1 == end < len(self._numbers):
+                self._next = end
         return result.result()
 
 
 def _mapped(
     records: Records, numbers: tf.data.Dataset, make: Callable[..., tuple[tf.Tensor, ...]]
 ) -> tf.data.Dataset:
-    """Batches of a graph over the file and its means, which an iterator maps once."""
-    words, means = [records.count, records.stride // 4], [records.count, 3]
+    """Batches of a graph over the file and its index, which an iterator maps once."""
+    words = [records.path.stat().st_size // 4]
+    index = [records.total, index_type(records.classes).itemsize // 4]
     tables = tf.data.Dataset.range(1).flat_map(
         lambda _: tf.data.Dataset.from_tensors(
             (
                 _file(records.path, tf.uint32, words),
-                _file(records.means_path, tf.int32, means),
+                _file(records.index_path, tf.int32, index),
             )
         ).repeat()
     )
@@ -166,66 +220,96 @@ def _file(path: pathlib.Path, dtype: tf.DType, shape: list[int]) -> tf.Tensor:
 
 
 def _graph(planned: plan.Plan, records: Records) -> Callable[..., tuple[tf.Tensor, ...]]:
-    """From a step, the file and its means to a batch.
+    """From a step, the file and its index to a batch.
 
     Two compiled functions, not one: XLA would fuse what is drawn for an example into the loops over
     its pixels and draw it again for each of them.
     """
-    augment, area = planned.augment, records.size[0] * records.size[1]
+    augment = planned.augment
 
     @tf.function(jit_compile=True, autograph=False)
-    def numbers(step: tf.Tensor, means: tf.Tensor) -> tuple[plan.Parameters, plan.Parameters]:
+    def numbers(step: tf.Tensor, index: tf.Tensor) -> tuple[plan.Parameters, plan.Parameters]:
         row, epoch = _order(planned, step)
         seed = tf.constant(random.u64(planned.seed))
 
         def parameters(row: tf.Tensor) -> plan.Parameters:
+            known = _Known(tf.gather(index, row), records.classes)
             return plan.parameters(
                 augment,
                 seed=seed,
                 epoch=epoch,
                 row=row,
-                record=planned.record,
+                record=planned.record or [tf.cast(side, tf.int64) for side in known.size],
                 size=planned.size,
-                means=tf.gather(means, row),
+                means=known.means,
+                places=known.places if augment.foreground else None,
                 xp=_XP,
             )
 
         own = partner = parameters(row)
         if augment.uses("cutmix"):
             others = plan.partners(seed=seed, epoch=epoch, row=row, count=planned.count, xp=_XP)
-            partner = parameters(others)
+            partner = parameters(_row(planned.rows, others))
         return own, partner
 
     @tf.function(jit_compile=True, autograph=False)
     def pixels(
-        table: tf.Tensor, own: plan.Parameters, partner: plan.Parameters
+        words: tf.Tensor, index: tf.Tensor, own: plan.Parameters, partner: plan.Parameters
     ) -> tuple[tf.Tensor, ...]:
-        held, others = (
-            tf.gather(table, part.row)[:, records.lead : records.lead + area]
-            for part in (own, partner)
-        )
-        words = expressions.render(
-            held,
-            others,
+        def held(part: plan.Parameters) -> expressions.Held:
+            if records.size:
+                return expressions.Held(_table(words, records, part.row), *records.size)
+            known = _Known(tf.gather(index, part.row), records.classes)
+            height, width = (side[:, None, None] for side in known.size)
+            return expressions.Held(words, height, width, known.start)
+
+        drawn = expressions.render(
+            held(own),
+            held(partner) if augment.uses("cutmix") else None,
             own,
             partner,
             augment=augment,
-            record=planned.record,
             size=planned.size,
             xp=_XP,
         )
-        return expressions.parts(words, _XP)
+        return expressions.parts(drawn, _XP)
 
-    def make(step: tf.Tensor, table: tf.Tensor, means: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        return pixels(table, *numbers(step, means))
+    def make(step: tf.Tensor, words: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return pixels(words, index, *numbers(step, index))
 
     return make
 
 
+class _Known:
+    """Rows of the index, from int32 [B, N]: `core.records.index_type`."""
+
+    def __init__(self, rows: tf.Tensor, classes: int):
+        self.start = tf.bitcast(rows[:, :2], tf.int64)
+        self.size = rows[:, 2], rows[:, 3]
+        self.means = rows[:, 4:7]
+        places = tf.bitcast(rows[:, 8:], tf.uint32)
+        self.places = tf.reshape(places, [-1, classes, PLACES])
+
+
+def _table(words: tf.Tensor, records: Records, row: tf.Tensor) -> tf.Tensor:
+    """Records of one size, uint32 [B, h·w], of the words of the whole file."""
+    assert records.size is not None
+    area = records.size[0] * records.size[1]
+    framed = tf.reshape(words, [records.total, area + 4])
+    return tf.gather(framed, row)[:, 3:-1]
+
+
+def _row(rows: range | np.ndarray, place: tf.Tensor) -> tf.Tensor:
+    """`Plan.row` as a graph."""
+    if isinstance(rows, range):
+        return place * rows.step + rows.start
+    return tf.gather(tf.constant(rows), place)
+
+
 def _order(planned: plan.Plan, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """`Plan.order` of one step, and `random.permute`, as a graph: int64 [rows] each."""
+    """`Plan.order` of one step, and `random.permute`, as a graph: int64 [own] each."""
     index, _ = planned.shard
-    place = tf.range(planned.rows, dtype=tf.int64) + index * planned.rows
+    place = tf.range(planned.own, dtype=tf.int64) + index * planned.own
     position = step * planned.batch + place
     epoch = position // planned.count
     keys = random.key(tf.constant(random.u64(planned.seed)), tf.cast(epoch, tf.uint64), xp=_XP)
@@ -251,4 +335,4 @@ def _order(planned: plan.Plan, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         once_more,
         (start, tf.ones_like(start, tf.bool)),
     )
-    return tf.cast(number, tf.int64), epoch
+    return _row(planned.rows, tf.cast(number, tf.int64)), epoch

@@ -30,7 +30,7 @@ def image(
     Raises:
         ValueError: If the array is of another kind.
     """
-    _require_bytes(pixels, dimensions=3)
+    _require_kind(pixels, np.uint8, dimensions=3)
     full = full or pixels.shape[:2]
     if size == full == pixels.shape[:2]:
         return pixels
@@ -48,27 +48,28 @@ def mask(classes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     the lowest number.
 
     Args:
-        classes: uint8 [h, w].
+        classes: uint8 [h, w]; or uint16, the numbers of instances.
         size: Height and width of the result, H and W, in pixels.
 
     Returns:
-        uint8 [H, W]. The same array where the size stays.
+        Of the same type, [H, W]. The same array where the size stays.
 
     Raises:
         ValueError: If the array is of another kind.
     """
-    _require_bytes(classes, dimensions=2)
+    _require_kind(classes, np.uint8, np.uint16, dimensions=2)
     if size == classes.shape:
         return classes
     rows, columns = (_shares(new, old, 1) for new, old in zip(size, classes.shape, strict=True))
     return _covering(np.ascontiguousarray(classes), *rows, *columns)
 
 
-def _require_bytes(array: np.ndarray, *, dimensions: int) -> None:
+def _require_kind(array: np.ndarray, *dtypes: type, dimensions: int) -> None:
     """What is compiled checks no bounds."""
-    if array.dtype != np.uint8 or array.ndim != dimensions or not array.size:
+    if array.dtype not in dtypes or array.ndim != dimensions or not array.size:
         raise ValueError(
-            f"{array.dtype} {list(array.shape)} is no array of uint8 with {dimensions} dimensions."
+            f"{array.dtype} {list(array.shape)} is no array of "
+            f"{' or '.join(kind.__name__ for kind in dtypes)} with {dimensions} dimensions."
         )
 
 
@@ -150,8 +151,8 @@ def _covering(
     column_weights: np.ndarray,
 ) -> np.ndarray:
     height, width = classes.shape
-    out = np.empty((len(first_row), len(first_column)), np.uint8)
-    covered = np.zeros(256, np.int64)
+    out = np.empty((len(first_row), len(first_column)), classes.dtype)
+    covered = np.zeros(int(classes.max()) + 1, np.int64)
     for y in range(len(first_row)):
         top = first_row[y]
         bottom = min(top + row_weights.shape[1], height)
@@ -166,6 +167,14 @@ def _covering(
                 for column in range(left, right):
                     weight = row_weights[y, row - top] * column_weights[x, column - left]
                     covered[classes[row, column]] += weight
-            out[y, x] = covered.argmax()
-            covered[:] = 0
+            for row in range(top, bottom):
+                for column in range(left, right):
+                    other = classes[row, column]
+                    more = covered[other] - covered[found]
+                    if more > 0 or (more == 0 and other < found):
+                        found = other
+            out[y, x] = found
+            for row in range(top, bottom):
+                for column in range(left, right):
+                    covered[classes[row, column]] = 0
     return out

@@ -37,6 +37,25 @@ def each(function: Callable[[Any], Any], split: Any) -> Any:
             return split if split is None else function(split)
 
 
+def absolute(known: Any, split: Any) -> list[tuple[str, int, int]]:
+    """What a split is made of: a split's name, and the first and one beyond the last example.
+
+    Args:
+        known: `DatasetInfo.splits` of any TFDS dataset.
+        split: A string, a `ReadInstruction`, or one of `even_splits`.
+    """
+    whole = known.whole(split) if isinstance(known, Splits) else split
+    parts = splits.AbstractSplit.from_spec(whole).to_absolute(known)
+    return [
+        (
+            part.splitname,
+            part.from_ or 0,
+            known[part.splitname].num_examples if part.to is None else part.to,
+        )
+        for part in parts
+    ]
+
+
 class Splits(splits.SplitDict):
     """A dataset's splits, which part no group when they are sliced."""
 

@@ -64,6 +64,12 @@ class Augment:
     """Probability of a rectangle of another example, its mask included."""
     cutmix_range: tuple[float, float] = (0.2, 0.7)
     """Its sides, as for `cutout_range`."""
+    foreground: float = 0.0
+    """Where examples are crops: probability that one holds a pixel of one of
+    `foreground_classes`, each as likely that its record has. Rotation and scale are about that
+    pixel, and a shift leaves it inside; elastic displacements, which come after, may not."""
+    foreground_classes: tuple[int, ...] = ()
+    """Class ids; all but 0 where there are none."""
 
     def __post_init__(self) -> None:
         """Checks every field; ranges may come as lists or arrays, numbers as NumPy's.
@@ -82,6 +88,16 @@ class Augment:
         object.__setattr__(self, "quarter_turns", bool(self.quarter_turns))
         grid = arguments.integer("elastic_grid", self.elastic_grid, least=2, most=16)
         object.__setattr__(self, "elastic_grid", grid)
+        try:
+            classes = tuple(
+                arguments.integer("foreground_classes", label, least=0, most=254)
+                for label in self.foreground_classes
+            )
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"foreground_classes={self.foreground_classes!r} are not class ids, 0 to 254."
+            ) from error
+        object.__setattr__(self, "foreground_classes", tuple(dict.fromkeys(classes)))
         if self.border not in BORDERS:
             allowed = " nor ".join(map(repr, BORDERS))
             raise ValueError(f"border={self.border!r} is neither {allowed}.")
@@ -130,6 +146,7 @@ class Augment:
 
 _PROBABILITIES = (
     *("horizontal_flip", "vertical_flip", "channel_shuffle", "grey", "cutout", "cutmix"),
+    "foreground",
 )
 _LIMITS = {
     "rotation_range": (-360.0, 360.0),

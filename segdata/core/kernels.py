@@ -22,36 +22,34 @@ _COLOURS = np.uint32(0x00FFFFFF)
 
 def render(
     words: np.ndarray,
-    starts: np.ndarray,
+    places: np.ndarray,
     step: Step,
     *,
-    record: tuple[int, int],
     is_constant: bool,
     image: np.ndarray,
     mask: np.ndarray,
-    partner_starts: np.ndarray | None = None,
+    partner_places: np.ndarray | None = None,
 ) -> None:
     """Makes a batch.
 
     Args:
         words: uint32 [L], the packed file or what holds its records; behind each record there is
             one word or more, which is read and weighs nothing.
-        starts: int64 [B], where the record of each example begins in it.
+        places: int64 [B, 3], where the record of each example begins in it, its height and width.
         step: What happens to each.
-        record: Height and width of a record.
         is_constant: Whether black of the ignore label moves in from outside, not the mirror image.
         image: uint8 [B, H, W, 3], written to.
         mask: uint8 [B, H, W, 1], written to.
-        partner_starts: As `starts`, of the partners; needed where there is CutMix.
+        partner_places: The same of the partners; needed where there is CutMix.
     """
     batch, height, width, _ = image.shape
     _render(
         words,
-        starts,
-        starts if partner_starts is None else partner_starts,
+        places,
+        places if partner_places is None else partner_places,
         step.own,
         step.partner,
-        np.array([*record, is_constant, height], np.int64),
+        is_constant,
         bicubic(height, step.own.elastic.shape[1] - 2),
         bicubic(width, step.own.elastic.shape[2] - 2),
         image.reshape(batch, height, width * 3),
@@ -80,11 +78,11 @@ def bicubic(side: int, grid: int) -> np.ndarray:
 @compiled
 def _render(
     words: np.ndarray,
-    starts: np.ndarray,
-    partner_starts: np.ndarray,
+    places: np.ndarray,
+    partner_places: np.ndarray,
     own: Parameters,
     partner: Parameters,
-    sizes: np.ndarray,
+    is_constant: bool,
     down: np.ndarray,
     along: np.ndarray,
     image: np.ndarray,
@@ -99,16 +97,30 @@ def _render(
     for i in range(batch):
         for first in range(0, height, strip):
             rows = min(strip, height - first)
-            _draw(words, starts[i], own, i, sizes, down, along, first, rows, canvas, buffers)
+            _draw(
+                words,
+                places[i],
+                own,
+                i,
+                is_constant,
+                height,
+                down,
+                along,
+                first,
+                rows,
+                canvas,
+                buffers,
+            )
             if len(own.paste):
                 top, bottom, left, right = own.paste[i]
                 if bottom > top and right > left:
                     _draw(
                         words,
-                        partner_starts[i],
+                        partner_places[i],
                         partner,
                         i,
-                        sizes,
+                        is_constant,
+                        height,
                         down,
                         along,
                         0,
@@ -127,14 +139,26 @@ def _render(
 
 
 @_inlined
-def _draw(words, start, own, i, sizes, down, along, first, rows, canvas, buffers):
+def _draw(words, place, own, i, is_constant, height, down, along, first, rows, canvas, buffers):
     """Some rows of an example; all of them where there is blur."""
-    height = sizes[3]
     if len(own.map):
         points = own.elastic[i] if len(own.elastic) else np.empty((0, 0, 2), np.int32)
-        _warp(words, start, own.map[i], points, sizes, down, along, first, rows, canvas, buffers)
+        _warp(
+            words,
+            place,
+            own.map[i],
+            points,
+            is_constant,
+            height,
+            down,
+            along,
+            first,
+            rows,
+            canvas,
+            buffers,
+        )
     else:
-        _move(words, start, own.window, own.symmetry, i, sizes[1], height, first, rows, canvas)
+        _move(words, place, own.window, own.symmetry, i, is_constant, height, first, rows, canvas)
     if len(own.blur):
         _blur(canvas, own.blur[i])
     row = canvas[:rows].reshape(-1)
@@ -157,8 +181,9 @@ def _draw(words, start, own, i, sizes, down, along, first, rows, canvas, buffers
 
 
 @_inlined
-def _move(words, start, windows, symmetries, i, record_width, height, first, rows, canvas):
+def _move(words, place, windows, symmetries, i, is_constant, height, first, rows, canvas):
     """Rows of the record, flipped and turned."""
+    start, record_height, record_width = place[0], place[1], place[2]
     width = canvas.shape[1]
     top, left = np.int64(0), np.int64(0)
     transpose, flip_x, flip_y = False, False, False
@@ -167,9 +192,21 @@ def _move(words, start, windows, symmetries, i, record_width, height, first, row
     if len(symmetries):
         transpose = symmetries[i, 0] != 0
         flip_x, flip_y = symmetries[i, 1] != 0, symmetries[i, 2] != 0
+    is_inside = top >= 0 and left >= 0
+    is_inside &= top + height <= record_height and left + width <= record_width
     for k in range(rows):
         y = height - 1 - (first + k) if flip_y else first + k
         out = canvas[k]
+        if not is_inside:  # the record is the smaller
+            for x in range(width):
+                along = width - 1 - x if flip_x else x
+                row, column = (top + along, left + y) if transpose else (top + y, left + along)
+                if is_constant and not (0 <= row < record_height and 0 <= column < record_width):
+                    out[x] = _IGNORED
+                else:
+                    row, column = _mirrored(row, record_height), _mirrored(column, record_width)
+                    out[x] = words[start + row * record_width + column]
+            continue
         if not transpose:
             begin = start + (top + y) * record_width + left
             source = words[begin : begin + width]
@@ -184,10 +221,10 @@ def _move(words, start, windows, symmetries, i, record_width, height, first, row
         begin, by = start + top * record_width + left + y, record_width
         if flip_x:
             begin, by = begin + (width - 1) * by, -by
-        place = np.uint64(begin)
+        at = np.uint64(begin)
         for x in range(width):
-            out[x] = words[place]
-            place += np.uint64(by)
+            out[x] = words[at]
+            at += np.uint64(by)
 
 
 @_inlined
@@ -219,10 +256,11 @@ def _elastic(points, down, along, y, axis, coordinates):
 
 
 @_inlined
-def _warp(words, start, table, points, sizes, down, along, first, rows, canvas, buffers):
+def _warp(
+    words, place, table, points, is_constant, height, down, along, first, rows, canvas, buffers
+):
     """Samples each pixel once: colours bilinearly, the class from the nearest."""
-    record_height, record_width, height = sizes[0], sizes[1], sizes[3]
-    is_constant = sizes[2] != 0
+    start, record_height, record_width = place[0], place[1], place[2]
     width = canvas.shape[1]
     xs, ys = buffers[0].view(np.int32), buffers[1].view(np.int32)
     across, below = buffers[2], buffers[3]  # fractions in 256ths; 512 outside of a constant border
@@ -255,10 +293,10 @@ def _warp(words, start, table, points, sizes, down, along, first, rows, canvas, 
         for x in range(width):
             places[x] = np.uint32(ys[x]) * row_width + np.uint32(xs[x])
         for x in range(width):
-            place = base + np.uint64(places[x])
-            lower = place + (step if places[x] < last else np.uint64(0))
-            lefts[x] = words[place]
-            rights[x] = words[place + np.uint64(1)]
+            at = base + np.uint64(places[x])
+            lower = at + (step if places[x] < last else np.uint64(0))
+            lefts[x] = words[at]
+            rights[x] = words[at + np.uint64(1)]
             lows[x] = words[lower]
             low_rights[x] = words[lower + np.uint64(1)]
         out = canvas[k]

@@ -20,6 +20,7 @@ import numpy as np
 from segdata.core import random
 from segdata.core.augment import Augment
 from segdata.core.random import Array
+from segdata.core.records import NOWHERE
 
 ONE = 1 << 16
 MAX_SIDE = 4096
@@ -51,6 +52,7 @@ _SLOTS = {
             *("gamma_range", "blur_range", "elastic_range", "elastic", "window_y", "window_x"),
             *("cutout", "cutout_height", "cutout_width", "cutout_y", "cutout_x"),
             *("cutmix", "cutmix_height", "cutmix_width", "cutmix_y", "cutmix_x", "partner"),
+            *("foreground", "foreground_class", "foreground_place", "foreground_y", "foreground_x"),
         )
     )
 }
@@ -61,8 +63,8 @@ class Parameters(NamedTuple):
 
     Attributes:
         row: int64 [N], the record.
-        window: int32 [N, 2], the top and left pixel of the record's window; where all is warped it
-            is in the map.
+        window: int32 [N, 2], the top and left pixel of the record's window, outside of the record
+            where that is the smaller; where all is warped it is in the map.
         symmetry: int32 [N, 3], 1 to transpose, then to flip left-right, then up-down; likewise.
         map: int32 [N, 2, 3], output pixel to the record's pixel: the rows give x and y, the columns
             multiply twice the output's distance from its centre in x and in y, and 1.
@@ -120,23 +122,24 @@ class Plan:
     all records.
 
     Attributes:
-        count: How many records there are.
-        record: Their height and width in pixels.
-        size: Height and width of the examples, at most the record's.
+        rows: The records, by their rows in the index.
+        record: Their height and width in pixels; None where they differ.
+        size: Height and width of the examples.
         batch: Examples a step, B, over all shards.
         augment: What may happen to an example.
         seed: Any integer.
-        means: Mean of each channel of each record, int32 [count, 3]; needed where contrast changes.
+        index: What is known of each record, `records.index_type`; needed where sizes differ,
+            contrast changes or crops hold the foreground.
         shard: Which part of each batch is planned, and into how many parts it is cut.
     """
 
-    count: int
-    record: tuple[int, int]
+    rows: range | np.ndarray
+    record: tuple[int, int] | None
     size: tuple[int, int]
     batch: int
     augment: Augment
     seed: int
-    means: np.ndarray | None = None
+    index: np.ndarray | None = None
     shard: tuple[int, int] = (0, 1)
 
     def __post_init__(self) -> None:
@@ -145,7 +148,7 @@ class Plan:
         Raises:
             ValueError: If they do not.
         """
-        require_fit(self.augment, record=self.record, size=self.size)
+        require_fit(self.augment, record=self.record, size=self.size, index=self.index)
         index, shards = self.shard
         if not 0 <= index < shards or self.batch % shards:
             raise ValueError(
@@ -154,18 +157,29 @@ class Plan:
             )
 
     @property
-    def rows(self) -> int:
+    def count(self) -> int:
+        """How many records there are."""
+        return len(self.rows)
+
+    @property
+    def own(self) -> int:
         """Examples a step in this shard."""
         return self.batch // self.shard[1]
 
+    def row(self, place: np.ndarray) -> np.ndarray:
+        """The rows of records by their places among all of them, int64."""
+        if isinstance(self.rows, range):
+            return place * self.rows.step + self.rows.start
+        return self.rows[place]
+
     def order(self, first: int, steps: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """The records of some steps, and their epochs; int64 [steps·rows] each."""
+        """The rows of the records of some steps, and their epochs; int64 [steps·own] each."""
         index, _ = self.shard
-        place = np.arange(self.rows, dtype=np.int64) + index * self.rows
+        place = np.arange(self.own, dtype=np.int64) + index * self.own
         position = np.arange(first, first + steps, dtype=np.int64)[:, None] * self.batch + place
         epoch, place = np.divmod(position.reshape(-1), self.count)
         keys = random.key(random.seeded(self.seed), epoch.astype(np.uint64))
-        return random.permute(keys, place, self.count), epoch
+        return self.row(random.permute(keys, place, self.count)), epoch
 
     def steps(self, first: int, steps: int = 1) -> Step:
         """What happens in some steps.
@@ -175,7 +189,7 @@ class Plan:
             steps: How many, S.
 
         Returns:
-            Parameters of S·rows examples, step by step.
+            Parameters of S·own examples, step by step.
         """
         return self.of(*self.order(first, steps))
 
@@ -185,30 +199,49 @@ class Plan:
         own = partner = self._parameters(row, epoch)
         if self.augment.cutmix:
             others = partners(seed=seed, epoch=epoch, row=row, count=self.count)
-            partner = self._parameters(others, epoch)
+            partner = self._parameters(self.row(others), epoch)
         return Step(own, partner)
 
     def _parameters(self, row: np.ndarray, epoch: np.ndarray) -> Parameters:
+        index = self.index
+        record: Any = self.record
+        if record is None:
+            assert index is not None
+            record = [index[side][row].astype(np.int64) for side in ("height", "width")]
         return parameters(
             self.augment,
             seed=random.seeded(self.seed),
             epoch=epoch,
             row=row,
-            record=self.record,
+            record=record,
             size=self.size,
-            means=None if self.means is None else self.means[row],
+            means=None if index is None else index["means"][row],
+            places=index["places"][row] if index is not None and self.augment.foreground else None,
         )
 
 
-def require_fit(settings: Augment, *, record: tuple[int, int], size: tuple[int, int]) -> None:
-    """Refuses settings that do not fit the sizes.
+def require_fit(
+    settings: Augment,
+    *,
+    record: tuple[int, int] | None,
+    size: tuple[int, int],
+    index: np.ndarray | None = None,
+) -> None:
+    """Refuses settings that do not fit the records.
+
+    Args:
+        settings: What may happen.
+        record: Height and width of all records; None where they differ.
+        size: Of the examples.
+        index: Of the records; needed where their sizes differ, or for the foreground.
 
     Raises:
         ValueError: If quarter turns meet examples that are not square, a warp meets sides over
-            4,096 pixels, or an example is larger than its record.
+            4,096 pixels, an example is larger than records of one size, or the index does not know
+            the classes of the foreground.
     """
     height, width = size
-    if height > record[0] or width > record[1]:
+    if record and (height > record[0] or width > record[1]):
         raise ValueError(
             f"size={height}×{width}: records of {record[0]}×{record[1]} hold no such window."
         )
@@ -217,15 +250,26 @@ def require_fit(settings: Augment, *, record: tuple[int, int], size: tuple[int, 
             f"quarter_turns=True needs square examples, these are {height}×{width}. "
             "Choose a square size, or flips."
         )
+    if not record:
+        assert index is not None
+        record = int(index["height"].max()), int(index["width"].max())
     if settings.warps and (max(size) > MAX_SIDE or max(record) > 2 * MAX_SIDE):
         raise ValueError(
             f"rotation, scale, shift and elastic take sides up to {MAX_SIDE:,}, these are "
             f"{height}×{width}, of records of {record[0]}×{record[1]}."
         )
+    if settings.foreground:
+        known = 0 if index is None else index["places"].shape[1]
+        wanted = settings.foreground_classes or tuple(range(1, known))
+        if not known or max(wanted, default=0) >= known or not wanted:
+            raise ValueError(
+                f"foreground={settings.foreground:g} of the classes {list(wanted)}: the index of "
+                f"the records knows the classes below {known}; pack them with all classes."
+            )
 
 
 def partners(*, seed: Array, epoch: Array, row: Array, count: int, xp: Any = np) -> Array:
-    """The record that each example is mixed with, int64 [N]."""
+    """The place among `count` records of what each example is mixed with, int64 [N]."""
     keys = _keys(seed, epoch, row, xp)
     return xp.right_shift(random.fraction(keys, _SLOTS["partner"], xp) * count, 31)
 
@@ -236,9 +280,10 @@ def parameters(
     seed: Array,
     epoch: Array,
     row: Array,
-    record: tuple[int, int],
+    record: Sequence[int | Array],
     size: tuple[int, int],
     means: Array | None,
+    places: Array | None = None,
     xp: Any = np,
 ) -> Parameters:
     """Draws what happens to examples.
@@ -248,23 +293,24 @@ def parameters(
         seed: uint64.
         epoch: int64 [N].
         row: int64 [N], which record each is.
-        record: Height and width of a record.
+        record: Height and width of the records; int64 [N] each where they differ.
         size: Height and width of an example.
         means: int32 [N, 3], of the records; needed where contrast changes.
+        places: uint32 [N, classes, 32], of the records; needed for the foreground.
         xp: NumPy, or what gives its functions for tensors.
     """
     draw = _Draws(_keys(seed, epoch, row, xp), settings, xp)
     given = dict(Parameters.none(xp)._asdict(), row=row)
-    window = [
-        draw.below(slot, outer - inner + 1)
-        for slot, outer, inner in zip(("window_y", "window_x"), record, size, strict=True)
-    ]
+    # A crop of a record of its own size is the record.
+    crops = not (isinstance(record[0], int) and tuple(record) == size)
+    held = _foreground(draw, places) if crops and settings.foreground else None
+    window = _window(draw, record, size, held)
     if settings.warps:
-        given["map"] = _map(draw, window, record=record, size=size)
+        given["map"] = _map(draw, window, record=record, size=size, held=held)
     else:
         if settings.uses("horizontal_flip", "vertical_flip", "quarter_turns"):
             given["symmetry"] = draw.int32(_symmetry(draw))
-        if record != size:
+        if crops:
             given["window"] = draw.int32(window)
     if settings.uses("elastic_range"):
         given["elastic"] = _elastic(draw, size)
@@ -334,6 +380,50 @@ class _Draws:
         return self.xp.astype(self.xp.stack(columns, axis=1), np.int32)
 
 
+class _Held(NamedTuple):
+    """What a crop is to hold: whether it is, and the row and column of that pixel; int64 [N]."""
+
+    happens: Array
+    y: Array
+    x: Array
+
+
+def _foreground(draw: _Draws, places: Array) -> _Held:
+    """A pixel of a class of the foreground, where the record has any."""
+    xp, (_, known, kept) = draw.xp, places.shape
+    flat = xp.reshape(xp.astype(places, np.int64), [-1, known * kept])
+    wanted = draw.settings.foreground_classes or tuple(range(1, known))
+    there = [xp.astype(flat[:, label * kept] != NOWHERE, np.int64) for label in wanted]
+    total = sum(there)
+    nth = draw.below("foreground_class", xp.maximum(total, 1))
+    label, before = draw.zero, draw.zero
+    for number, is_there in zip(wanted, there, strict=True):
+        label = label + xp.where((is_there > 0) & (before == nth), number + draw.zero, draw.zero)
+        before = before + is_there
+    column = label * kept + draw.below("foreground_place", kept)
+    place = xp.take_along_axis(flat, column[:, None], axis=1)[:, 0]
+    return _Held(draw.chance("foreground") & (total > 0), xp.right_shift(place, 16), place & 0xFFFF)
+
+
+def _window(
+    draw: _Draws, record: Sequence[int | Array], size: tuple[int, int], held: _Held | None
+) -> list[Array]:
+    """Top and left of a part of the record; where the record is the smaller, of what holds it."""
+    xp, window = draw.xp, []
+    for axis, outer, inner in zip("yx", record, size, strict=True):
+        room: Any = outer - inner
+        low, high = (0, room) if isinstance(room, int) else (xp.minimum(room, 0), room)
+        high = high if isinstance(high, int) else xp.maximum(high, 0)
+        first = low + draw.below(f"window_{axis}", high - low + 1)
+        if held:
+            place = held.y if axis == "y" else held.x
+            around = place - draw.below(f"foreground_{axis}", inner)
+            around = xp.minimum(xp.maximum(around, low + draw.zero), high + draw.zero)
+            first = xp.where(held.happens, around, first)
+        window.append(first)
+    return window
+
+
 def _symmetry(draw: _Draws) -> tuple[Array, Array, Array]:
     """Whether to transpose, then to flip left-right, then up-down; int64 [N], 0 or 1."""
     flip_x, flip_y = (
@@ -349,8 +439,9 @@ def _map(
     draw: _Draws,
     window: Sequence[Array],
     *,
-    record: tuple[int, int],
+    record: Sequence[int | Array],
     size: tuple[int, int],
+    held: _Held | None,
 ) -> Array:
     """`Parameters.map`."""
     xp, settings = draw.xp, draw.settings
@@ -364,16 +455,26 @@ def _map(
     # The output undone from the last step back: shift, rotation and scale, flips, transpose.
     sign_x, sign_y = 1 - 2 * flip_x, 1 - 2 * flip_y
     x, y = (sign_x * cos, -sign_x * sin), (sign_y * sin, sign_y * cos)
+    to_x, to_y = (  # where in the example the pixel that it holds comes to lie, from the centre
+        2 * xp.clip(place + draw.rounded(shift, 8), 0, side - 1) - (side - 1) if held else 0
+        for place, shift, side in (
+            (held and held.x - left, shift_x, width),
+            (held and held.y - top, shift_y, height),
+        )
+    )
     rows = []
-    for straight, swapped, first, side, whole in (
-        (x, y, left, width, record[1]),
-        (y, x, top, height, record[0]),
+    for straight, swapped, first, side, whole, axis in (
+        (x, y, left, width, record[1], "x"),
+        (y, x, top, height, record[0], "y"),
     ):
         by_x, by_y = (
             xp.where(transpose > 0, *pair) for pair in zip(swapped, straight, strict=True)
         )
         moved = draw.rounded(by_x * shift_x + by_y * shift_y, 15)
         constant = first * ONE + (side - 1) * (ONE // 2) - moved
+        if held:
+            own = getattr(held, axis) * ONE - by_x * to_x - by_y * to_y
+            constant = xp.where(held.happens, own, constant)
         if settings.border == "mirror":
             period = 2 * whole * ONE  # the same place in the mirror images
             constant = constant - period * xp.floor_divide(constant, period)

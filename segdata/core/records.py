@@ -1,10 +1,12 @@
 """Packed records: a dataset at its training size, as raw bytes, written and opened with NumPy.
 
-A packed file is a TFRecord of records of one size: H·W·4 bytes, red, green, blue and class id of
-each pixel in turn. Any TFRecord reader can stream it; and since record i starts at byte
-i·(H·W·4+16)+12, the same file is a memory-mapped array. Beside it lie the means of its channels
-and, written last, a manifest: what it was made from, how many records it holds and their checksum.
-A packed file is never written to again: what is packed anew has another name.
+A record is H·W·4 bytes: red, green, blue and class id of each pixel in turn. A packed file is a
+TFRecord of them, so any TFRecord reader can stream it, and a memory-mapped array, since pixels lie
+at places that are known: of records of one size every (H·W·4+16) bytes, of others where the index
+says. The index beside it holds for each record its place, size, the means of its channels, and
+where its classes are; a map of instances may lie beside it too. The manifest is written last: what
+it was made from, how many records there are and their checksum. A packed file is never written to
+again: what is packed anew has another name. docs/records.md describes the format to the byte.
 """
 
 import contextlib
@@ -16,50 +18,91 @@ import pathlib
 import re
 import secrets
 import zlib
-from collections.abc import Iterable, Mapping
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from segdata.core.system import arguments, files
+from segdata.core.system import arguments, files, parallel
 from segdata.core.system.compiling import compiled
 
 FORMAT = 2
-"""Of the files; those of another are packed anew. In 1 the means were float64."""
+"""Of the files; those of another are packed anew."""
+PLACES = 32
+"""Pixels of each class that the index keeps of a record, for crops that hold the class."""
+NOWHERE = 0xFFFFFFFF
+"""In the index, instead of a pixel's place, where a record has none of a class."""
 _HEADER, _FOOTER = 12, 4  # TFRecord: length and its CRC before each record, the record's CRC after
-_MEANS = 12  # bytes of an example's: three int32, little-endian
+_FRAME = _HEADER + _FOOTER
+_LONGEST = 65_535  # pixels of a side, for a place is two times 16 bits
 _POLYNOMIAL = 0x82F63B78  # of CRC-32C, reversed
+_PART = ".part"  # the ending of what is not whole yet
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+def index_type(classes: int) -> np.dtype:
+    """A row of the index, for records whose classes are below `classes`.
+
+    `start` is the place of the first pixel in the packed file, in 32-bit words; `means` those of
+    red, green and blue, 16 binary places; `objects` the largest number in the map of instances;
+    `places` the row times 65,536 plus the column of some pixels of each class, evenly spread over
+    all of them in reading order, or `NOWHERE`.
+    """
+    return np.dtype(
+        [
+            ("start", "<i8"),
+            ("height", "<i4"),
+            ("width", "<i4"),
+            ("means", "<i4", 3),
+            ("objects", "<i4"),
+            ("places", "<u4", (classes, PLACES)),
+        ]
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Records:
-    """An open packed file, which stays on disk for as long as this is kept.
+    """An open packed file, or some rows of it; the file stays on disk for as long as this is kept.
 
     Attributes:
         path: The TFRecord file.
-        count: How many records it holds.
-        size: Height and width of each, in pixels.
-        checksum: CRC-32 of all records, the pixels and then the means of each.
+        total: How many records it holds.
+        size: Height and width of each in pixels; None where they differ.
+        classes: The index knows where classes below this number are.
+        has_instances: Whether there are maps of instances.
+        checksum: CRC-32 of all records, with their frames, index rows and instances.
+        rows: Which of its records these are, in order.
     """
 
     path: pathlib.Path
-    count: int
-    size: tuple[int, int]
+    total: int
+    size: tuple[int, int] | None
+    classes: int
+    has_instances: bool
     checksum: int
+    rows: range | np.ndarray
+
+    def __post_init__(self) -> None:
+        for path in self.paths:
+            files.use(path, owner=self)
 
     def __reduce__(self) -> Any:
         """Another process, or a copy, keeps the file as well."""
-        return _records, (self.path, self.count, self.size, self.checksum)
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return functools.partial(Records, **given), ()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        """One of them, memory-mapped: uint8 [H, W, 4], read-only."""
+        return self._pixels(self.path, self.rows[number], _HEADER // 4, np.dtype("<u4")).view(
+            np.uint8
+        )
 
     @property
-    def stride(self) -> int:
-        """Bytes from one record to the next."""
-        return self.size[0] * self.size[1] * 4 + _HEADER + _FOOTER
-
-    @property
-    def lead(self) -> int:
-        """32-bit words before the first pixel of a record."""
-        return _HEADER // 4
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.rows)
 
     @property
     def manifest(self) -> pathlib.Path:
@@ -67,37 +110,116 @@ class Records:
         return self.path.with_name(f"{self.path.stem.rpartition('-')[0]}.json")
 
     @property
-    def means_path(self) -> pathlib.Path:
-        """The file of `means`."""
-        return self.path.with_suffix(".means")
+    def index_path(self) -> pathlib.Path:
+        """The file of `index`."""
+        return self.path.with_suffix(".index")
 
-    def array(self) -> np.ndarray:
-        """All records, memory-mapped: uint8 [count, H, W, 4], read-only."""
-        rows = np.memmap(self.path, np.uint8, "r", shape=(self.count, self.stride))
-        return rows[:, _HEADER:-_FOOTER].reshape(self.count, *self.size, 4)
+    @property
+    def instances_path(self) -> pathlib.Path:
+        """The file of the maps of instances, where there are any."""
+        return self.path.with_suffix(".instances")
 
-    def words(self) -> np.ndarray:
-        """The whole file, memory-mapped: uint32 [count·stride/4], read-only."""
-        return np.asarray(
-            np.memmap(self.path, np.uint32, "r", shape=(self.count * self.stride // 4,))
-        )
+    @property
+    def paths(self) -> list[pathlib.Path]:
+        """All its files but the manifest."""
+        return [self.path, self.index_path, *[self.instances_path] * self.has_instances]
 
-    def means(self) -> np.ndarray:
-        """Mean of each channel over each record, memory-mapped: int32 [count, 3], 16 places."""
-        return np.asarray(np.memmap(self.means_path, "<i4", "r", shape=(self.count, 3)))
+    @property
+    def largest(self) -> tuple[int, int]:
+        """Height of the highest and width of the widest record of the file."""
+        if self.size:
+            return self.size
+        index = self.index()
+        return int(index["height"].max()), int(index["width"].max())
 
-    def verify(self) -> None:
-        """Reads the file once and compares it with its checksum, at 3.4 GB/s from RAM.
+    def select(self, rows: range | Iterable[int]) -> "Records":
+        """Some of these, by their numbers from 0 to `count`, in that order; no file is copied.
 
         Raises:
-            OSError: If they differ, or it cannot be read.
+            ValueError: If there are none, or one is out of range.
         """
-        means = np.memmap(self.means_path, np.uint8, "r", shape=(self.count, _MEANS))
-        checksum = 0
-        for row, mean in zip(self.array(), means, strict=True):
-            checksum = zlib.crc32(mean, zlib.crc32(row, checksum))
-        if checksum != self.checksum:
-            raise OSError(f"{self.path} is damaged: delete it, and it is packed again.")
+        if not isinstance(rows, range):
+            rows = np.fromiter((arguments.integer("rows", row) for row in rows), np.int64)
+        ends = np.array([rows[0], rows[-1]] if isinstance(rows, range) and rows else rows)
+        if not len(ends) or not 0 <= ends.min() <= ends.max() < self.count:
+            raise ValueError(f"rows={rows!s:.60}: one at least, each from 0 to {self.count - 1:,}.")
+        if isinstance(self.rows, range) and isinstance(rows, range):
+            chosen: range | np.ndarray = self.rows[rows.start : rows.stop : rows.step]
+        else:
+            chosen = np.asarray(self.rows)[np.asarray(rows)]
+        return dataclasses.replace(self, rows=chosen)
+
+    def index(self) -> np.ndarray:
+        """What is known of each record of the file, memory-mapped: `index_type` [total]."""
+        return np.asarray(
+            np.memmap(self.index_path, index_type(self.classes), "r", shape=(self.total,))
+        )
+
+    def words(self) -> np.ndarray:
+        """The whole file, memory-mapped: uint32 [bytes/4], read-only."""
+        return np.asarray(np.memmap(self.path, "<u4", "r"))
+
+    def array(self) -> np.ndarray:
+        """Records of one size, memory-mapped: uint8 [count, H, W, 4], read-only.
+
+        It is a copy in memory where they are not evenly spaced in the file.
+
+        Raises:
+            ValueError: If their sizes differ.
+        """
+        if self.size is None:
+            raise ValueError(f"{self.path}: its records differ in size; take them one by one.")
+        stride = self.size[0] * self.size[1] * 4 + _FRAME
+        held = np.memmap(self.path, np.uint8, "r", shape=(self.total, stride))
+        whole = held[:, _HEADER:-_FOOTER].reshape(self.total, *self.size, 4)
+        if isinstance(self.rows, range):
+            return whole[self.rows.start : self.rows.stop : self.rows.step]
+        return whole[self.rows]
+
+    def instances(self, number: int) -> np.ndarray:
+        """The map of instances of one of them, memory-mapped: uint16 [H, W], 0 for background.
+
+        Raises:
+            ValueError: If there are none.
+        """
+        if not self.has_instances:
+            raise ValueError(f"{self.path} has no maps of instances; pack with instances=True.")
+        return self._pixels(self.instances_path, self.rows[number], 0, np.dtype("<u2"))[..., 0]
+
+    def _pixels(self, path: pathlib.Path, row: int, lead: int, dtype: np.dtype) -> np.ndarray:
+        """[H, W, 1] of a file that has one item a pixel, and `lead` + 1 before others' records."""
+        found = self.index()[row]
+        shape = int(found["height"]), int(found["width"]), 1
+        # Each record of the packed file has a frame of four words, of which three come first.
+        first = int(found["start"]) - 3 - 4 * int(row) if not lead else int(found["start"])
+        return np.asarray(np.memmap(path, dtype, "r", first * dtype.itemsize, shape))
+
+    def verify(self) -> None:
+        """Reads all files once and compares them with their checksum, at 3 GB/s from RAM.
+
+        Raises:
+            OSError: If they differ, or cannot be read.
+        """
+        index, checksum = self.index(), 0
+        damaged = OSError(f"{self.path} is damaged: delete it, and it is packed again.")
+        with contextlib.ExitStack() as stack:
+            data, *maps = (
+                stack.enter_context(path.open("rb"))
+                for path in self.paths
+                if path != self.index_path
+            )
+            start = _HEADER // 4
+            for row in index:
+                area = int(row["height"]) * int(row["width"])
+                if int(row["start"]) != start or not 0 < area <= _LONGEST**2:
+                    raise damaged
+                parts = [data.read(4 * area + _FRAME), row.tobytes()]
+                parts += [file.read(2 * area) for file in maps]
+                for part in parts:
+                    checksum = zlib.crc32(part, checksum)
+                start += area + _FRAME // 4
+            if checksum != self.checksum or data.read(1):
+                raise damaged
 
 
 def load(manifest: str | os.PathLike[str]) -> Records:
@@ -129,7 +251,13 @@ def load(manifest: str | os.PathLike[str]) -> Records:
 
 
 def opened(
-    manifest: pathlib.Path, *, size: tuple[int, int], count: int, source: Mapping[str, Any]
+    manifest: pathlib.Path,
+    *,
+    size: tuple[int, int] | None,
+    count: int,
+    source: Mapping[str, Any],
+    classes: int = 0,
+    has_instances: bool = False,
 ) -> Records | None:
     """The same of a packed file that is whole, has as many records, and was made from this.
 
@@ -139,28 +267,46 @@ def opened(
     try:
         noted = json.loads(manifest.read_text())
         known = {"token": noted["token"], "crc32": noted["crc32"], "seen": noted["seen"]}
-        wanted = {"format": FORMAT, **source, "count": count, "size": list(size), **known}
-        return _opened(manifest, noted) if noted == wanted else None
+        wanted = _noted(source, size=size, classes=classes, has_instances=has_instances)
+        return _opened(manifest, noted) if noted == {**wanted, "count": count, **known} else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None  # a manifest may hold anything
 
 
+def _noted(
+    source: Mapping[str, Any], *, size: tuple[int, int] | None, classes: int, has_instances: bool
+) -> dict[str, Any]:
+    """What a manifest says before the records are known."""
+    return {
+        "format": FORMAT,
+        **source,
+        "size": size and list(size),
+        "classes": classes,
+        "instances": has_instances,
+    }
+
+
 def _opened(manifest: pathlib.Path, noted: dict[str, Any]) -> Records:
-    """What a manifest tells of.
+    """What a manifest describes.
 
     Raises:
         OSError: If the file is missing or damaged.
         ValueError: If a field is odd; others may raise what they like.
     """
-    height, width = noted["size"]
-    records = _records(
-        _path(manifest, noted["token"]),
-        arguments.integer("count", noted["count"], least=1),
-        arguments.size((height, width)),
-        arguments.integer("crc32", noted["crc32"], least=0),
+    count = arguments.integer("count", noted["count"], least=1)
+    size = noted["size"]
+    records = Records(
+        path=_path(manifest, noted["token"]),
+        total=count,
+        size=None if size is None else arguments.size(size),
+        classes=arguments.integer("classes", noted["classes"], least=0, most=256),
+        has_instances=bool(noted["instances"]),
+        checksum=arguments.integer("crc32", noted["crc32"], least=0),
+        rows=range(count),
     )
     now = _seen(records)
-    if [now[0][0], now[1][0]] != [records.count * records.stride, records.count * _MEANS]:
+    lengths = [length for length, _, _ in now]
+    if lengths[1] != count * index_type(records.classes).itemsize or lengths != _lengths(records):
         raise OSError(f"{records.path} is cut: delete it, and it is packed again.")
     if now != noted["seen"]:
         records.verify()
@@ -169,58 +315,127 @@ def _opened(manifest: pathlib.Path, noted: dict[str, Any]) -> Records:
     return records
 
 
+def _lengths(records: Records) -> list[int]:
+    """The bytes of its files, by the last row of its index.
+
+    Raises:
+        ValueError: If the index is of records of another size.
+    """
+    first, last = records.index()[[0, -1]]
+    for row in (first, last):
+        if records.size and (row["height"], row["width"]) != records.size:
+            raise ValueError(f"size={records.size}: its index says {row['height']}×{row['width']}.")
+    area = int(last["height"]) * int(last["width"])
+    pixels = int(last["start"]) - 3 - 4 * (records.total - 1) + area
+    lengths = [4 * (pixels + 4 * records.total), records.index_path.stat().st_size]
+    return [*lengths, *[2 * pixels] * records.has_instances]
+
+
+Row = np.ndarray | tuple[np.ndarray, np.ndarray]
+"""A record uint8 [H, W, 4], RGB and class id; where there are instances, with uint16 [H, W]."""
+
+
 def write(
     manifest: pathlib.Path,
-    rows: Iterable[np.ndarray],
+    rows: Iterable[Row] | Callable[[int], Iterable[Row]],
     *,
-    size: tuple[int, int],
+    size: tuple[int, int] | None,
     source: Mapping[str, Any],
+    classes: int = 0,
+    has_instances: bool = False,
 ) -> Records:
     """Writes a packed file and its manifest, under their names only when whole.
 
     Args:
         manifest: `NAME.json`, in a folder that is there. What was packed there before is removed
             when nobody uses it.
-        rows: uint8 [H, W, 4] each.
-        size: H and W.
+        rows: The records; or a function of how many are there already, which gives the others:
+            then what a killed process has written is read, checked and kept. Nobody else may
+            write there at the same time.
+        size: H and W; None where they differ.
         source: What the rows were made from, kept in the manifest.
+        classes: The index keeps where classes below this number are; up to 256.
+        has_instances: Whether each row comes with a map of instances.
 
     Returns:
         The file, open.
 
     Raises:
         OSError: If there is no room, or the folder may not be written to.
+        ValueError: If a row is of another kind or size.
     """
     files.remove_unfinished(manifest.parent)
-    remove_unused(manifest)  # first: a full disk needs the room
-    token = secrets.token_hex(4)
-    records = Records(path=_path(manifest, token), count=0, size=size, checksum=0)
+    noted = _noted(source, size=size, classes=classes, has_instances=has_instances)
+    kept, token = manifest.with_suffix(f".json{_PART}"), None
+    if callable(rows):
+        token = _begun(kept, noted)
+    remove_unused(manifest, but=token)  # first: a full disk needs the room
+    token = token or secrets.token_hex(4)
+    path = _path(manifest, token)
+    finals = [path, path.with_suffix(".index"), *[path.with_suffix(".instances")] * has_instances]
+    parts = [final.with_name(final.name + _PART) for final in finals]
+    unwanted = [*parts, *finals, *[kept] * callable(rows)]
     try:
-        with (
-            files.replacing(records.path) as path,
-            files.replacing(records.means_path) as means,
-            path.open("wb") as rows_file,
-            means.open("wb") as means_file,
-        ):
-            count, checksum = _write_rows(rows, rows_file, means_file, size=size)
-        records = dataclasses.replace(records, count=count, checksum=checksum)
-        if records.path.stat().st_size != count * records.stride:
-            raise OSError(f"{records.path} does not hold what was written to it; is there room?")
-        _use(records)
-        _write_manifest(manifest, {"format": FORMAT, **source, "token": token}, records)
+        if callable(rows):
+            files.write(kept, json.dumps({**noted, "token": token}).encode())
+        with contextlib.ExitStack() as stack:
+            opened_ = [stack.enter_context(part.open("a+b")) for part in parts]
+            for file in opened_:
+                files.hold(file.fileno())
+            writer = _Writer(*opened_, classes=classes)
+            writer.resume(size)
+            more = rows(writer.count) if callable(rows) else rows
+            framed = functools.partial(_framed, size=size, classes=classes, maps=has_instances)
+            for frame in parallel.ordered_map(framed, more):
+                writer.add(frame)
+            for file in opened_:
+                file.flush()
+                os.fsync(file.fileno())
+        _require_written(parts, writer)
+        for part, final in zip(parts, finals, strict=True):
+            part.replace(final)
+        records = Records(
+            path=path,
+            total=writer.count,
+            size=size,
+            classes=classes,
+            has_instances=has_instances,
+            checksum=writer.checksum,
+            rows=range(writer.count),
+        )
+        _write_manifest(manifest, {**noted, "token": token}, records)
+        unwanted = unwanted[len(parts) + len(finals) :]
     except OSError as error:
-        for path in (records.path, records.means_path):
-            path.unlink(missing_ok=True)
         raise OSError(f"{manifest.parent}: {manifest.stem} cannot be packed: {error}") from error
+    except (KeyboardInterrupt, SystemExit):
+        if callable(rows):
+            unwanted = []  # the next one goes on
+        raise
+    finally:
+        for left in unwanted:
+            left.unlink(missing_ok=True)
     return records
 
 
-def remove_unused(manifest: pathlib.Path) -> None:
-    """Removes what was packed under this name before, but for what a process uses."""
-    own = re.compile(re.escape(manifest.stem) + r"(-[0-9a-f]{8})?[.](tfrecord|means)")
-    for path in manifest.parent.iterdir():
-        if own.fullmatch(path.name):
-            files.remove_unused(path)
+def remove_unused(manifest: pathlib.Path, *, but: str | None = None) -> None:
+    """Removes what was packed under this name before, but for what a process uses.
+
+    Args:
+        manifest: `NAME.json`.
+        but: The token of files that stay.
+    """
+    for path in leftovers(manifest, but=but):
+        files.remove_unused(path)
+
+
+def leftovers(manifest: pathlib.Path, *, but: str | None = None) -> list[pathlib.Path]:
+    """All files of this name, whole or not, but those of a token; not the manifest."""
+    own = re.compile(
+        re.escape(manifest.stem)
+        + r"(-(?P<token>[0-9a-f]{8}))?[.](tfrecord|means|index|instances)([.]part)?"
+    )
+    found = ((own.fullmatch(path.name), path) for path in sorted(manifest.parent.iterdir()))
+    return [path for match, path in found if match and not (but and match["token"] == but)]
 
 
 def means_of(row: np.ndarray) -> np.ndarray:
@@ -230,20 +445,140 @@ def means_of(row: np.ndarray) -> np.ndarray:
     return ((total * (1 << 17) + area) // (2 * area)).astype("<i4")
 
 
-def _write_rows(
-    rows: Iterable[np.ndarray], file: BinaryIO, means: BinaryIO, *, size: tuple[int, int]
-) -> tuple[int, int]:
-    """Writes records and their means; returns their number and checksum, of what was meant."""
-    length = (size[0] * size[1] * 4).to_bytes(8, "little")
-    head = length + _masked(length)
-    count, checksum = 0, 0
-    for row in rows:
-        data, mean = row.tobytes(), means_of(row).tobytes()
-        file.write(head + data + _masked(data))
-        means.write(mean)
-        checksum = zlib.crc32(mean, zlib.crc32(data, checksum))
-        count += 1
-    return count, checksum
+def places_of(mask: np.ndarray, classes: int) -> np.ndarray:
+    """Some pixels of each class of a mask uint8 [H, W]: `index_type`'s places [classes, 32]."""
+    return _places(np.ascontiguousarray(mask), classes)
+
+
+@compiled
+def _places(mask: np.ndarray, classes: int) -> np.ndarray:
+    counts = np.zeros(256, np.int64)
+    for value in mask.reshape(-1):
+        counts[value] += 1
+    places = np.full((classes, PLACES), np.uint32(NOWHERE), np.uint32)
+    seen, kept = np.zeros(256, np.int64), np.zeros(256, np.int64)
+    for y in range(mask.shape[0]):
+        for x in range(mask.shape[1]):
+            label = mask[y, x]
+            if label >= classes:
+                continue
+            while kept[label] < PLACES and seen[label] == (
+                (2 * kept[label] + 1) * counts[label] // (2 * PLACES)
+            ):
+                places[label, kept[label]] = np.uint32(y << 16 | x)
+                kept[label] += 1
+            seen[label] += 1
+    return places
+
+
+class _Frame(NamedTuple):
+    """A record as it is written, and what the index says of it."""
+
+    data: bytes
+    row: np.ndarray
+    instances: bytes
+
+
+def _framed(row: Row, *, size: tuple[int, int] | None, classes: int, maps: bool) -> _Frame:
+    given: Any = row
+    pixels, instances = given if maps else (given, None)
+    is_record = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8
+    is_record = is_record and pixels.ndim == 3 and pixels.shape[2] == 4 and pixels.size > 0
+    if not is_record or (size or pixels.shape[:2]) != pixels.shape[:2]:
+        raise ValueError(
+            f"a record is {getattr(pixels, 'dtype', type(pixels).__name__)} "
+            f"{list(np.shape(pixels))}, not uint8 [{'H, W' if size is None else size}, 4]."
+        )
+    if max(pixels.shape) > _LONGEST:
+        raise ValueError(f"a record of {pixels.shape[0]}×{pixels.shape[1]}: at most 65,535 a side.")
+    found = np.zeros((), index_type(classes))
+    found["height"], found["width"] = pixels.shape[:2]
+    found["means"], found["places"] = means_of(pixels), places_of(pixels[..., 3], classes)
+    held = b""
+    if instances is not None:
+        if instances.dtype != np.uint16 or instances.shape != pixels.shape[:2]:
+            raise ValueError(
+                f"instances are {instances.dtype} {list(instances.shape)}, not uint16 "
+                f"{list(pixels.shape[:2])}."
+            )
+        found["objects"], held = instances.max(), instances.astype("<u2").tobytes()
+    data = pixels.tobytes()
+    length = len(data).to_bytes(8, "little")
+    return _Frame(b"".join([length, _masked(length), data, _masked(data)]), found, held)
+
+
+class _Writer:
+    """Appends records to the files, and to the checksum of what was meant."""
+
+    def __init__(self, data: BinaryIO, index: BinaryIO, *maps: BinaryIO, classes: int):
+        self._data, self._index, self._maps, self._classes = data, index, maps, classes
+        self.count, self.checksum, self.bytes = 0, 0, [0] * (2 + len(maps))
+
+    def add(self, frame: _Frame) -> None:
+        frame.row["start"] = (self.bytes[0] + _HEADER) // 4
+        self._data.write(frame.data)
+        self._index.write(frame.row.tobytes())
+        for file in self._maps:
+            file.write(frame.instances)
+        self._count(frame)
+
+    def _count(self, frame: _Frame) -> None:
+        parts = [frame.data, frame.row.tobytes(), frame.instances][: len(self.bytes)]
+        for part in parts:
+            self.checksum = zlib.crc32(part, self.checksum)
+        self.bytes = [size + len(part) for size, part in zip(self.bytes, parts, strict=True)]
+        self.count += 1
+
+    def resume(self, size: tuple[int, int] | None) -> None:
+        """Counts the whole records that are there, and cuts off the rest."""
+        for file in (self._data, self._index, *self._maps):
+            file.seek(0)
+        for frame in self._there(size):
+            self._count(frame)
+        for file, length in zip((self._data, self._index, *self._maps), self.bytes, strict=True):
+            file.truncate(length)
+
+    def _there(self, size: tuple[int, int] | None) -> Iterator[_Frame]:
+        kind = index_type(self._classes)
+        while len(row := self._index.read(kind.itemsize)) == kind.itemsize:
+            found = np.frombuffer(row, kind)[0].copy()
+            shape = int(found["height"]), int(found["width"])
+            if shape != (size or shape) or not 0 < min(shape) <= max(shape) <= _LONGEST:
+                return
+            area = shape[0] * shape[1]
+            data = self._data.read(4 * area + _FRAME)
+            held = [file.read(2 * area) for file in self._maps]
+            if len(data) != 4 * area + _FRAME or any(len(part) != 2 * area for part in held):
+                return
+            pixels = np.frombuffer(data, np.uint8, 4 * area, _HEADER).reshape(*shape, 4)
+            maps = [np.frombuffer(part, "<u2").reshape(shape).astype(np.uint16) for part in held]
+            again = _framed(
+                (pixels, maps[0]) if maps else pixels,
+                size=size,
+                classes=self._classes,
+                maps=bool(maps),
+            )
+            again.row["start"] = (self.bytes[0] + _HEADER) // 4
+            if again.data != data or again.row.tobytes() != row:
+                return
+            yield again
+
+
+def _begun(kept: pathlib.Path, noted: Mapping[str, Any]) -> str | None:
+    """The token of what a killed process began to write from the same."""
+    try:
+        found = json.loads(kept.read_text())
+        token = found.pop("token")
+        _path(kept, token)
+        return token if found == noted else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+
+
+def _require_written(parts: Iterable[pathlib.Path], writer: _Writer) -> None:
+    for part, length in zip(parts, writer.bytes, strict=True):
+        if part.stat().st_size != length:
+            raise OSError(f"{part} does not hold what was written to it; is there room?")
 
 
 def _masked(data: bytes) -> bytes:
@@ -288,28 +623,16 @@ def _path(manifest: pathlib.Path, token: str) -> pathlib.Path:
     return manifest.with_name(f"{manifest.stem}-{token}.tfrecord")
 
 
-def _records(path: pathlib.Path, count: int, size: tuple[int, int], checksum: int) -> Records:
-    records = Records(path=path, count=count, size=size, checksum=checksum)
-    _use(records)
-    return records
-
-
-def _use(records: Records) -> None:
-    for path in (records.path, records.means_path):
-        files.use(path, owner=records)
-
-
 def _seen(records: Records) -> list[list[int]]:
     """What changes where somebody writes to the files: size, time and place on the disk of each."""
-    found = [path.stat() for path in (records.path, records.means_path)]
+    found = [path.stat() for path in records.paths]
     return [[stat.st_size, stat.st_mtime_ns, stat.st_ino] for stat in found]
 
 
 def _write_manifest(manifest: pathlib.Path, noted: Mapping[str, Any], records: Records) -> None:
     noted = {
         **noted,
-        "count": records.count,
-        "size": list(records.size),
+        "count": records.total,
         "crc32": records.checksum,
         "seen": _seen(records),
     }

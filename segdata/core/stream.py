@@ -5,6 +5,7 @@ to the batch any more: a fresh buffer costs its page faults, which take longer t
 """
 
 import collections
+import dataclasses
 import functools
 import math
 import threading
@@ -21,6 +22,8 @@ from segdata.core.system import arguments, parallel
 
 Batch = tuple[np.ndarray, np.ndarray]
 """Image uint8 [B, H, W, 3] and mask uint8 [B, H, W, 1]; 255 in a mask is the ignore label."""
+Then = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""A function of a whole batch, image and mask; called on several threads at once."""
 
 LARGEST_BATCH = 1 << 20
 MOST_EXAMPLES = 1 << 62
@@ -36,6 +39,7 @@ class Stream:
     Attributes:
         records: What they are made from.
         plan: What each holds.
+        then: What becomes of each.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class Stream:
         seed: int = 0,
         size: tuple[int, int] | None = None,
         shard: tuple[int, int] = (0, 1),
+        then: Then | None = None,
     ):
         """Prepares the stream; reads nothing yet.
 
@@ -57,27 +62,38 @@ class Stream:
             seed: Any integer; chooses the order of examples and what happens to them.
             size: Height and width of what is cut from each record; all of it where None.
             shard: (index, count): of each batch only this part, for hosts that share a training.
+            then: A stage of one's own, from each batch to what is given instead. It may change the
+                arrays that it gets. Without chance of its own a step stays a pure function.
 
         Raises:
             ValueError: If an argument is out of range, or they do not fit each other.
         """
         self._anew = functools.partial(
-            Stream, records, batch=batch, augment=augment, seed=seed, size=size, shard=shard
+            Stream,
+            records,
+            batch=batch,
+            augment=augment,
+            seed=seed,
+            size=size,
+            shard=shard,
+            then=then,
         )
+        if not (then is None or callable(then)):
+            raise ValueError(f"then={then!r:.60} is no function of an image and a mask.")
         if not isinstance(records, Records):
             raise ValueError(f"records={records!r:.60} is no open packed file; see segdata.pack.")
         if not isinstance(augment, Augment | None):
             raise ValueError(f"augment={augment!r} is neither a segdata.Augment nor None.")
         augment = augment or Augment()
-        self.records = records
+        self.records, self.then = records, then
         self.plan = plan.Plan(
-            count=records.count,
+            rows=records.rows,
             record=records.size,
-            size=records.size if size is None else arguments.size(size),
+            size=_size(records, size),
             batch=arguments.integer("batch", batch, least=1, most=LARGEST_BATCH),
             augment=augment,
             seed=arguments.integer("seed", seed),
-            means=records.means() if augment.uses("contrast_range") else None,
+            index=records.index(),
             shard=_shard(shard),
         )
         self._words = records.words()
@@ -100,46 +116,57 @@ class Stream:
             ValueError: If it is no step.
         """
         (step,) = self.steps(step, 1)
-        block = max(1, _AHEAD // self.plan.rows)
+        block, own = max(1, _AHEAD // self.plan.own), self.plan.own
         first = step // block * block
-        rows = slice((step - first) * self.plan.rows, (step - first + 1) * self.plan.rows)
+        rows = slice((step - first) * own, (step - first + 1) * own)
         planned = self._planned(first, block)
-        return self.render(plan.Step(*(_rows(part, rows) for part in planned)))
+        return self._done(plan.Step(*(_rows(part, rows) for part in planned)))
 
     def replay(self, row: Any, epoch: Any) -> Batch:
         """Makes again what training saw of some records in some epochs, in whichever step.
 
         Args:
-            row: Which records; integers [B].
+            row: Which records, by their rows in the packed file; integers [B].
             epoch: The pass over the dataset of each; integers [B], or one for all.
 
         Raises:
             ValueError: If there is no such record or epoch.
         """
         row, epoch = (np.atleast_1d(np.asarray(x, np.int64)) for x in (row, epoch))
-        if row.size and not (row.min() >= 0 and row.max() < self.records.count):
-            raise ValueError(f"row={row.tolist()!s:.60}: there are {self.records.count:,} records.")
+        if row.size and not (row.min() >= 0 and row.max() < self.records.total):
+            raise ValueError(f"row={row.tolist()!s:.60}: there are {self.records.total:,} records.")
         if epoch.size and epoch.min() < 0:
             raise ValueError(f"epoch={epoch.tolist()!s:.60}: whole numbers from 0.")
-        return self.render(self.plan.of(row, np.broadcast_to(epoch, row.shape)))
+        return self._done(self.plan.of(row, np.broadcast_to(epoch, row.shape)))
+
+    def _done(self, step: plan.Step) -> Batch:
+        batch = self.render(step)
+        return self.then(*batch) if self.then else batch
 
     def render(self, step: plan.Step) -> Batch:
         """Makes the pixels of any part of a plan."""
         count, (height, width) = len(step.own.row), self.plan.size
         image = self._pool.take((count, height, width, 3))
         mask = self._pool.take((count, height, width, 1))
-        stride, lead = self.records.stride // 4, self.records.lead
         kernels.render(
             self._words,
-            lead + step.own.row * stride,
+            self._places(step.own.row),
             step,
-            record=self.records.size,
             is_constant=self.plan.augment.border == "constant",
             image=image,
             mask=mask,
-            partner_starts=lead + step.partner.row * stride,
+            partner_places=self._places(step.partner.row) if self.plan.augment.cutmix else None,
         )
         return image, mask
+
+    def _places(self, row: np.ndarray) -> np.ndarray:
+        """Where records lie, and their sizes: int64 [N, 3]."""
+        places = np.empty((len(row), 3), np.int64)
+        index = self.plan.index
+        assert index is not None
+        for column, name in enumerate(("start", "height", "width")):
+            places[:, column] = index[name][row]
+        return places
 
     def batches(
         self,
@@ -195,7 +222,8 @@ def in_order(records: Records, *, batch: int) -> Callable[[int], Batch]:
     stream = Stream(records, batch=batch)
 
     def make(first: int) -> Batch:
-        row = np.arange(first, min(first + batch, records.count), dtype=np.int64)
+        place = np.arange(first, min(first + batch, records.count), dtype=np.int64)
+        row = stream.plan.row(place)
         own = plan.Parameters.none()._replace(row=row)
         return stream.render(plan.Step(own, own))
 
@@ -224,6 +252,7 @@ def apply(
     """
     count, height, width, _ = pixels.shape
     size = (height, width)
+    augment = dataclasses.replace(augment, foreground=0.0)  # nothing is cropped
     plan.require_fit(augment, record=size, size=size)
     example, epoch = (np.asarray(x, np.int64) for x in (example, epoch))
     seeded, means = random.seeded(seed), means_of(pixels)
@@ -247,16 +276,30 @@ def apply(
     image, mask = (np.empty((count, *size, n), np.uint8) for n in (3, 1))
     kernels.render(
         np.append(np.ascontiguousarray(pixels).view(np.uint32), np.uint32(0)),
-        own.row * height * width,
+        _packed(own.row, size),
         plan.Step(own, partner),
-        record=size,
         is_constant=augment.border == "constant",
         image=image,
         mask=mask,
-        partner_starts=partner.row * height * width,
+        partner_places=_packed(partner.row, size),
     )
     out[..., :3], out[..., 3:] = image, mask
     return out
+
+
+def _packed(row: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Where records of one size lie, one after the other: int64 [N, 3]."""
+    return np.stack([row * size[0] * size[1], *(np.full_like(row, side) for side in size)], axis=1)
+
+
+def _size(records: Records, size: Any) -> tuple[int, int]:
+    if size is not None:
+        return arguments.size(size)
+    if records.size is None:
+        raise ValueError(
+            f"size=None: the records of {records.path} differ in size; give a height and a width."
+        )
+    return records.size
 
 
 def _rows(part: plan.Parameters, rows: slice) -> plan.Parameters:
