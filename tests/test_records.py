@@ -347,6 +347,270 @@ def test_nothing_half_written_has_a_final_name(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def resized(example, size, box=None):
+    """Image and mask of a built example at a size."""
+    image = np.asarray(PIL.Image.open(io.BytesIO(example["image"])).convert("RGB"))
+    mask = np.asarray(PIL.Image.open(io.BytesIO(example["mask"])))
+    return np.dstack([resizing.image(image, size), resizing.mask(mask, size)])
+
+
+def examples_of(built, split="train", config=""):
+    builder = packing.built(f"dsb2018{config}", data_dir=built)
+    return list(tfds.as_numpy(packing._raw(builder, [split])))
+
+
+def test_records_of_native_size_are_the_images(built):
+    packed = pack(built, size="native")
+    assert packed.size is None
+    assert len({row.shape for row in packed}) > 1
+    for example, row in zip(examples_of(built), packed, strict=True):
+        shape = PIL.Image.open(io.BytesIO(example["mask"])).size[::-1]
+        np.testing.assert_array_equal(row, resized(example, shape))
+    streamed = tf.data.TFRecordDataset(str(packed.path)).as_numpy_iterator()
+    for row, record in zip(packed, streamed, strict=True):
+        assert row.tobytes() == record
+    with pytest.raises(ValueError, match="differ in size; take them one by one"):
+        packed.array()
+    packed.verify()
+    again = records.load(packed.manifest)
+    np.testing.assert_array_equal(again[3], packed[3])
+    np.testing.assert_array_equal(pack(built, "train[5:]", size="native")[0], packed[5])
+
+
+def test_a_longest_side_reduces_larger_images_in_their_proportions(built):
+    packed = pack(built, size=300)
+    for example, row in zip(examples_of(built), packed, strict=True):
+        width, height = PIL.Image.open(io.BytesIO(example["mask"])).size
+        scale = min(1, 300 / max(height, width))
+        assert row.shape[:2] == (round(height * scale), round(width * scale))
+        np.testing.assert_array_equal(row, resized(example, row.shape[:2]))
+    assert max(max(row.shape) for row in packed) == 300
+    assert min(max(row.shape) for row in packed) < 300
+
+
+@pytest.mark.parametrize("size", [(40, 100), (100, 40), (64, 64)])
+@pytest.mark.parametrize("fit", ["letterbox", "crop"])
+def test_shapes_stay_where_they_are_asked_to(built, fit, size):
+    packed = packing.pack("dsb2018", "train", size=size, fit=fit, data_dir=built)
+    assert packed.size == size
+    for example, row in zip(examples_of(built), packed.array(), strict=True):
+        width, height = PIL.Image.open(io.BytesIO(example["mask"])).size
+        ratios = size[0] / height, size[1] / width
+        scale = min(ratios) if fit == "letterbox" else max(ratios)
+        inner = round(height * scale), round(width * scale)
+        whole = resized(example, inner)
+        top, left = (abs(a - b) // 2 for a, b in zip(size, inner, strict=True))
+        if fit == "crop":
+            expected = whole[top : top + size[0], left : left + size[1]]
+        else:
+            expected = np.zeros((*size, 4), np.uint8)
+            expected[..., 3] = 255
+            expected[top : top + inner[0], left : left + inner[1]] = whole
+        np.testing.assert_array_equal(row, expected)
+    assert packed.path != pack(built, size=size).path
+
+
+@pytest.mark.parametrize(
+    ("size", "fit"),
+    [
+        ("large", "stretch"),
+        (0, "stretch"),
+        (70_000, "stretch"),
+        ("native", "crop"),
+        (9, "letterbox"),
+    ]
+    + [((4, 4), "squash"), (True, "stretch"), ((4, 4, 4), "stretch"), (None, "stretch")],
+)
+def test_sizes_and_fits_that_are_none_are_named(built_dsb2018, size, fit):
+    with pytest.raises(ValueError, match=r"^(size|fit)="):
+        packing.pack("dsb2018", "train", size=size, fit=fit, data_dir=built_dsb2018)
+
+
+@pytest.mark.parametrize("size", [(64, 96), "native"])
+def test_maps_of_instances_lie_beside_the_records(built_dsb2018, tmp_path, size):
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, 256, (3, 6, 5, 4), np.uint8)
+    maps = rng.integers(0, 65_536, (3, 6, 5)).astype(np.uint16)
+    kept = records.write(
+        tmp_path / "x.json",
+        zip(rows, maps, strict=True),
+        size=(6, 5),
+        source={},
+        has_instances=True,
+    )
+    for number in range(3):
+        np.testing.assert_array_equal(kept.instances(number), maps[number])
+    np.testing.assert_array_equal(kept.index()["objects"], maps.max(axis=(1, 2)))
+    np.testing.assert_array_equal(kept.select([2])[0], rows[2])
+    np.testing.assert_array_equal(kept.select([2]).instances(0), maps[2])
+    kept.verify()
+    with kept.instances_path.open("r+b") as file:
+        file.write(b"\0\1\2\3")
+    with pytest.raises(OSError, match="is damaged"):
+        kept.verify()
+    with pytest.raises(ValueError, match="has no feature `instances`"):
+        packing.pack("dsb2018", "train", size=(8, 8), instances=True, data_dir=built_dsb2018)
+    with pytest.raises(ValueError, match="has no maps of instances"):
+        pack(built_dsb2018).instances(0)
+
+
+@pytest.mark.parametrize("classes", [0, 2, 200])
+@pytest.mark.parametrize("size", [(6, 5), None])
+def test_the_document_of_the_format_reads_it(tmp_path, classes, size):
+    """The reader in docs/records.md, as it is written there."""
+    document = pathlib.Path(__file__).parents[1] / "docs" / "records.md"
+    reader = document.read_text().split("```python\n")[1].split("```")[0]
+    assert len(reader.strip().splitlines()) <= 15
+    shapes = [(6, 5)] * 4 if size else [(6, 5), (1, 1), (9, 2), (3, 3)]
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(0, 256, (*shape, 4), np.uint8) for shape in shapes]
+    maps = [rng.integers(0, 9, shape).astype(np.uint16) for shape in shapes]
+    packed = records.write(
+        tmp_path / "x.json",
+        zip(rows, maps, strict=True),
+        size=size,
+        source={},
+        classes=classes,
+        has_instances=True,
+    )
+    names: dict = {}
+    exec(reader, names)
+    found = list(names["read"](packed.manifest))
+    assert len(found) == 4
+    for (image, mask, instances, index), row, numbers in zip(found, rows, maps, strict=True):
+        np.testing.assert_array_equal(np.dstack([image, mask]), row)
+        np.testing.assert_array_equal(instances, numbers)
+        np.testing.assert_array_equal(index["means"], records.means_of(row))
+        np.testing.assert_array_equal(index["places"], records.places_of(row[..., 3], classes))
+
+
+KILLED = """
+import os, pathlib, sys
+import numpy as np
+from segdata.core import records
+rows = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 4), np.uint8)
+maps = rows[..., 0].astype(np.uint16)
+def some(first):
+    print("from", first, flush=True)
+    for number in range(first, 12):
+        if number == int(sys.argv[2]):
+            os.kill(os.getpid(), 9)
+        yield rows[number], maps[number]
+packed = records.write(
+    pathlib.Path(sys.argv[1], "x.json"), some, size=(16, 16), source={}, has_instances=True
+)
+np.testing.assert_array_equal(packed.array(), rows)
+np.testing.assert_array_equal([packed.instances(i) for i in range(12)], maps)
+packed.verify()
+print(sorted(path.suffix for path in pathlib.Path(sys.argv[1]).iterdir()))
+"""
+
+
+def killed_at(number, folder):
+    command = [sys.executable, "-c", KILLED, str(folder), str(number)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode in (0, -9), done.stderr
+    return done.stdout
+
+
+def parts_of(folder):
+    """The unfinished file of each kind, a buffer of it written out."""
+    return {path.suffixes[0]: path for path in folder.glob("x-*.part")}
+
+
+@pytest.mark.parametrize(
+    "damage", ["none", "a cut record", "a flipped bit", "a longer index", "no maps", "odd manifest"]
+)
+def test_packing_that_was_killed_is_resumed_from_what_is_whole(tmp_path, damage):
+    rows = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 4), np.uint8)
+
+    def interrupted(first):
+        yield from ((row, row[..., 0].astype(np.uint16)) for row in rows[first:7])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        records.write(
+            tmp_path / "x.json", interrupted, size=(16, 16), source={}, has_instances=True
+        )
+    parts = parts_of(tmp_path)
+    whole = parts[".tfrecord"].stat().st_size // (16 * 16 * 4 + 16)
+    assert whole >= 1
+    expected = whole
+    if damage == "a cut record":
+        os.truncate(parts[".tfrecord"], parts[".tfrecord"].stat().st_size - 1)
+        expected -= 1
+    elif damage == "a flipped bit":
+        with parts[".tfrecord"].open("r+b") as file:
+            file.seek(60)
+            file.write(bytes([file.read(1)[0] ^ 1]))
+            file.seek(60)
+            byte = file.read(1)[0]
+            file.seek(60)
+            file.write(bytes([byte ^ 1]))
+        expected = 0
+    elif damage == "a longer index":
+        with parts[".index"].open("ab") as file:
+            file.write(bytes(50))
+    elif damage == "no maps":
+        parts[".instances"].unlink()
+        expected = 0
+    elif damage == "odd manifest":
+        (tmp_path / "x.json.part").write_text('{"token": "../../x"}')
+        expected = 0
+    found = killed_at(99, tmp_path).splitlines()
+    assert found == [f"from {expected}", "['.index', '.instances', '.json', '.tfrecord']"]
+
+
+def test_packing_that_is_killed_leaves_nothing_under_a_final_name(tmp_path):
+    assert killed_at(5, tmp_path).splitlines() == ["from 0"]
+    assert {path.suffix for path in tmp_path.iterdir()} == {".part"}
+    assert (
+        killed_at(99, tmp_path).splitlines()[1] == "['.index', '.instances', '.json', '.tfrecord']"
+    )
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 3), np.uint8),
+        np.zeros((4, 5, 4), np.uint8),
+        np.zeros((4, 4, 4), np.int8),
+        np.zeros((0, 4, 4), np.uint8),
+        "row",
+    ],
+)
+def test_rows_of_another_kind_are_refused_by_name(tmp_path, row):
+    for size in ((4, 4), None):
+        if size is None and np.shape(row) == (4, 5, 4):
+            continue
+        with pytest.raises(ValueError, match=r"^a record is .*, not uint8 \["):
+            records.write(tmp_path / "x.json", [row], size=size, source={})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_manifest_with_a_size_of_the_same_area_is_not_believed(tmp_path):
+    packed = records.write(
+        tmp_path / "x.json", np.zeros((3, 4, 6, 4), np.uint8), size=(4, 6), source={}
+    )
+    noted = json.loads(packed.manifest.read_text())
+    packed.manifest.write_text(json.dumps(noted | {"size": [6, 4]}))
+    with pytest.raises(ValueError, match=r"is no manifest of a packed file: size=\(6, 4\)"):
+        records.load(packed.manifest)
+
+
+def test_verifying_sees_the_frames_too(tmp_path):
+    packed = records.write(
+        tmp_path / "x.json", np.zeros((3, 4, 6, 4), np.uint8), size=(4, 6), source={}
+    )
+    for place in (0, 9, packed.path.stat().st_size - 1):
+        with packed.path.open("r+b") as file:
+            file.seek(place)
+            file.write(b"\7")
+        with pytest.raises(OSError, match="is damaged"):
+            packed.verify()
+
+
 FULL = """
 import pathlib, resource, signal, sys
 import numpy as np
