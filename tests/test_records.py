@@ -418,16 +418,18 @@ def test_shapes_stay_where_they_are_asked_to(built, fit, size):
         (70_000, "stretch"),
         ("native", "crop"),
         (9, "letterbox"),
-    ]
-    + [((4, 4), "squash"), (True, "stretch"), ((4, 4, 4), "stretch"), (None, "stretch")],
+        ((4, 4), "squash"),
+        (True, "stretch"),
+        ((4, 4, 4), "stretch"),
+        (None, "stretch"),
+    ],
 )
 def test_sizes_and_fits_that_are_none_are_named(built_dsb2018, size, fit):
     with pytest.raises(ValueError, match=r"^(size|fit)="):
         packing.pack("dsb2018", "train", size=size, fit=fit, data_dir=built_dsb2018)
 
 
-@pytest.mark.parametrize("size", [(64, 96), "native"])
-def test_maps_of_instances_lie_beside_the_records(built_dsb2018, tmp_path, size):
+def test_maps_of_instances_lie_beside_the_records(built_dsb2018, tmp_path):
     rng = np.random.default_rng(0)
     rows = rng.integers(0, 256, (3, 6, 5, 4), np.uint8)
     maps = rng.integers(0, 65_536, (3, 6, 5)).astype(np.uint16)
@@ -460,7 +462,7 @@ def test_the_document_of_the_format_reads_it(tmp_path, classes, size):
     """The reader in docs/records.md, as it is written there."""
     document = pathlib.Path(__file__).parents[1] / "docs" / "records.md"
     reader = document.read_text().split("```python\n")[1].split("```")[0]
-    assert len(reader.strip().splitlines()) <= 15
+    assert sum(map(bool, reader.splitlines())) <= 15
     shapes = [(6, 5)] * 4 if size else [(6, 5), (1, 1), (9, 2), (3, 3)]
     rng = np.random.default_rng(0)
     rows = [rng.integers(0, 256, (*shape, 4), np.uint8) for shape in shapes]

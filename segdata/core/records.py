@@ -93,6 +93,9 @@ class Records:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[number] for number in range(len(self)))
+
     def __getitem__(self, number: int) -> np.ndarray:
         """One of them, memory-mapped: uint8 [H, W, 4], read-only."""
         return self._pixels(self.path, self.rows[number], _HEADER // 4, np.dtype("<u4")).view(
