@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from segdata import archives
-from segdata.archives import masks, trees
+from segdata.archives import trees
+from segdata.core import IGNORE_LABEL
 from segdata.sources import cityscapes_pairs
 from segdata.sources.cityscapes_pairs import CLASSES, PALETTE
 from segdata.testing import layouts
@@ -56,13 +57,13 @@ def test_the_road_is_found_where_it_is(tmp_path, quality, record_property):
     for index in range(8):
         data, _, labels = pair(index, quality)
         found = example(tmp_path, data).mask
-        known, true = found != masks.UNKNOWN, labels == ROAD
+        known, true = found != IGNORE_LABEL, labels == ROAD
         both += np.count_nonzero(known & (found == 1) & true)
         either += np.count_nonzero(known & ((found == 1) | true))
         unknown += np.count_nonzero(~known)
         classes = example(tmp_path, data, cityscapes_pairs.classes).mask
         right += np.count_nonzero(classes == labels)
-        wrong += np.count_nonzero((classes != labels) & (classes != masks.UNKNOWN))
+        wrong += np.count_nonzero((classes != labels) & (classes != IGNORE_LABEL))
     pixels = 8 * 256 * 256
     figures = {
         "road IoU": both / either,
@@ -101,8 +102,8 @@ def test_the_palette_is_that_of_cityscapes():
 
 def test_a_colour_of_no_class_is_unknown():
     strange = np.full((4, 4, 3), (20, 255, 20), np.uint8)
-    assert (cityscapes_pairs.road(strange) == masks.UNKNOWN).all()
-    assert (cityscapes_pairs.classes(strange) == masks.UNKNOWN).all()
+    assert (cityscapes_pairs.road(strange) == IGNORE_LABEL).all()
+    assert (cityscapes_pairs.classes(strange) == IGNORE_LABEL).all()
 
 
 @pytest.mark.parametrize("quality", [75, 95])
@@ -183,7 +184,7 @@ def test_what_was_drawn_is_found_under_either_name_of_the_download(tmp_path, nam
     for index, item in enumerate(found):
         photo, labels = cityscapes_pairs.scene(index, seed=7)
         assert np.abs(decoded(item.image) - photo.astype(int)).mean() < 6
-        known = item.mask != masks.UNKNOWN
+        known = item.mask != IGNORE_LABEL
         assert np.mean((item.mask == labels)[known]) > 0.99
 
 

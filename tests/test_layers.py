@@ -16,7 +16,9 @@ LAYERS = [
     for row in re.findall(r"^\| (`.+?) \|", TABLE, re.MULTILINE)
 ]
 # What the trainer shares with the data.
-SHARED = {f"segdata{name}" for name in ("", ".console", ".core.system.files", ".archives.images")}
+SHARED = {
+    f"segdata{name}" for name in ("", ".console", ".core", ".core.system.files", ".archives.images")
+}
 
 
 def name_of(path):

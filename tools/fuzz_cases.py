@@ -26,6 +26,7 @@ from PIL import Image
 
 from segdata import console
 from segdata.archives import images, masks, rle, trees
+from segdata.core import IGNORE_LABEL
 from segdata.inspection import raw
 from segdata.kaggle import api, downloads
 from segdata.sources import cityscapes_pairs
@@ -106,7 +107,7 @@ def source(rng: random.Random) -> None:
         example = pending.read()
         with images.opened(example.image, name="given") as opened:
             _require(example.mask.shape == (opened.height, opened.width), "a mask of another size")
-        values = {*np.unique(example.mask).tolist()} - {masks.UNKNOWN, *range(len(found.classes))}
+        values = {*np.unique(example.mask).tolist()} - {IGNORE_LABEL, *range(len(found.classes))}
         _require(not values, f"a mask with {values}")
 
 

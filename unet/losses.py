@@ -20,7 +20,7 @@ import keras
 import numpy as np
 from keras import ops
 
-UNLABELLED = 255
+from segdata.core import IGNORE_LABEL
 
 Loss = Callable[[Any, Any], Any]
 
@@ -47,7 +47,7 @@ def cross_entropy(mask, probability):
         truth, labelled = _split(mask, probability)
         return _mean(ops.binary_crossentropy(truth, probability), labelled)
     _, labelled = _split(mask, probability[..., :1])
-    truth = ops.cast(ops.where(mask == UNLABELLED, 0, mask), "int32")[..., 0]
+    truth = ops.cast(ops.where(mask == IGNORE_LABEL, 0, mask), "int32")[..., 0]
     entropy = ops.sparse_categorical_crossentropy(truth, probability)
     return _mean(entropy[..., None], labelled)
 
@@ -164,4 +164,4 @@ def _split(mask, probability):
             f"masks {tuple(mask.shape)} and probabilities {tuple(probability.shape)} differ in "
             f"shape; masks have one channel, and only cross_entropy takes more of the other."
         )
-    return ops.cast(mask == 1, "float32"), ops.cast(mask != UNLABELLED, "float32")
+    return ops.cast(mask == 1, "float32"), ops.cast(mask != IGNORE_LABEL, "float32")

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from unet.losses import UNLABELLED
+from segdata.core import IGNORE_LABEL
 
 
 class Counts(NamedTuple):
@@ -61,7 +61,7 @@ def counts(mask: np.ndarray, prediction: np.ndarray, *, channels: int = 1) -> Co
     """
     if mask.shape != prediction.shape:
         raise ValueError(f"mask {mask.shape} and prediction {prediction.shape} differ in shape.")
-    labelled, axes = mask != UNLABELLED, tuple(range(1, mask.ndim))
+    labelled, axes = mask != IGNORE_LABEL, tuple(range(1, mask.ndim))
 
     def count(number: int) -> tuple[np.ndarray, ...]:
         truth, found = mask == number, prediction == number
@@ -132,7 +132,7 @@ class Overlap(keras.metrics.Metric):
         if sample_weight is not None:
             raise ValueError("Overlap takes no sample weights; mark pixels 255 to leave them out.")
         classes = ops.cast(np.array(_classes(self.channels)), y_true.dtype)
-        truth, labelled = y_true == classes, y_true != UNLABELLED
+        truth, labelled = y_true == classes, y_true != IGNORE_LABEL
         found = ops.logical_and(self._found(y_pred, classes), labelled)
         hits = _pixels(ops.logical_and(truth, found))
         extra, missed = _pixels(found) - hits, _pixels(truth) - hits

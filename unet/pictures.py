@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unet import losses, metrics, predict
+from segdata.core import IGNORE_LABEL
+from unet import metrics, predict
 from unet.evaluate import Scored
 
 _WRONG_EXTRA, _WRONG_MISSED, _RIGHT = (240, 82, 82), (64, 140, 255), (64, 220, 100)
@@ -28,7 +29,7 @@ def views(scored: Scored, *, threshold: float) -> dict[str, np.ndarray]:
     """
     image, truth, output = scored.image, scored.mask[..., 0], scored.probability
     found = metrics.decide(output, threshold=threshold)[..., 0]
-    unlabelled = truth == losses.UNLABELLED
+    unlabelled = truth == IGNORE_LABEL
     if output.shape[-1] == 1:
         known = np.select([truth == 1, unlabelled], [255, _GREY], 0).astype(np.uint8)
         seen = (255 * output[..., 0].clip(0, 1)).round().astype(np.uint8)
@@ -65,7 +66,7 @@ def legend(classes: Sequence[str]) -> str:
 def _compared(image: np.ndarray, truth: np.ndarray, found: np.ndarray) -> np.ndarray:
     """The truth's outline, and each pixel the model got wrong; uint8 [H, W, 3]."""
     drawn = image.copy()
-    labelled = truth != losses.UNLABELLED
+    labelled = truth != IGNORE_LABEL
     drawn[labelled & found & (truth != 1)] = _WRONG_EXTRA
     drawn[(truth == 1) & ~found] = _WRONG_MISSED
     drawn[predict.outline(truth == 1) & found] = _RIGHT
@@ -75,5 +76,5 @@ def _compared(image: np.ndarray, truth: np.ndarray, found: np.ndarray) -> np.nda
 def _misnamed(image: np.ndarray, truth: np.ndarray, found: np.ndarray) -> np.ndarray:
     """Each pixel that was given another class than its own; uint8 [H, W, 3]."""
     drawn = image.copy()
-    drawn[(truth != losses.UNLABELLED) & (truth != found)] = _WRONG_EXTRA
+    drawn[(truth != IGNORE_LABEL) & (truth != found)] = _WRONG_EXTRA
     return drawn

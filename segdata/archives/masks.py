@@ -9,7 +9,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-UNKNOWN = 255
+from segdata.core import IGNORE_LABEL
+
 MOST_OBJECTS = 65_535
 """Of one image: their numbers are uint16."""
 
@@ -79,8 +80,8 @@ def nearest_colour(colours: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray
     Raises:
         ValueError: If the palette has no colours or more than 255.
     """
-    if not 1 <= len(palette) <= UNKNOWN:
-        raise ValueError(f"a palette of {len(palette)} colours; it has 1 to {UNKNOWN}.")
+    if not 1 <= len(palette) <= IGNORE_LABEL:
+        raise ValueError(f"a palette of {len(palette)} colours; it has 1 to {IGNORE_LABEL}.")
     # Of |c - p|² = |c|² + (|p|² - 2cp) the bracket orders the colours; with its own number in the
     # lowest bits it names them as well, so one minimum does both, 10 times as fast as argmin. All
     # are whole numbers, under 2²⁴ for palettes of up to 32, so floats are exact.
@@ -120,7 +121,7 @@ def without_smears(
     """
     border = _of_neighbours(np.maximum, labels) != _of_neighbours(np.minimum, labels)
     unsure = (distance > radius) | (border & (distance > clean))
-    return np.where(unsure, np.uint8(UNKNOWN), labels)
+    return np.where(unsure, np.uint8(IGNORE_LABEL), labels)
 
 
 def _of_neighbours(extreme: np.ufunc, labels: np.ndarray) -> np.ndarray:

@@ -16,8 +16,9 @@ import numpy as np
 from PIL import Image
 
 from segdata import console
-from segdata.archives import images, masks, rle
+from segdata.archives import images, rle
 from segdata.building import splits
+from segdata.core import IGNORE_LABEL
 from segdata.core.system import parallel
 from segdata.inspection import checks
 from segdata.inspection.examples import Collection, Pending
@@ -217,13 +218,11 @@ def statistics(report: Report, split: str) -> dict[str, Any]:
         "modes": _common(item.mode for item in members),
         "unlabelled": len(members) - len(labelled),
         "pixels": {name: totals[number] for number, name in enumerate(report.classes)},
-        "not_labelled_pixels": totals[masks.UNKNOWN],
+        "not_labelled_pixels": totals[IGNORE_LABEL],
         "foreign_pixels": sum(
-            count
-            for value, count in totals.items()
-            if value not in known and value != masks.UNKNOWN
+            count for value, count in totals.items() if value not in known and value != IGNORE_LABEL
         ),
-        "only_ground": sum(set(item.counts) <= {0, masks.UNKNOWN} for item in labelled),
+        "only_ground": sum(set(item.counts) <= {0, IGNORE_LABEL} for item in labelled),
         "no_ground": sum(0 not in item.counts for item in labelled),
         "objects": sum(objects) if any(objects) else None,
         "overlapping": sum(item.overlap > 0 for item in members),
@@ -317,7 +316,7 @@ def _measured(pending: Pending, encoded: rle.Encoded) -> Disagreement:
 
 
 def _foreground(mask: np.ndarray) -> np.ndarray:
-    return (mask != 0) & (mask != masks.UNKNOWN)
+    return (mask != 0) & (mask != IGNORE_LABEL)
 
 
 def _digest(pixels: np.ndarray) -> bytes:

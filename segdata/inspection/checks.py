@@ -8,7 +8,7 @@ import collections
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TypeVar
 
-from segdata.archives import masks
+from segdata.core import IGNORE_LABEL
 from segdata.inspection.summaries import (
     SPECK,
     Case,
@@ -80,7 +80,7 @@ def _size_mismatch(evidence: Evidence) -> Finding | None:
 
 
 def _foreign_values(evidence: Evidence) -> Finding | None:
-    known = {*range(len(evidence.classes)), masks.UNKNOWN}
+    known = {*range(len(evidence.classes)), IGNORE_LABEL}
     worst = _by(evidence.examples, lambda x: sum(x.counts.values()) - _sum(x, known))
     cases = [
         Case(
@@ -93,7 +93,7 @@ def _foreign_values(evidence: Evidence) -> Finding | None:
         "values outside the classes",
         "error",
         f"{_examples(cases)} with values that are no class: classes are 0 to "
-        f"{len(evidence.classes) - 1}, and {masks.UNKNOWN} is not labelled.",
+        f"{len(evidence.classes) - 1}, and {IGNORE_LABEL} is not labelled.",
         "Build again with a reader that knows these values; a loss would fail or learn nonsense.",
         cases,
     )
@@ -300,7 +300,7 @@ def _only_ground(evidence: Evidence) -> Finding | None:
     cases = [
         Case((item.key,), f"nothing but {evidence.classes[0]}")
         for item in evidence.labelled
-        if set(item.counts) <= {0, masks.UNKNOWN}
+        if set(item.counts) <= {0, IGNORE_LABEL}
     ]
     return _found(
         "empty masks",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from segdata.archives import masks
+from segdata.core import IGNORE_LABEL
 
 GREY = (150, 150, 150)
 _GROUNDS = ("background", "ground", "other", "void", "unlabeled", "unlabelled")
@@ -61,9 +61,9 @@ def overlay(
             inside = mask == number
             drawn[inside] = 0.78 * drawn[inside] + 0.22 * colours[number]
             drawn[inside & edges] = colours[number]
-    foreign = (mask >= len(classes)) & (mask != masks.UNKNOWN)
+    foreign = (mask >= len(classes)) & (mask != IGNORE_LABEL)
     drawn[foreign] = (255, 0, 0)
-    drawn = _hatched(drawn, mask == masks.UNKNOWN)
+    drawn = _hatched(drawn, mask == IGNORE_LABEL)
     return drawn.round().astype(np.uint8)
 
 

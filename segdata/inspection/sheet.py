@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from segdata import console
-from segdata.archives import images, masks, resizing
-from segdata.core import stream
+from segdata.archives import images, resizing
+from segdata.core import IGNORE_LABEL, stream
 from segdata.core.augment import Augment
 from segdata.core.system.parallel import ordered_map
 from segdata.inspection import overlays
@@ -193,7 +193,7 @@ def _key(classes: Sequence[str], present: np.ndarray, *, width: int) -> Image.Im
         )
         if number in present and overlays.tinted(classes)[number]
     ]
-    shown += [("not labelled", None)] if masks.UNKNOWN in present else []
+    shown += [("not labelled", None)] if IGNORE_LABEL in present else []
     font = ImageFont.load_default(13)
     places, x, y = [], 0, 0
     for name, _ in shown:

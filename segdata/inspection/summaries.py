@@ -10,8 +10,8 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from segdata.archives import masks
 from segdata.building import splits
+from segdata.core import IGNORE_LABEL
 
 Severity = Literal["error", "warning", "note"]
 Key = tuple[str, str]
@@ -67,17 +67,17 @@ class Summary:
     @property
     def unlabelled(self) -> bool:
         """Whether no pixel has a label."""
-        return set(self.counts) <= {masks.UNKNOWN}
+        return set(self.counts) <= {IGNORE_LABEL}
 
     @property
     def unknown(self) -> float:
         """The share of pixels without a label."""
-        return self.counts.get(masks.UNKNOWN, 0) / max(1, sum(self.counts.values()))
+        return self.counts.get(IGNORE_LABEL, 0) / max(1, sum(self.counts.values()))
 
     @property
     def inside(self) -> int:
         """How many pixels are labelled and not of class 0."""
-        return sum(n for value, n in self.counts.items() if value not in (0, masks.UNKNOWN))
+        return sum(n for value, n in self.counts.items() if value not in (0, IGNORE_LABEL))
 
     @property
     def contested(self) -> float:

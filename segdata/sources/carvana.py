@@ -21,7 +21,8 @@ import numpy as np
 from PIL import Image
 
 from segdata import archives
-from segdata.archives import images, masks, trees
+from segdata.archives import images, trees
+from segdata.core import IGNORE_LABEL
 from segdata.core.system.parallel import ordered_map
 from segdata.sources import Example, SizeMismatchError, whole
 from segdata.testing import layouts, turntable
@@ -142,7 +143,7 @@ def read_example(entry: Entry, *, photos: trees.Tree, labels: trees.Tree | None 
     """
     jpeg, (width, height), renewed = _photo(photos.read(entry.image), _label(photos, entry.image))
     if labels is None or not entry.mask:
-        mask = np.full((height, width), masks.UNKNOWN, np.uint8)
+        mask = np.full((height, width), IGNORE_LABEL, np.uint8)
     else:
         mask = _mask(labels.read(entry.mask), _label(labels, entry.mask))
         if mask.shape != (height, width):

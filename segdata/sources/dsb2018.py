@@ -24,6 +24,7 @@ from scipy import ndimage
 
 from segdata import archives
 from segdata.archives import images, masks, trees
+from segdata.core import IGNORE_LABEL
 from segdata.core.system.parallel import ordered_map
 from segdata.sources import Example, SizeMismatchError, whole
 from segdata.testing import layouts
@@ -144,7 +145,7 @@ def read_example(tree: trees.Tree, entry: Entry) -> Example:
         id=entry.id,
         group=entry.id,
         image=raw if plain else images.png(image),
-        mask=np.full(shape, masks.UNKNOWN, np.uint8),
+        mask=np.full(shape, IGNORE_LABEL, np.uint8),
     )
     if not entry.masks:
         return example
