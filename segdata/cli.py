@@ -286,7 +286,7 @@ def _audit(argv: Sequence[str]) -> int:
         if as_file:
             files.write(as_file, as_json.encode())
         if settings.html:
-            files.write(settings.html, audit_page.page(report, collection).encode())
+            files.write(settings.html, audit_page.document(report, collection).encode())
     finally:  # a full disk does not cost the report
         print(as_json if to_stdout else audit.table(report))
     return 0 if report.sound else 1

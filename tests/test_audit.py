@@ -313,7 +313,7 @@ class _Outline(parser.HTMLParser):
 
 def test_the_page_shows_the_worst_and_fetches_nothing(damaged_source):
     found = raw.collection("dsb2018", manual_dir=damaged_source["folder"])
-    page = audit_page.page(audit.audit(found), found)
+    page = audit_page.document(audit.audit(found), found)
     outline = _Outline(page)
     assert outline.open == []
     names = [name for name, _ in outline.images]
@@ -328,7 +328,7 @@ def test_what_names_contain_cannot_break_the_page():
     odd = pictured(0, id="<b>&\"'", group="g")
     twin = pictured(0, id="\u00e9\u732b", group="h", split="validation")
     found = collection(odd, twin)
-    outline = _Outline(audit_page.page(audit.audit(found), found))
+    outline = _Outline(audit_page.document(audit.audit(found), found))
     assert {name for name, _ in outline.images} >= {"train/<b>&\"'", "validation/é猫"}
     assert outline.open == []
 
@@ -344,7 +344,7 @@ def test_no_name_reaches_a_terminal_or_a_page_raw():
     lines = audit.table(report).splitlines()
     assert all(line.isprintable() for line in lines)
     assert any(r"train\x9b/\x1b[2Jred, train\x9b/two\nlines" in line for line in lines)
-    page = audit_page.page(report, found)
+    page = audit_page.document(report, found)
     assert page.encode()
     assert all(line.isprintable() for line in page.splitlines())
     assert {name for name, _ in _Outline(page).images} >= {r"train\x9b/\udcff\udcfe"}

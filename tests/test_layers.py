@@ -17,7 +17,9 @@ LAYERS = [
 ]
 # What the trainer shares with the data.
 SHARED = {
-    f"segdata{name}" for name in ("", ".console", ".core", ".core.system.files", ".archives.images")
+    *("segdata", "segdata.console", "segdata.core", "segdata.core.system.files"),
+    "segdata.archives.images",
+    *(f"segdata.inspection.{name}" for name in ("charts", "overlays", "page")),
 }
 
 

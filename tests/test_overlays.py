@@ -14,12 +14,36 @@ def test_ground_stays_as_it_is_and_a_class_is_tinted_and_outlined():
     mask = np.zeros((9, 9), np.uint8)
     mask[2:7, 2:7] = 1
     pixels = drawn(mask)
-    colour = overlays.palette(("background", "nucleus"))[1]
+    colour = overlays.palette(2)[1]
     assert (pixels[mask == 0] == 100).all()
     assert (pixels[2, 2:7] == colour).all()
     inside = pixels[4, 4].astype(int)
     assert (np.sign(inside - 100) == np.sign(colour.astype(int) - 100)).all()
     assert (np.abs(inside - 100) < np.abs(colour.astype(int) - 100)).all()
+
+
+def test_an_outline_is_the_pixels_beside_another_label():
+    labels = np.zeros((7, 7), np.uint8)
+    labels[2:5, 2:5] = 1
+    edges = overlays.outline(labels)
+    inside = labels == 1
+    assert (edges & inside).sum() == 8
+    assert not edges[3, 3]
+    assert (edges & ~inside).sum() == 12
+    assert not overlays.outline(np.ones((3, 3), np.uint8)).any()
+
+
+def test_the_image_is_left_as_it_was():
+    image = np.random.default_rng(0).integers(0, 256, (300, 9, 3), np.uint8)
+    before = image.copy()
+    mask = np.random.default_rng(1).choice(np.array([0, 1, 2, 255], np.uint8), (300, 9))
+    pixels = overlays.overlay(image, mask, classes=("background", "nucleus"))
+    assert np.array_equal(image, before)
+    assert pixels.dtype == np.uint8
+    assert np.array_equal(pixels[mask == 0], image[mask == 0])
+    assert (pixels[mask == 1] != image[mask == 1]).any(axis=-1).all()
+    hatched = np.add.outer(np.arange(300), np.arange(9)) % 8 < 2
+    assert (pixels[(mask == 255) & hatched] == overlays.GREY).all()
 
 
 def test_what_is_not_labelled_is_hatched():
@@ -36,7 +60,7 @@ def test_objects_that_touch_are_outlined_apart():
     mask = np.ones((9, 9), np.uint8)
     instances = np.ones((9, 9), np.uint16)
     instances[:, 5:] = 2
-    colour = overlays.palette(("background", "nucleus"))[1]
+    colour = overlays.palette(2)[1]
     assert not (drawn(mask) == colour).all(axis=-1).any()
     edges = (drawn(mask, instances=instances) == colour).all(axis=-1)
     assert edges[:, 4:6].all()
@@ -52,7 +76,7 @@ def test_class_0_is_drawn_where_it_is_no_ground(classes, first):
 
 
 def test_thirty_classes_have_thirty_colours():
-    assert len(np.unique(overlays.palette([str(n) for n in range(30)]), axis=0)) == 30
+    assert len(np.unique(overlays.palette(30), axis=0)) == 30
 
 
 def test_nearest_is_pillows_nearest():

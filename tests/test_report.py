@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unet import charts, report, runs
+from segdata.inspection import charts
+from unet import report, runs
 from unet.hardware import Choice
 from unet.recipes import Recipe
 from unet.runs import Settings, State

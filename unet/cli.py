@@ -188,7 +188,7 @@ def _evaluate(argv: Sequence[str]) -> None:
 def _predict(argv: Sequence[str]) -> int:
     """Write masks and overlays for image files."""
     asked = console.parse(Predict, argv, prog="unet predict")
-    recipe = runs.settings(asked.run).recipe
+    settings = runs.settings(asked.run)
     _load_keras()
     from unet import predict
 
@@ -196,8 +196,9 @@ def _predict(argv: Sequence[str]) -> int:
     for path, error in predict.files(
         runs.load(asked.run),
         asked.files,
-        size=recipe.size,
-        threshold=recipe.threshold,
+        size=settings.recipe.size,
+        threshold=settings.recipe.threshold,
+        classes=settings.classes,
         to=asked.to,
         overwrite=asked.overwrite,
     ):

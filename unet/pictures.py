@@ -4,17 +4,16 @@ Of one channel the truth is white on black and the prediction as bright as it is
 several classes each has its colour.
 """
 
-import html
 from collections.abc import Sequence
 
 import numpy as np
 
 from segdata.core import IGNORE_LABEL
-from unet import metrics, predict
+from segdata.inspection import overlays, page
+from unet import metrics
 from unet.evaluate import Scored
 
 _WRONG_EXTRA, _WRONG_MISSED, _RIGHT = (240, 82, 82), (64, 140, 255), (64, 220, 100)
-_GREY = 96
 
 
 def views(scored: Scored, *, threshold: float) -> dict[str, np.ndarray]:
@@ -31,13 +30,13 @@ def views(scored: Scored, *, threshold: float) -> dict[str, np.ndarray]:
     found = metrics.decide(output, threshold=threshold)[..., 0]
     unlabelled = truth == IGNORE_LABEL
     if output.shape[-1] == 1:
-        known = np.select([truth == 1, unlabelled], [255, _GREY], 0).astype(np.uint8)
+        known = np.select([truth == 1, unlabelled], [255, overlays.GREY[0]], 0).astype(np.uint8)
         seen = (255 * output[..., 0].clip(0, 1)).round().astype(np.uint8)
         compared = _compared(image, truth, found == 1)
     else:
-        palette = predict.colours(output.shape[-1])
+        palette = overlays.palette(output.shape[-1])
         known = palette[np.where(unlabelled, 0, truth)]
-        known[unlabelled] = _GREY
+        known[unlabelled] = overlays.GREY
         seen, compared = palette[found], _misnamed(image, truth, found)
     return {"image": image, "truth": known, "prediction": seen, "overlay": compared}
 
@@ -48,19 +47,16 @@ def legend(classes: Sequence[str]) -> str:
     Args:
         classes: Names of the classes that the model tells apart; empty where it has one channel.
     """
-    meanings = [
-        (_RIGHT, "outline of the truth, found"),
-        (_WRONG_EXTRA, "found, but not there"),
-        (_WRONG_MISSED, "there, but not found"),
-    ]
     if classes:
-        meanings = [(_WRONG_EXTRA, "another class than the truth"), ((_GREY,) * 3, "not labelled")]
-        colours = [tuple(map(int, colour)) for colour in predict.colours(len(classes))]
-        meanings += zip(colours, classes, strict=True)
-    return "".join(
-        f'<span class="key"><i style="background:rgb{colour}"></i>{html.escape(text)}</span>'
-        for colour, text in meanings
-    )
+        meanings = [("another class than the truth", _WRONG_EXTRA)]
+        meanings += zip(classes, overlays.palette(len(classes)), strict=True)
+    else:
+        meanings = [
+            ("outline of the truth, found", _RIGHT),
+            ("found, but not there", _WRONG_EXTRA),
+            ("there, but not found", _WRONG_MISSED),
+        ]
+    return "".join(page.key(*meaning) for meaning in [*meanings, ("not labelled", overlays.GREY)])
 
 
 def _compared(image: np.ndarray, truth: np.ndarray, found: np.ndarray) -> np.ndarray:
@@ -69,7 +65,7 @@ def _compared(image: np.ndarray, truth: np.ndarray, found: np.ndarray) -> np.nda
     labelled = truth != IGNORE_LABEL
     drawn[labelled & found & (truth != 1)] = _WRONG_EXTRA
     drawn[(truth == 1) & ~found] = _WRONG_MISSED
-    drawn[predict.outline(truth == 1) & found] = _RIGHT
+    drawn[overlays.outline(truth) & (truth == 1) & found] = _RIGHT
     return drawn
 
 

@@ -5,7 +5,6 @@ back, so that its edge stays smooth, and tile by tile, so that memory does not g
 classes.
 """
 
-import colorsys
 import contextlib
 import os
 import pathlib
@@ -17,9 +16,9 @@ from PIL import Image
 
 from segdata.archives import images
 from segdata.core.system import files as atomic
+from segdata.inspection import overlays
 from unet import metrics
 
-_TINT = (64, 255, 64)  # seen on black, on grey and on stained tissue
 _BILINEAR = Image.Resampling.BILINEAR
 _TILE = 1 << 16  # pixels that are brought back at once
 
@@ -70,9 +69,7 @@ def predict(network: Any, seen: np.ndarray, *, shape: tuple[int, int]) -> np.nda
     return whole
 
 
-def mask(
-    network: Any, seen: np.ndarray, *, shape: tuple[int, int], threshold: float
-) -> tuple[np.ndarray, int]:
+def mask(network: Any, seen: np.ndarray, *, shape: tuple[int, int], threshold: float) -> np.ndarray:
     """Predicts one image of any size, in memory that does not grow with the number of classes.
 
     Args:
@@ -82,55 +79,13 @@ def mask(
         threshold: A pixel is foreground above this probability, where there is one channel.
 
     Returns:
-        The class of each pixel, uint8 [H, W], and the number of channels, C.
+        The class of each pixel, uint8 [H, W].
     """
     probability = np.asarray(network.predict_on_batch(seen[None]))[0]
     found = np.empty(shape, np.uint8)
     for rows, columns, part in _enlarged(probability, shape):
         found[rows, columns] = metrics.decide(part, threshold=threshold)[..., 0]
-    return found, probability.shape[-1]
-
-
-def colours(channels: int) -> np.ndarray:
-    """A colour for each class that a model tells apart; uint8 [K, 3].
-
-    Args:
-        channels: Of the model: 1, which gives background and foreground, or the classes' number.
-    """
-    if channels == 1:
-        return np.array([(0, 0, 0), _TINT], np.uint8)
-    hues = [(1 / 3 + 0.618034 * number) % 1 for number in range(channels)]  # neighbours far apart
-    bright = [colorsys.hsv_to_rgb(hue, 0.75, 1) for hue in hues]
-    return (255 * np.array(bright)).round().astype(np.uint8)
-
-
-def overlay(
-    image: np.ndarray, mask: np.ndarray, *, colour: Sequence[int] | np.ndarray = _TINT
-) -> np.ndarray:
-    """Draws a mask over an image: tinted inside, and its outline.
-
-    Args:
-        image: uint8 [H, W, 3].
-        mask: bool [H, W].
-        colour: Of tint and outline.
-
-    Returns:
-        uint8 [H, W, 3].
-    """
-    levels = 0.65 * np.arange(256)[:, None] + 0.35 * np.asarray(colour)
-    tinted = levels.round().astype(np.uint8)  # a table: no float for each pixel
-    drawn = image.copy()
-    for channel in range(3):
-        drawn[..., channel][mask] = tinted[:, channel][image[..., channel][mask]]
-    drawn[outline(mask)] = colour
-    return drawn
-
-
-def outline(mask: np.ndarray) -> np.ndarray:
-    """The pixels of a mask that touch, by a side, one outside it; bool [H, W] in and out."""
-    around = np.pad(mask, 1, mode="edge")
-    inside = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
-    return mask & ~inside
+    return found
 
 
 def files(
@@ -139,6 +94,7 @@ def files(
     *,
     size: tuple[int, int],
     threshold: float,
+    classes: Sequence[str],
     to: pathlib.Path,
     overwrite: bool = False,
 ) -> Iterable[tuple[pathlib.Path, str | None]]:
@@ -152,6 +108,7 @@ def files(
         paths: Image files.
         size: Height and width the model sees.
         threshold: A pixel is foreground above this probability.
+        classes: Names of the classes that the model tells apart; empty where it has one channel.
         to: The folder to write into; made if missing.
         overwrite: Whether what is there may be replaced; never an image of `paths`.
 
@@ -172,13 +129,9 @@ def files(
             for output in outputs:
                 _require_free(output, given, path=path, overwrite=overwrite)
             image, seen = read(path, size=size)
-            found, channels = mask(network, seen, shape=image.shape[:2], threshold=threshold)
-            _write(
-                {
-                    outputs[0]: 255 * found if channels == 1 else found,
-                    outputs[1]: _drawn(image, found, channels),
-                }
-            )
+            found = mask(network, seen, shape=image.shape[:2], threshold=threshold)
+            drawn = overlays.overlay(image, found, classes=classes or ("background", "foreground"))
+            _write({outputs[0]: found if classes else 255 * found, outputs[1]: drawn})
             written[path.stem] = path
             yield path, None
         except (ValueError, OSError) as error:
@@ -239,11 +192,3 @@ def _write(pictures: Mapping[pathlib.Path, np.ndarray]) -> None:
     except OSError as error:
         names = " and ".join(map(str, pictures))
         raise OSError(f"{names} cannot be written: {error.strerror}.") from error
-
-
-def _drawn(image: np.ndarray, mask: np.ndarray, channels: int) -> np.ndarray:
-    """`overlay` of the foreground, or of each class that was found."""
-    palette = colours(channels)
-    for number in np.unique(mask) if channels > 1 else (1,):
-        image = overlay(image, mask == number, colour=palette[number])
-    return image

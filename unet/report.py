@@ -1,22 +1,13 @@
-"""One HTML page that shows a run: curves, scores, settings, and the images it does best and worst.
+"""A run as one HTML page: curves, scores, settings, and the images it does best and worst."""
 
-The page is one file and fetches nothing: charts are SVG, images are data URIs. It reads in light
-and in dark.
-"""
-
-import base64
 import dataclasses
 import heapq
-import html
-import io
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from unet import charts, evaluate, losses, pictures, recipes, runs
+from segdata.inspection import charts, page
+from unet import evaluate, losses, pictures, recipes, runs
 from unet.evaluate import Scored
 
 _SHOWN = 6
@@ -48,19 +39,20 @@ def write(
     )
     scores = evaluate.summary(_watched(scored, best, worst), loss=loss)
     shown = runs.best_epoch(state.history)
-    page = _PAGE.format(
-        title=html.escape(f"{settings.name or recipe.dataset}: {run.name}"),
-        lead=_lead(settings, state.history, shown),
-        scores=_scores(scores, recipe.loss),
-        charts=_charts(state.history, shown) if state.history else "",
-        worst=_gallery(worst.images(), recipe.threshold),
-        best=_gallery(best.images(), recipe.threshold),
-        settings=_settings(settings),
-        legend=pictures.legend(settings.classes),
-        css=_CSS,
-    )
+    body = f"""<div class="cards">{_scores(scores, recipe.loss)}</div>
+<h2>Curves</h2>
+<div class="cards">{_charts(state.history, shown) if state.history else ""}</div>
+<h2>Worst images</h2>
+<p>{pictures.legend(settings.classes)}</p>
+{_gallery(worst.images(), recipe.threshold)}
+<h2>Best images</h2>
+{_gallery(best.images(), recipe.threshold)}
+<h2>Settings</h2>
+<div class="cards">{_settings(settings)}</div>"""
+    title = f"{settings.name or recipe.dataset}: {run.name}"
+    text = page.document(title, lead=_lead(settings, state.history, shown), body=body)
     with runs.writing(run / "report.html") as file:
-        file.write_text(page, encoding="utf-8", errors="backslashreplace")  # names of files
+        file.write_text(text, encoding="utf-8")
     return run / "report.html"
 
 
@@ -95,7 +87,7 @@ def _lead(settings: runs.Settings, history: tuple[dict[str, Any], ...], best: in
             f"{len(history)} of {recipe.epochs} epochs in {minutes:.1f} minutes; "
             f"the model is that of epoch {history[best]['epoch']}."
         )
-    return html.escape(" ".join(filter(None, parts)))
+    return " ".join(filter(None, parts))
 
 
 def _scores(scores: Mapping[str, float], loss: str) -> str:
@@ -106,12 +98,8 @@ def _scores(scores: Mapping[str, float], loss: str) -> str:
         "Dataset IoU": ("dataset_iou", "all pixels together"),
         "Loss": ("loss", "all images" if loss == "batch_dice" else "mean over images"),
     }
-    cells = "".join(
-        f"<tr><th>{label}</th><td>{scores[key]:.4f}</td><td>{note}</td></tr>"
-        for label, (key, note) in shown.items()
-    )
-    caption = f"Best model on {scores['images']:,.0f} validation images"
-    return f'<table class="scores"><caption>{caption}</caption><tbody>{cells}</tbody></table>'
+    rows = [(label, f"{scores[name]:.4f}", note) for label, (name, note) in shown.items()]
+    return page.table(rows, caption=f"Best model on {scores['images']:,.0f} validation images")
 
 
 def _charts(history: tuple[dict[str, Any], ...], best: int | None) -> str:
@@ -138,8 +126,8 @@ def _gallery(images: list[Scored], threshold: float) -> str:
     rows = "".join(
         f"<tr><th>{image.dice:.3f}</th>"
         + "".join(
-            f"<td>{_img(pixels, alt)}</td>"
-            for alt, pixels in pictures.views(image, threshold=threshold).items()
+            f"<td>{page.image(page.data_uri(pixels), name)}</td>"
+            for name, pixels in pictures.views(image, threshold=threshold).items()
         )
         + "</tr>"
         for image in images
@@ -163,12 +151,7 @@ def _settings(settings: runs.Settings) -> str:
         "Augmentation": recipe["augment"] or {"none": ""},
     }
     return "".join(
-        f"<table><caption>{name}</caption><tbody>"
-        + "".join(
-            f"<tr><th>{html.escape(key)}</th><td>{html.escape(_plain(value))}</td></tr>"
-            for key, value in group.items()
-        )
-        + "</tbody></table>"
+        page.table(((key, _plain(value)) for key, value in group.items()), caption=name)
         for name, group in groups.items()
     )
 
@@ -179,74 +162,3 @@ def _plain(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "–" if value is None else str(value)
-
-
-def _img(pixels: np.ndarray, alt: str) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img alt="{alt}" src="data:image/png;base64,{data}">'
-
-
-_CSS = """
-:root { color-scheme: light dark; --back: #fbfbfa; --card: #fff; --ink: #1d2127; --soft: #667080;
-  --rule: #e3e5e9; --s0: #2a6fdb; --s1: #d9622b; }
-@media (prefers-color-scheme: dark) { :root { --back: #14171c; --card: #1c2027; --ink: #e6e8eb;
-  --soft: #98a2b0; --rule: #2f353f; --s0: #6ea8ff; --s1: #ff9a62; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2.5rem 1.5rem 4rem; max-width: 60rem; background: var(--back);
-  color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.7rem; margin: 0 0 .3rem; } h2 { font-size: 1.15rem; margin: 2.6rem 0 .8rem; }
-p { color: var(--soft); margin: .2rem 0 1rem; max-width: 46rem; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 1rem;
-  align-items: start; }
-.chart, .cards table { margin: 0; padding: .9rem 1rem; background: var(--card);
-  border: 1px solid var(--rule); border-radius: 10px; }
-figcaption { display: flex; flex-wrap: wrap; gap: 0 1rem; margin-bottom: .4rem; }
-.key { color: var(--soft); font-size: .85rem; white-space: nowrap; margin-right: 1rem; }
-.key i { display: inline-block; width: .7rem; height: .7rem; margin-right: .35rem;
-  border-radius: 3px; }
-svg { display: block; width: 100%; height: auto; } svg text { fill: var(--soft); font-size: 11px; }
-.grid { stroke: var(--rule); } .mark { stroke: var(--soft); stroke-dasharray: 3 3; }
-.line { fill: none; stroke-width: 2; stroke-linejoin: round; }
-.line.s0 { stroke: var(--s0); } .line.s1 { stroke: var(--s1); }
-.dot.s0 { fill: var(--s0); } .dot.s1 { fill: var(--s1); }
-i.s0 { background: var(--s0); } i.s1 { background: var(--s1); }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-caption { text-align: left; font-weight: 600; padding: .7rem 1rem .3rem; }
-.cards table { display: block; } .cards tbody { display: table; width: 100%; }
-.cards caption { display: block; padding: 0 0 .4rem; }
-th { text-align: left; font-weight: 500; vertical-align: top; padding: .25rem 1rem .25rem 0; }
-td { padding: .25rem 0; overflow-wrap: anywhere; }
-tr + tr > * { border-top: 1px solid var(--rule); }
-.scores td:last-child { color: var(--soft); } .scores td { font-size: 1.05rem; }
-.scores td + td { font-size: .85rem; }
-.gallery td { width: 23%; padding: .35rem .35rem .35rem 0; }
-.gallery th { padding-top: .5rem; color: var(--soft); font-size: .85rem; }
-.gallery img { display: block; width: 100%; border-radius: 6px; image-rendering: pixelated; }
-"""
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{css}</style>
-</head>
-<body>
-<h1>{title}</h1>
-<p>{lead}</p>
-<div class="cards">{scores}</div>
-<h2>Curves</h2>
-<div class="cards">{charts}</div>
-<h2>Worst images</h2>
-<p>{legend}</p>
-{worst}
-<h2>Best images</h2>
-{best}
-<h2>Settings</h2>
-<div class="cards">{settings}</div>
-</body>
-</html>
-"""

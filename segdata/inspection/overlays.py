@@ -1,7 +1,7 @@
-"""Masks drawn over images, for people.
+"""Masks drawn over images.
 
-Each class has a colour, tinted inside and bright along its outline; the ground stays as it is, and
-what is not labelled is hatched. NumPy only; no file and no data set is known here.
+Each class is tinted in its colour, with a bright outline; the background stays as it is, and pixels
+without a label are hatched. Arrays in and out; no file and no dataset is known here.
 """
 
 import colorsys
@@ -12,27 +12,30 @@ import numpy as np
 from segdata.core import IGNORE_LABEL
 
 GREY = (150, 150, 150)
-_GROUNDS = ("background", "ground", "other", "void", "unlabeled", "unlabelled")
+"""The colour of pixels without a label."""
+
+_BACKGROUNDS = ("background", "ground", "other", "void", "unlabeled", "unlabelled")
+_TINT, _HATCH = 0.3, 0.25  # share of the colour
 
 
-def palette(classes: Sequence[str]) -> np.ndarray:
+def palette(classes: int) -> np.ndarray:
     """A colour for each class.
 
     Args:
-        classes: Names, by class id.
+        classes: How many.
 
     Returns:
-        uint8 [K, 3]; neighbours in the list are far apart in hue, the second class is green.
+        uint8 [K, 3]; the hues of consecutive classes are far apart, class 1 is green.
     """
-    hues = [(1 / 3 + 0.618034 * (number - 1)) % 1 for number in range(len(classes))]
+    hues = [(1 / 3 + 0.618034 * (number - 1)) % 1 for number in range(classes)]
     colours = [colorsys.hsv_to_rgb(hue, 0.75, 1) for hue in hues]
     return (255 * np.array(colours)).round().astype(np.uint8)
 
 
 def tinted(classes: Sequence[str]) -> list[bool]:
-    """Which classes are drawn: all but the ground, which is class 0 where two share the pixels."""
-    ground = len(classes) <= 2 or classes[0].lower() in _GROUNDS
-    return [not (ground and number == 0) for number in range(len(classes))]
+    """Which classes are drawn: all but the background, which is class 0 where there are two."""
+    background = len(classes) <= 2 or classes[0].lower() in _BACKGROUNDS
+    return [not (background and number == 0) for number in range(len(classes))]
 
 
 def overlay(
@@ -53,18 +56,18 @@ def overlay(
     Returns:
         uint8 [H, W, 3].
     """
-    drawn = image.astype(np.float32)
-    colours = palette(classes)
+    drawn = image.copy()
     edges = outline(mask if instances is None else instances)
-    for number, is_drawn in enumerate(tinted(classes)):
-        if is_drawn:
+    for number, colour in enumerate(palette(len(classes))):
+        if tinted(classes)[number]:
             inside = mask == number
-            drawn[inside] = 0.78 * drawn[inside] + 0.22 * colours[number]
-            drawn[inside & edges] = colours[number]
-    foreign = (mask >= len(classes)) & (mask != IGNORE_LABEL)
-    drawn[foreign] = (255, 0, 0)
-    drawn = _hatched(drawn, mask == IGNORE_LABEL)
-    return drawn.round().astype(np.uint8)
+            _blend(drawn, inside, colour, share=_TINT)
+            drawn[inside & edges] = colour
+    drawn[(mask >= len(classes)) & (mask != IGNORE_LABEL)] = (255, 0, 0)
+    ignored = mask == IGNORE_LABEL
+    _blend(drawn, ignored, GREY, share=_HATCH)
+    drawn[ignored & _diagonals(mask.shape)] = GREY
+    return drawn
 
 
 def nearest(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -88,9 +91,16 @@ def outline(labels: np.ndarray) -> np.ndarray:
     )
 
 
-def _hatched(image: np.ndarray, where: np.ndarray) -> np.ndarray:
-    diagonal = np.add.outer(np.arange(where.shape[0]), np.arange(where.shape[1]))
-    lines = where & (diagonal % 8 < 2)
-    image[where] = 0.75 * image[where] + 0.25 * np.array(GREY)
-    image[lines] = GREY
-    return image
+def _blend(
+    image: np.ndarray, where: np.ndarray, colour: Sequence[int] | np.ndarray, *, share: float
+) -> None:
+    """Mixes a colour into some pixels, in place."""
+    levels = (1 - share) * np.arange(256)[:, None] + share * np.asarray(colour)
+    table = levels.round().astype(np.uint8)  # no float for each pixel
+    for channel in range(3):
+        image[..., channel][where] = table[:, channel][image[..., channel][where]]
+
+
+def _diagonals(shape: tuple[int, ...]) -> np.ndarray:
+    rows, columns = (np.arange(side).astype(np.uint8) for side in shape)  # modulo 256, as 8 wants
+    return np.add.outer(rows, columns) % 8 < 2

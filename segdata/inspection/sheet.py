@@ -189,7 +189,7 @@ def _key(classes: Sequence[str], present: np.ndarray, *, width: int) -> Image.Im
     shown: list[tuple[str, tuple[int, ...] | None]] = [
         (name, tuple(colour.tolist()))
         for number, (name, colour) in enumerate(
-            zip(classes, overlays.palette(classes), strict=True)
+            zip(classes, overlays.palette(len(classes)), strict=True)
         )
         if number in present and overlays.tinted(classes)[number]
     ]
