@@ -24,12 +24,12 @@ def test_where_processes_are_bound_to_no_cores_all_of_them_count(monkeypatch, kn
 
 @pytest.mark.parametrize("platform", ["linux", "darwin"])
 @pytest.mark.parametrize("can", [True, False])
-def test_memory_is_kept_where_the_c_library_can(monkeypatch, platform, can):
+def test_malloc_is_tuned_where_the_c_library_can(monkeypatch, platform, can):
     """glibc can; musl and macOS are left as they are."""
     asked = []
     abilities = {"mallopt": lambda *what: asked.append(what)} if can else {}
     library = types.SimpleNamespace(**abilities)
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(ctypes, "CDLL", lambda _: library)
-    parallel.keep_memory()
+    parallel.tune_malloc()
     assert asked == ([(-3, 32 << 20), (-1, 256 << 20)] if can and platform == "linux" else [])

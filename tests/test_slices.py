@@ -71,7 +71,7 @@ def test_python_readers_and_packed_files_hold_the_same_slices(cars, parts, tmp_p
         assert pipeline.steps_per_epoch("carvana", part, batch=1, data_dir=data_dir) == packed.count
 
 
-def test_files_may_be_shuffled_and_groups_lie_side_by_side_in_no_order_of_their_names(cars):
+def test_files_may_be_shuffled_and_each_group_is_contiguous_in_no_order_of_their_names(cars):
     shuffled = cars.as_dataset(split="train[:80%]", shuffle_files=True)
     assert len(list(shuffled)) == cars.info.splits["train[:80%]"].num_examples
     groups = [group for _, group in read(cars, "train")]

@@ -47,7 +47,7 @@ def _limit(name: str, drawn: pathlib.Path, _: pathlib.Path) -> dict[str, float]:
         drawn / "unpacked"
     )
     cores = parallel.cores()
-    parallel.keep_memory()
+    parallel.tune_malloc()
     _todo[:] = [(work, item) for item in items]  # the processes inherit it
     with multiprocessing.get_context("fork").Pool(cores) as pool:
         pool.map(_share, [slice(0, cores)] * cores)  # all have begun

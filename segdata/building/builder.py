@@ -253,7 +253,7 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 },
             )
 
-        return shards.Part(splits.side_by_side(entries, group), record)
+        return shards.Part(splits.sort_by_group(entries, group), record)
 
     def _as_dataset(
         self, split: Any, decoders: Any = None, read_config: Any = None, shuffle_files: bool = False

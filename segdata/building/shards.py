@@ -156,7 +156,7 @@ def write_on_beam(
 
 
 def _write(part: Part, paths: Sequence[Path], to: writer.ExampleWriter) -> Iterator[Written]:
-    parallel.keep_memory()
+    parallel.tune_malloc()
     records = parallel.ordered_map(part.record, part.entries)
     name = os.path.basename(paths[0]).partition(".")[0]
     shown = utils.tqdm(

@@ -133,11 +133,11 @@ def assign(
     return {key: "validation" if group in chosen else "train" for key, group in groups.items()}
 
 
-def side_by_side(examples: Iterable[T], group: Callable[[T], str]) -> list[T]:
-    """Orders examples so that a group is one stretch of them, and a stretch is any mixture.
+def sort_by_group(examples: Iterable[T], group: Callable[[T], str]) -> list[T]:
+    """Sorts examples by the SHA-256 of their group's name.
 
-    Groups come in the order of the SHA-256 of their names, which is no order of anything else; the
-    members of one as they were given.
+    So a group is contiguous, and any contiguous part of the examples is a random sample of the
+    groups. Within a group the given order stays.
 
     Args:
         examples: In any order.
