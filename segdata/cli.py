@@ -272,7 +272,7 @@ def _audit(argv: Sequence[str]) -> int:
 
     report = audit.audit(
         collection,
-        watch=lambda items: tqdm.tqdm(
+        progress=lambda items: tqdm.tqdm(
             items,
             "Reading",
             collection.count,

@@ -71,7 +71,7 @@ def test_a_sound_collection_passes():
     report = audit.audit(collection(*SOUND))
     assert report.sound
     assert checks_of(report) == {}
-    assert audit.verdict(report).startswith("4 examples: nothing to say; nothing that training")
+    assert audit.verdict(report).startswith("4 examples: no findings; fit for training")
 
 
 def test_the_figures_are_those_of_the_pixels():
@@ -264,7 +264,7 @@ def test_a_built_dataset_is_what_its_archive_is(built_dsb2018, drawn_dsb2018):
 
     def kept(report):
         return {
-            item.id: (item.pixels, item.mask, item.look, item.objects, item.overlap)
+            item.id: (item.pixels, item.mask, item.perceptual_hash, item.objects, item.overlap)
             for item in report.summaries
             if not item.unlabelled
         }
@@ -417,7 +417,7 @@ def test_a_full_disk_costs_the_page_and_not_the_table(misnamed_source, tmp_path,
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     told = capsys.readouterr()
     assert code == 2
-    assert "3 examples: nothing to say" in told.out
+    assert "3 examples: no findings" in told.out
     assert "File too large" in told.err
     assert os.listdir(tmp_path) == ["manual"]
 

@@ -284,7 +284,7 @@ def test_damaged_examples_are_left_out_and_listed_when_asked_for(
     assert sound.keys() - found.keys() == skipped.keys() & sound.keys()
     assert 1 <= len(sound) - len(found) <= 2
     (note,) = examples.built(name, data_dir=tmp_path / "data").notes
-    assert note == "examples left out as damaged, as the metadata tells: 2"
+    assert note == "examples skipped as damaged, by the metadata: 2"
 
 
 @pytest.mark.parametrize("name", NAMES)

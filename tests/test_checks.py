@@ -1,4 +1,4 @@
-"""Each finding is caused on purpose, on the smallest evidence that shows it."""
+"""Each finding is caused on purpose, on the smallest summaries that shows it."""
 
 import dataclasses
 
@@ -24,7 +24,7 @@ def example(key, **changes) -> Summary:
         pixels=key.encode(),
         mask=b"mask" + key.encode(),
         foreground=b"",
-        look=pow(number, 3, 2**61 - 1) * 0x9E3779B9 % 2**63,
+        perceptual_hash=pow(number, 3, 2**61 - 1) * 0x9E3779B9 % 2**63,
         flat=False,
         objects=2,
         specks=0,
@@ -50,15 +50,21 @@ CAUSES = {
     "size mismatch": ("error", [example("x", mask_size=(4, 5))]),
     "values outside the classes": ("error", [example("x", counts={0: 8, 1: 4, 2: 3, 254: 1})]),
     "groups across splits": ("error", [example("x", group="d")]),
-    "repeated ids": ("error", [example("a", pixels=b"p", look=0, group="x", split="validation")]),
+    "repeated ids": (
+        "error",
+        [example("a", pixels=b"p", perceptual_hash=0, group="x", split="validation")],
+    ),
     "exact duplicates across splits": (
         "error",
         [example("x", pixels=b"a", mask=b"maska", split="validation")],
     ),
     "contradicting masks": ("error", [example("x", pixels=b"a")]),
     "exact duplicates": ("warning", [example("x", pixels=b"a", mask=b"maska")]),
-    "near duplicates across splits": ("warning", [example("x", look=SOUND[3].look ^ 0b11)]),
-    "near duplicates": ("note", [example("x", look=SOUND[0].look ^ 0b10101)]),
+    "near duplicates across splits": (
+        "warning",
+        [example("x", perceptual_hash=SOUND[3].perceptual_hash ^ 0b11)],
+    ),
+    "near duplicates": ("note", [example("x", perceptual_hash=SOUND[0].perceptual_hash ^ 0b10101)]),
     "without labels": ("warning", [example("x", counts={255: 16})]),
     "mostly not labelled": ("warning", [example("x", counts={0: 1, 1: 6, 255: 9})]),
     "empty masks": ("warning", [example("x", counts={0: 16})]),
@@ -166,5 +172,5 @@ def test_class_0_may_be_out_of_sight_where_there_are_many():
 
 
 def test_blank_images_are_not_near_duplicates_of_each_other():
-    blank = [example(key, flat=True, look=0, counts={0: 10, 1: 6}) for key in "xyz"]
+    blank = [example(key, flat=True, perceptual_hash=0, counts={0: 10, 1: 6}) for key in "xyz"]
     assert set(found(*blank)) == {"blank images"}

@@ -1,1 +1,1 @@
-"""Looking at data: examples raw or built, the audit and its page, contact sheets, overlays."""
+"""Inspecting data: raw and built examples, audits, contact sheets, overlays, pages."""

@@ -1,8 +1,8 @@
 """What is wrong with a dataset, example by example.
 
-Each example is read once and leaves a small summary: sizes, counts of classes, hashes. The checks
-of `segdata.checks` look at the summaries alone, so memory grows by some hundred bytes an example.
-Where examples come from is not known here.
+Each example is read once and summarised: sizes, counts of classes, hashes. The checks read the
+summaries alone, so memory grows by some hundred bytes an example. Where examples come from is not
+known here.
 """
 
 import collections
@@ -22,11 +22,19 @@ from segdata.core import IGNORE_LABEL
 from segdata.core.system import parallel
 from segdata.inspection import checks
 from segdata.inspection.examples import Collection, Pending
-from segdata.inspection.summaries import SPECK, Case, Damage, Disagreement, Finding, Summary, tell
+from segdata.inspection.summaries import (
+    SPECK,
+    Case,
+    Damage,
+    Disagreement,
+    Finding,
+    Summary,
+    format_case,
+)
 from segdata.sources import SizeMismatchError
 
 DAMAGE = (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError)
-"""What reading a damaged example raises: sources their own errors, Pillow all of these."""
+"""What reading a damaged example may raise: sources their own errors, Pillow all of these."""
 
 _MEASURED = 200  # of the masks that disagree with a table, how many are compared pixel by pixel
 _ROWS = {
@@ -44,12 +52,12 @@ class Report:
 
     Attributes:
         name: What was audited.
-        place: Where it lies.
+        place: Where it is.
         classes: The name of each class id.
-        summaries: What is kept of each example that could be read, in order.
+        summaries: The summary of each example that could be read, in order.
         damages: What could not be read.
-        findings: What is worth a word, the gravest first.
-        notes: What the dataset's making recorded.
+        findings: The most serious first.
+        notes: What the build of the dataset recorded.
     """
 
     name: str
@@ -62,7 +70,7 @@ class Report:
 
     @property
     def sound(self) -> bool:
-        """Whether training would suffer from nothing that was found."""
+        """Whether no finding is an error."""
         return not any(finding.severity == "error" for finding in self.findings)
 
     @property
@@ -72,18 +80,18 @@ class Report:
 
 
 def audit(
-    collection: Collection, *, watch: Callable[[Iterable], Iterable] = lambda items: items
+    collection: Collection, *, progress: Callable[[Iterable], Iterable] = lambda items: items
 ) -> Report:
-    """Reads every example once, on all cores, and checks what is left of them.
+    """Reads every example once, on all cores, and checks the summaries.
 
     Args:
         collection: The examples.
-        watch: Passes the summaries on one by one, such as a progress bar.
+        progress: Wraps the iterator of summaries, such as `tqdm.tqdm`.
 
     Raises:
         ValueError: If there are no examples.
     """
-    seen = list(watch(parallel.ordered_map(summarise, collection.stream())))
+    seen = list(progress(parallel.ordered_map(summarise, collection.stream())))
     damages = [Damage(*fault) for fault in collection.faults]
     damages += [item for item in seen if isinstance(item, Damage)]
     summaries = [item for item in seen if isinstance(item, Summary)]
@@ -103,7 +111,7 @@ def audit(
 
 
 def summarise(pending: Pending) -> Summary | Damage:
-    """Reads an example and keeps little of it."""
+    """Reads and summarises an example."""
     try:
         example = pending.read()
         with images.opened(example.image, name=example.id) as opened:
@@ -130,7 +138,7 @@ def summarise(pending: Pending) -> Summary | Damage:
         pixels=_digest(np.asarray(image)),
         foreground=_digest(_foreground(example.mask)),
         mask=_digest(example.mask),
-        look=splits.look(image).hash,
+        perceptual_hash=splits.look(image).hash,
         flat=all(low == high for low, high in _extrema(image)),
         objects=None if areas is None else int(np.count_nonzero(areas)),
         specks=0 if areas is None else int(np.count_nonzero((areas > 0) & (areas < SPECK))),
@@ -150,21 +158,21 @@ def table(report: Report) -> str:
     lines += report.notes
     for finding in report.findings:
         lines += ["", f"{finding.severity.upper():7}  {finding.what}", f"{'':9}{finding.do}"]
-        lines += [f"{'':9}- {text}" for text in _told(finding.cases, most=5)]
+        lines += [f"{'':9}- {text}" for text in _formatted(finding.cases, most=5)]
     return "\n".join(map(console.printable, [*lines, "", verdict(report)]))
 
 
 def verdict(report: Report) -> str:
     """One sentence."""
     counts = collections.Counter(finding.severity for finding in report.findings)
-    told = ", ".join(
+    listed = ", ".join(
         f"{counts[severity]} {severity}{'' if counts[severity] == 1 else 's'}"
         for severity in ("error", "warning", "note")
         if counts[severity]
     )
     count = len(report.summaries) + len(report.damages)
-    ending = "nothing that training would suffer from" if report.sound else "training would suffer"
-    return f"{count:,} examples: {told or 'nothing to say'}; {ending}."
+    ending = "fit for training" if report.sound else "training would suffer"
+    return f"{count:,} examples: {listed or 'no findings'}; {ending}."
 
 
 def to_json(report: Report) -> dict[str, Any]:
@@ -200,8 +208,8 @@ def statistics(report: Report, split: str) -> dict[str, Any]:
     """The figures of one split.
 
     Returns:
-        Counts of examples, groups, sizes (`H×W`), modes, pixels of each class, of none and of
-        foreign values, examples without labels, of ground alone and without ground, objects.
+        Counts of examples, groups, sizes (`H×W`), modes, pixels of each class, of the ignore label
+        and of other values, examples without labels, of class 0 alone and without class 0, objects.
     """
     members = [item for item in report.summaries if item.split == split]
     labelled = [item for item in members if not item.unlabelled]
@@ -230,7 +238,7 @@ def statistics(report: Report, split: str) -> dict[str, Any]:
 
 
 def figures(report: Report) -> dict[str, list[str]]:
-    """The same for people: the name of a row to a cell a split, in the order of a table."""
+    """The statistics as a table: the name of a row to one cell a split."""
     found = [statistics(report, split) for split in report.splits]
     shown = {"examples": [f"{one['examples']:,}" for one in found]}
     for name in ("damaged", "groups"):
@@ -268,14 +276,14 @@ def _common(values: Iterable[str]) -> dict[str, int]:
     return dict(collections.Counter(values).most_common())
 
 
-def _told(cases: Sequence[Case], *, most: int) -> list[str]:
-    told = [tell(case) for case in cases[:most]]
+def _formatted(cases: Sequence[Case], *, most: int) -> list[str]:
+    lines = [format_case(case) for case in cases[:most]]
     more = len(cases) - most
-    return told + ([f"and {more:,} more"] if more > 0 else [])
+    return lines + ([f"and {more:,} more"] if more > 0 else [])
 
 
 def _compared(collection: Collection, summaries: Sequence[Summary]) -> list[Disagreement]:
-    """Masks that are not what the tables say."""
+    """Masks that differ from the tables of run lengths."""
     by_id = {item.id: item for item in summaries if not item.unlabelled}
     found: list[Disagreement] = []
     for open_table in collection.tables:
@@ -295,7 +303,7 @@ def _compared(collection: Collection, summaries: Sequence[Summary]) -> list[Disa
 def _disagreement(
     encoded: rle.Encoded, item: Summary, apart: dict[str, rle.Encoded]
 ) -> list[Disagreement]:
-    """What is wrong with a row, unless it takes a look at the mask: then the row is set apart."""
+    """What is wrong with a row; one whose mask must be read again is added to `apart`."""
     try:
         if _digest(encoded.mask(item.mask_size)) == item.foreground:
             return []
@@ -309,8 +317,8 @@ def _disagreement(
 
 def _measured(pending: Pending, encoded: rle.Encoded) -> Disagreement:
     found = _foreground(pending.read().mask)
-    told = encoded.mask((found.shape[0], found.shape[1]))
-    shared, either = np.count_nonzero(found & told), np.count_nonzero(found | told)
+    expected = encoded.mask((found.shape[0], found.shape[1]))
+    shared, either = np.count_nonzero(found & expected), np.count_nonzero(found | expected)
     detail = f"{either - shared:,} px differ from {encoded.where}"
     return Disagreement((pending.split, pending.id), shared / either, detail)
 

@@ -12,7 +12,7 @@ from segdata.inspection.page import escaped
 from segdata.inspection.summaries import Case, Finding, Key, Summary
 from segdata.sources import Example
 
-_CASES, _MEMBERS, _EXTREMES = 6, 4, 6  # of which there are pictures
+_CASES, _MEMBERS, _EXTREMES = 6, 4, 6  # with pictures
 _LISTED = 200  # cases named in full
 _SIDE = 260  # pixels, of a picture's longer side
 _BINS = 24
@@ -20,7 +20,7 @@ _SHARES = "share of an example’s pixels, number of examples"
 
 
 def document(report: audit.Report, collection: Collection) -> str:
-    """Makes the page; reads again those examples that are shown.
+    """Makes the page; reads the examples that are shown once more.
 
     Args:
         report: The audit.
@@ -37,7 +37,7 @@ def document(report: audit.Report, collection: Collection) -> str:
     rows = "".join(_row(name, items, pictures) for name, items in extremes.items())
     body = f"""{_verdict(report)}
 <h2>Findings</h2>
-<p>{_legend(report.classes)} <span class="key">Dim images are brightened to be seen.</span></p>
+<p>{_legend(report.classes)} <span class="key">Dim images are shown brighter.</span></p>
 {findings or "<p>Every check passed.</p>"}
 <h2>Figures</h2>
 {_figures(report)}
@@ -53,7 +53,7 @@ def _shown(finding: Finding) -> Iterable[Key]:
 
 
 def _extremes(report: audit.Report) -> dict[str, list[Summary]]:
-    """A few examples at either end of each measure, even where no check minds them."""
+    """A few examples at either end of each measure, whether or not a check found them."""
     labelled = [item for item in report.summaries if not item.unlabelled]
     counted = [item for item in labelled if item.objects is not None]
     inside = _foreground(report.classes)
@@ -105,7 +105,7 @@ def _picture(example: Example, classes: Sequence[str]) -> str:
 
 
 def _brightened(pixels: np.ndarray) -> np.ndarray:
-    """Dim images, as fluorescence is, up to where they can be seen."""
+    """Brightens dim images, such as fluorescence, so that they can be seen."""
     top = float(np.percentile(pixels, 99.5))
     if not 0 < top < 160:
         return pixels
@@ -157,11 +157,11 @@ def _img(key: Key, pictures: dict[Key, str], detail: str = "") -> str:
 
 
 def _row(name: str, items: Sequence[Summary], pictures: dict[Key, str]) -> str:
-    told = {
+    detail = {
         "Most not labelled": lambda item: f"{item.unknown:.1%} not labelled",
         "Most objects": lambda item: f"{item.objects:,} objects",
     }.get(name, lambda item: f"{_inside(item):.1%} {name.split(maxsplit=1)[1]}")
-    images = "".join(_img(item.key, pictures, told(item)) for item in items)
+    images = "".join(_img(item.key, pictures, detail(item)) for item in items)
     return f'<h3>{escaped(name)}</h3><div class="strip">{images}</div>'
 
 
@@ -178,7 +178,7 @@ def _figures(report: audit.Report) -> str:
 
 
 def _charts(report: audit.Report) -> str:
-    """For each split, how many examples have how much that is not of class 0."""
+    """A histogram for each split: examples by their share of pixels that are not of class 0."""
     inside, drawn = _foreground(report.classes), []
     for split in report.splits:
         shares = [

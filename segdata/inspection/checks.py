@@ -1,7 +1,7 @@
-"""Checks of a dataset: from small summaries of its examples to what is worth a word.
+"""Checks of a dataset: from the summaries of its examples to findings.
 
-A check is a function of the evidence that returns a finding, or nothing where all is well. No
-image, no file and no data set is known here.
+A check is a function of the summaries that returns a finding, or None. No image, file or dataset is
+known here.
 """
 
 import collections
@@ -14,16 +14,16 @@ from segdata.inspection.summaries import (
     Case,
     Damage,
     Disagreement,
-    Evidence,
     Finding,
     Key,
     Severity,
+    Summaries,
     Summary,
 )
 
 Kind = TypeVar("Kind", bound=Hashable)
 
-_MOSTLY_UNKNOWN = 0.5  # of an example's pixels
+_MOSTLY_IGNORED = 0.5  # of an example's pixels
 _RARE = 1e-4  # of all labelled pixels
 _MUCH_OVERLAP = 0.05  # of an example's object pixels
 _AGREES = 0.9  # IoU of a mask and its run lengths; below it, one of them is of another image
@@ -40,20 +40,20 @@ def run(
 
     Args:
         examples: Summaries of what could be read.
-        damages: What could not.
+        damages: What could not be read.
         classes: The name of each class id.
         tables: Where masks and run lengths disagree.
 
     Returns:
         The findings, errors first, then warnings, then notes.
     """
-    evidence = Evidence(examples=examples, damages=damages, classes=classes, tables=tables)
-    found = [finding for check in _CHECKS if (finding := check(evidence))]
+    summaries = Summaries(examples=examples, damages=damages, classes=classes, tables=tables)
+    found = [finding for check in _CHECKS if (finding := check(summaries))]
     return tuple(sorted(found, key=lambda f: ("error", "warning", "note").index(f.severity)))
 
 
-def _damaged(evidence: Evidence) -> Finding | None:
-    cases = [Case(((d.split, d.id),), d.message) for d in evidence.damages if not d.mismatch]
+def _damaged(summaries: Summaries) -> Finding | None:
+    cases = [Case(((d.split, d.id),), d.message) for d in summaries.damages if not d.mismatch]
     return _found(
         "damaged",
         "error",
@@ -63,25 +63,25 @@ def _damaged(evidence: Evidence) -> Finding | None:
     )
 
 
-def _size_mismatch(evidence: Evidence) -> Finding | None:
-    cases = [Case(((d.split, d.id),), d.message) for d in evidence.damages if d.mismatch]
+def _size_mismatch(summaries: Summaries) -> Finding | None:
+    cases = [Case(((d.split, d.id),), d.message) for d in summaries.damages if d.mismatch]
     cases += [
         Case((item.key,), f"image {_size(item.size)}, mask {_size(item.mask_size)}")
-        for item in evidence.examples
+        for item in summaries.examples
         if item.size != item.mask_size
     ]
     return _found(
         "size mismatch",
         "error",
         f"{_examples(cases)} with a mask of another size than the image.",
-        "Find the right masks or leave the examples out: pixels would be taught a wrong class.",
+        "Find the right masks or leave the examples out: pixels would be learned as a wrong class.",
         cases,
     )
 
 
-def _foreign_values(evidence: Evidence) -> Finding | None:
-    known = {*range(len(evidence.classes)), IGNORE_LABEL}
-    worst = _by(evidence.examples, lambda x: sum(x.counts.values()) - _sum(x, known))
+def _foreign_values(summaries: Summaries) -> Finding | None:
+    known = {*range(len(summaries.classes)), IGNORE_LABEL}
+    worst = _by(summaries.examples, lambda x: sum(x.counts.values()) - _sum(x, known))
     cases = [
         Case(
             (item.key,),
@@ -93,17 +93,17 @@ def _foreign_values(evidence: Evidence) -> Finding | None:
         "values outside the classes",
         "error",
         f"{_examples(cases)} with values that are no class: classes are 0 to "
-        f"{len(evidence.classes) - 1}, and {IGNORE_LABEL} is not labelled.",
+        f"{len(summaries.classes) - 1}, and {IGNORE_LABEL} is the ignore label.",
         "Build again with a reader that knows these values; a loss would fail or learn nonsense.",
         cases,
     )
 
 
-def _absent_class(evidence: Evidence) -> Finding | None:
-    labelled = evidence.labelled
+def _absent_class(summaries: Summaries) -> Finding | None:
+    labelled = summaries.labelled
     parts = [split for split, _ in _grouped(labelled, lambda item: item.split)]
     cases, severity = [], "warning"
-    for number, name in enumerate(evidence.classes):
+    for number, name in enumerate(summaries.classes):
         here = {item.split for item in labelled if number in item.counts}
         if missing := [split for split in parts if split not in here]:
             cases.append(Case((), f"{name}: absent from {', '.join(missing)}"))
@@ -112,35 +112,35 @@ def _absent_class(evidence: Evidence) -> Finding | None:
     return _found(
         "absent class",
         severity,
-        f"{len(cases)} of {len(evidence.classes)} classes {'is' if len(cases) == 1 else 'are'} "
-        "nowhere in a split that is labelled.",
+        f"{len(cases)} of {len(summaries.classes)} classes {'is' if len(cases) == 1 else 'are'} "
+        "absent from a labelled split.",
         "What is absent from training is never learned, what is absent from validation is never "
-        "scored; split anew or drop the class.",
+        "scored; split again or drop the class.",
         cases,
     )
 
 
-def _rare_class(evidence: Evidence) -> Finding | None:
+def _rare_class(summaries: Summaries) -> Finding | None:
     totals = collections.Counter[int]()
-    for item in evidence.labelled:
+    for item in summaries.labelled:
         totals.update(item.counts)
-    known = sum(totals[number] for number in range(len(evidence.classes)))
+    known = sum(totals[number] for number in range(len(summaries.classes)))
     cases = []
-    for number, name in enumerate(evidence.classes):
+    for number, name in enumerate(summaries.classes):
         if 0 < totals[number] < _RARE * known:
-            most = max(evidence.labelled, key=lambda item: item.counts.get(number, 0))
+            most = max(summaries.labelled, key=lambda item: item.counts.get(number, 0))
             cases.append(Case((most.key,), f"{name}: {totals[number]:,} pixels in all"))
     return _found(
         "rare class",
         "warning",
-        f"{len(cases)} of {len(evidence.classes)} classes with fewer than one pixel in 10,000.",
-        "Look whether these pixels are of the class at all; a loss hardly sees them.",
+        f"{len(cases)} of {len(summaries.classes)} classes with fewer than one pixel in 10,000.",
+        "Check whether these pixels are of the class at all; they hardly change a loss.",
         cases,
     )
 
 
-def _no_labels(evidence: Evidence) -> Finding | None:
-    if evidence.labelled or not evidence.examples:
+def _no_labels(summaries: Summaries) -> Finding | None:
+    if summaries.labelled or not summaries.examples:
         return None
     return _found(
         "no labels",
@@ -151,11 +151,11 @@ def _no_labels(evidence: Evidence) -> Finding | None:
     )
 
 
-def _parted_groups(evidence: Evidence) -> Finding | None:
+def _split_groups(summaries: Summaries) -> Finding | None:
     cases = [
         Case(_keys(members), f"group {group}")
-        for group, members in _grouped(evidence.examples, lambda item: item.group)
-        if _parted(members)
+        for group, members in _grouped(summaries.examples, lambda item: item.group)
+        if _crosses_splits(members)
     ]
     return _found(
         "groups across splits",
@@ -166,26 +166,26 @@ def _parted_groups(evidence: Evidence) -> Finding | None:
     )
 
 
-def _repeated_ids(evidence: Evidence) -> Finding | None:
+def _repeated_ids(summaries: Summaries) -> Finding | None:
     cases = [
         Case(_keys(members), "")
-        for _, members in _grouped(evidence.examples, lambda item: item.id)
+        for _, members in _grouped(summaries.examples, lambda item: item.id)
         if len(members) > 1
     ]
     return _found(
         "repeated ids",
         "error",
         f"{_count(cases, 'id')} given to more than one example.",
-        "Give each its own: a mask may have met another's image.",
+        "Give each its own: a mask may have been paired with another image.",
         cases,
     )
 
 
-def _exact_across(evidence: Evidence) -> Finding | None:
+def _exact_across(summaries: Summaries) -> Finding | None:
     cases = [
         Case(_keys(members), "the same pixels")
-        for _, members in _copies(evidence)
-        if _parted(members)
+        for _, members in _copies(summaries)
+        if _crosses_splits(members)
     ]
     return _found(
         "exact duplicates across splits",
@@ -196,10 +196,10 @@ def _exact_across(evidence: Evidence) -> Finding | None:
     )
 
 
-def _contradictions(evidence: Evidence) -> Finding | None:
+def _contradictions(summaries: Summaries) -> Finding | None:
     cases = [
         Case(_keys(members), "the same pixels, different masks")
-        for _, members in _copies(evidence)
+        for _, members in _copies(summaries)
         if len({item.mask for item in members if not item.unlabelled}) > 1
     ]
     return _found(
@@ -211,11 +211,11 @@ def _contradictions(evidence: Evidence) -> Finding | None:
     )
 
 
-def _exact_within(evidence: Evidence) -> Finding | None:
+def _exact_within(summaries: Summaries) -> Finding | None:
     cases = [
         Case(_keys(members), "the same pixels")
-        for _, members in _copies(evidence)
-        if not _parted(members)
+        for _, members in _copies(summaries)
+        if not _crosses_splits(members)
     ]
     return _found(
         "exact duplicates",
@@ -226,31 +226,33 @@ def _exact_within(evidence: Evidence) -> Finding | None:
     )
 
 
-def _near_across(evidence: Evidence) -> Finding | None:
-    cases = [Case(_keys(members), "") for members in evidence.alike if _parted(members)]
+def _near_across(summaries: Summaries) -> Finding | None:
+    cases = [Case(_keys(members), "") for members in summaries.alike if _crosses_splits(members)]
     return _found(
         "near duplicates across splits",
         "warning",
         f"{_sets(cases)} alike across splits.",
-        "Look at them: if they are the same scene, split anew by what looks alike.",
+        "Look at them: if they show the same scene, put them into one group and split again.",
         cases,
     )
 
 
-def _near_within(evidence: Evidence) -> Finding | None:
-    cases = [Case(_keys(members), "") for members in evidence.alike if not _parted(members)]
+def _near_within(summaries: Summaries) -> Finding | None:
+    cases = [
+        Case(_keys(members), "") for members in summaries.alike if not _crosses_splits(members)
+    ]
     count = sum(len(case.members) for case in cases)
     return _found(
         "near duplicates",
         "note",
         f"{_sets(cases)} alike within a split, {count:,} images in all.",
-        "Nothing, as long as they stay in one split.",
+        "No action is needed while they stay in one split.",
         cases,
     )
 
 
-def _tables(evidence: Evidence) -> Finding | None:
-    worst = sorted(evidence.tables, key=lambda d: 2 if d.iou is None else d.iou)
+def _tables(summaries: Summaries) -> Finding | None:
+    worst = sorted(summaries.tables, key=lambda d: 2 if d.iou is None else d.iou)
     cases = [
         Case((d.key,) if d.key else (), d.detail + (f" (IoU {d.iou:.4f})" if d.iou else ""))
         for d in worst
@@ -259,28 +261,28 @@ def _tables(evidence: Evidence) -> Finding | None:
     return _found(
         "masks and run lengths",
         "error" if other else "warning",
-        f"{_examples(cases)} with a mask that is not what a table of run lengths says.",
+        f"{_examples(cases)} with a mask that differs from a table of run lengths.",
         f"Below an IoU of {_AGREES} one of them is damaged, of another image or in another order "
-        "of pixels; above, one of them was mended.",
+        "of pixels; above it, one of them was edited.",
         cases,
     )
 
 
-def _mostly_unknown(evidence: Evidence) -> Finding | None:
-    worst = _by(evidence.labelled, lambda item: max(0, item.unknown - _MOSTLY_UNKNOWN))
+def _mostly_ignored(summaries: Summaries) -> Finding | None:
+    worst = _by(summaries.labelled, lambda item: max(0, item.unknown - _MOSTLY_IGNORED))
     cases = [Case((item.key,), f"{item.unknown:.1%} not labelled") for item, _ in worst]
     return _found(
         "mostly not labelled",
         "warning",
         f"{_examples(cases)} of which more than half the pixels are not labelled.",
-        "They teach little for what they cost; look at them.",
+        "They add little to training for their cost; look at them.",
         cases,
     )
 
 
-def _unlabelled(evidence: Evidence) -> Finding | None:
+def _unlabelled(summaries: Summaries) -> Finding | None:
     cases, severity = [], "note"
-    for split, members in _grouped(evidence.examples, lambda item: item.split):
+    for split, members in _grouped(summaries.examples, lambda item: item.split):
         bare = [item for item in members if item.unlabelled]
         if len(bare) == len(members) and split not in ("train", "validation"):
             cases.append(Case((), f"all of {split}: {_examples(bare)}"))
@@ -291,45 +293,45 @@ def _unlabelled(evidence: Evidence) -> Finding | None:
         "without labels",
         severity,
         "Some examples have no label at all.",
-        "In a test split that is as it should be; elsewhere they teach and score nothing.",
-        cases if evidence.labelled else [],
+        "That is normal in a test split; elsewhere they add nothing to training or scores.",
+        cases if summaries.labelled else [],
     )
 
 
-def _only_ground(evidence: Evidence) -> Finding | None:
+def _only_background(summaries: Summaries) -> Finding | None:
     cases = [
-        Case((item.key,), f"nothing but {evidence.classes[0]}")
-        for item in evidence.labelled
+        Case((item.key,), f"nothing but {summaries.classes[0]}")
+        for item in summaries.labelled
         if set(item.counts) <= {0, IGNORE_LABEL}
     ]
     return _found(
         "empty masks",
         "warning",
-        f"{_examples(cases)} with nothing but {evidence.classes[0]}.",
-        "Look whether there really is nothing in them. A Dice of an empty mask is 0 or 1.",
+        f"{_examples(cases)} with nothing but {summaries.classes[0]}.",
+        "Check whether there really is nothing in them. The Dice of an empty mask is 0 or 1.",
         cases,
     )
 
 
-def _no_ground(evidence: Evidence) -> Finding | None:
-    if len(evidence.classes) != 2:
-        return None  # where class 0 is one of many, it may well be out of sight
+def _no_background(summaries: Summaries) -> Finding | None:
+    if len(summaries.classes) != 2:
+        return None  # class 0 of many may well be out of sight
     cases = [
-        Case((item.key,), f"no {evidence.classes[0]}")
-        for item in evidence.labelled
+        Case((item.key,), f"no {summaries.classes[0]}")
+        for item in summaries.labelled
         if 0 not in item.counts
     ]
     return _found(
         "full masks",
         "warning",
-        f"{_examples(cases)} without any {evidence.classes[0]}.",
-        "Look whether the masks were inverted or filled by mistake.",
+        f"{_examples(cases)} without any {summaries.classes[0]}.",
+        "Check whether the masks were inverted or filled by mistake.",
         cases,
     )
 
 
-def _flat(evidence: Evidence) -> Finding | None:
-    cases = [Case((item.key,), "") for item in evidence.examples if item.flat]
+def _flat(summaries: Summaries) -> Finding | None:
+    cases = [Case((item.key,), "") for item in summaries.examples if item.flat]
     return _found(
         "blank images",
         "warning",
@@ -339,8 +341,8 @@ def _flat(evidence: Evidence) -> Finding | None:
     )
 
 
-def _overlaps(evidence: Evidence) -> Finding | None:
-    worst = _by(evidence.examples, lambda item: item.contested)
+def _overlaps(summaries: Summaries) -> Finding | None:
+    worst = _by(summaries.examples, lambda item: item.contested)
     cases = [
         Case((item.key,), f"{item.overlap:,} of {item.inside:,} object pixels") for item, _ in worst
     ]
@@ -349,30 +351,29 @@ def _overlaps(evidence: Evidence) -> Finding | None:
         "overlapping objects",
         "warning" if much else "note",
         f"{_examples(cases)} with pixels that more than one object claims.",
-        "For classes it does not matter; for single objects, see which of them should have the "
-        "pixels.",
+        "For classes it does not matter; for objects, decide which of them should have the pixels.",
         cases,
     )
 
 
-def _specks(evidence: Evidence) -> Finding | None:
-    worst = _by(evidence.examples, lambda item: item.specks)
+def _specks(summaries: Summaries) -> Finding | None:
+    worst = _by(summaries.examples, lambda item: item.specks)
     cases = [Case((item.key,), f"{count:.0f} of {item.objects}") for item, count in worst]
-    total = sum(item.specks for item in evidence.examples)
+    total = sum(item.specks for item in summaries.examples)
     return _found(
         "specks",
         "note",
         f"{_examples(cases)} with objects of under {SPECK} pixels, {total:,} in all.",
-        "Look whether a hand slipped; resizing to a training size may swallow them.",
+        "Check whether they are slips; resizing to a training size may remove them.",
         cases,
     )
 
 
-_CHECKS: tuple[Callable[[Evidence], Finding | None], ...] = (
+_CHECKS: tuple[Callable[[Summaries], Finding | None], ...] = (
     _damaged,
     _size_mismatch,
     _foreign_values,
-    _parted_groups,
+    _split_groups,
     _exact_across,
     _contradictions,
     _repeated_ids,
@@ -383,9 +384,9 @@ _CHECKS: tuple[Callable[[Evidence], Finding | None], ...] = (
     _near_across,
     _exact_within,
     _unlabelled,
-    _mostly_unknown,
-    _only_ground,
-    _no_ground,
+    _mostly_ignored,
+    _only_background,
+    _no_background,
     _flat,
     _overlaps,
     _specks,
@@ -410,19 +411,19 @@ def _grouped(
     return list(groups.items())
 
 
-def _copies(evidence: Evidence) -> list[tuple[bytes, list[Summary]]]:
-    groups = _grouped(evidence.examples, lambda item: item.pixels)
+def _copies(summaries: Summaries) -> list[tuple[bytes, list[Summary]]]:
+    groups = _grouped(summaries.examples, lambda item: item.pixels)
     return [(pixels, members) for pixels, members in groups if len(members) > 1]
 
 
-def _parted(members: Sequence[Summary]) -> bool:
+def _crosses_splits(members: Sequence[Summary]) -> bool:
     return len({item.split for item in members}) > 1
 
 
 def _by(
     items: Iterable[Summary], measure: Callable[[Summary], float]
 ) -> list[tuple[Summary, float]]:
-    """Those of which there is something to measure, the most first."""
+    """Those with a positive measure, the largest first."""
     measured = [(item, value) for item in items if (value := measure(item)) > 0]
     return sorted(measured, key=lambda pair: pair[1], reverse=True)
 

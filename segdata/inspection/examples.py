@@ -1,7 +1,7 @@
-"""Examples of any origin, not yet read, split by split; those of built datasets.
+"""Collections of examples that are not read yet, split by split; the collection of a built dataset.
 
-What looks at data (the audit, the contact sheet) takes a collection and knows no format. It can be
-gone through any number of times, and only what is asked for is decoded.
+The audit and the contact sheet take a collection and know no format. A collection can be iterated
+any number of times, and only the examples that are asked for are decoded.
 """
 
 import dataclasses
@@ -13,8 +13,8 @@ from segdata.archives import images, rle
 from segdata.sources import Example
 
 _NOTED = {
-    "renewed": "images encoded anew, as the metadata tells",
-    "skipped": "examples left out as damaged, as the metadata tells",
+    "renewed": "images re-encoded, by the metadata",
+    "skipped": "examples skipped as damaged, by the metadata",
 }
 
 
@@ -23,10 +23,10 @@ class Pending:
     """An example that has not been decoded.
 
     Attributes:
-        split: Where it belongs; of a raw archive, the part it lies in.
+        split: Its split; of a raw archive, the part that it is in.
         id: Its name.
         read: Reads it; raises `OSError` or `ValueError` where it is damaged.
-        original: Reads the bytes of the image as they came, where reading changes them.
+        original: Reads the original bytes of the image, where `read` re-encodes them.
     """
 
     split: str
@@ -41,13 +41,13 @@ class Collection:
 
     Attributes:
         name: What it is, such as "dsb2018/default/1.0.0".
-        place: The folder it lies in.
+        place: The folder that it is in.
         classes: The name of each class id.
         count: How many examples there should be.
-        stream: Goes through all of them, anew on each call, in a fixed order.
-        faults: (split, id, message) of what cannot even be listed.
-        tables: Run lengths that should agree with the masks; each is read anew on each call.
-        notes: What its making recorded: a line each.
+        stream: Iterates over all of them, from the start on each call, in a fixed order.
+        faults: (split, id, message) of each example that cannot be listed.
+        tables: Run lengths that should agree with the masks; each call reads from the start.
+        notes: What its build recorded, a line each.
     """
 
     name: str
@@ -66,7 +66,7 @@ def built(
     """The examples of a built dataset.
 
     Args:
-        name: A TFDS name, with a config where wanted.
+        name: A TFDS name, optionally with a config.
         data_dir: Where it was built; TFDS's default where None.
         split: One TFDS split; all where None.
 
@@ -102,7 +102,7 @@ def built(
 
 
 def _encoded(builder: Any, split: str) -> Iterator[Mapping[str, Any] | Exception]:
-    """Encoded examples in the order of the files; an error ends them."""
+    """Encoded examples in the order of the files; an error is yielded and ends them."""
     import tensorflow as tf
     import tensorflow_datasets as tfds
 

@@ -1,7 +1,7 @@
-"""Raw archives as collections of examples: what is in them, read or not, and what is wrong.
+"""Raw archives as collections of examples, with the faults of those that cannot be listed.
 
-Where a builder refuses an archive for one file that is missing, this lists the rest. The few lines
-that a source needs stand here; its format is known to `segdata.sources` alone.
+Where a builder refuses an archive because one file is missing, this lists the rest. Here are the
+few lines that each source needs; its format is known to `segdata.sources` alone.
 """
 
 import functools
@@ -38,12 +38,12 @@ def collection(name: str, *, manual_dir: str | os.PathLike[str]) -> Collection:
     """The examples of a raw archive or folder, as Kaggle ships it.
 
     Args:
-        name: Which source, such as `dsb2018`; `cityscapes_pairs/classes` labels all classes.
-        manual_dir: The folder that holds the archive, or its folder of that name.
+        name: A source, such as `dsb2018`; `cityscapes_pairs/classes` labels all classes.
+        manual_dir: The folder that holds the archive, or a folder of that name.
 
     Raises:
         ValueError: If there is no such source.
-        ArchiveError: If the archive is not there or cannot be listed.
+        ArchiveError: If the archive is missing or cannot be listed.
     """
     if name not in _SOURCES:
         raise ValueError(f"there is no raw source {name!r}; there are {', '.join(_SOURCES)}.")
@@ -54,7 +54,7 @@ def collection(name: str, *, manual_dir: str | os.PathLike[str]) -> Collection:
     if not parts:
         raise archives.ArchiveError(
             f"{manual_dir}: there is no archive of {plain} in it. `segdata draw {plain} --to "
-            f"{shlex.quote(str(manual_dir))}` draws a small one; Kaggle has the real one."
+            f"{shlex.quote(str(manual_dir))}` synthesizes a small one; Kaggle has the real one."
         )
 
     def stream() -> Iterator[Pending]:
@@ -98,7 +98,7 @@ def _carvana(find: Find) -> Iterator[_Part]:
     if labels is None:
         return
     for names in (("train_hq", "train"), ("test_hq", "test")):
-        # Both hold the same photos, in two qualities.
+        # Both hold the same photos at two qualities.
         name, tree = next(((n, tree) for n in names if (tree := find(n))), ("", None))
         if tree is None:
             continue
@@ -123,7 +123,7 @@ def _cityscapes_pairs(
 
 
 def _table(name: str, table: str, folder: pathlib.Path) -> Iterator[pathlib.Path | trees.Tree]:
-    """The first place where a table of a source lies, if there is any."""
+    """The first place where a table of a source is, if any."""
     for place in (folder / name, folder):
         for path in (place / table, place / f"{table}.zip"):
             if path.is_file():

@@ -1,8 +1,8 @@
-"""A contact sheet: examples with their masks over them, as they are and as training sees them.
+"""Contact sheets: examples with their masks drawn over them, unchanged and augmented.
 
-One column an example. The first row is the image, the second the image under its mask; where
-augmentation is asked for, each row below is the example in one more epoch. All are resized to one
-size, as packing does it.
+One column an example. The first row is the image, the second the image with its mask; with
+augmentation, each further row is the example in one more epoch. All are resized to one size, as in
+packing.
 """
 
 import itertools
@@ -30,9 +30,9 @@ MILD = Augment(
     contrast_range=(0.8, 1.2),
     saturation_range=(0.8, 1.2),
 )
-"""What suits photographs and microscopes alike; a recipe may well do more."""
+"""Augmentation that suits photographs and microscope images; recipes often use more."""
 
-_COLUMNS = 8  # examples beside each other
+_COLUMNS = 8  # examples in a row
 _GAP, _MARGIN, _CAPTION = 6, 20, 18
 _PAPER, _INK, _SOFT = (250, 250, 249), (29, 33, 39), (102, 112, 128)
 
@@ -75,12 +75,12 @@ def sheet(
 
     Args:
         pixels: uint8 [N, H, W, 4], RGB and class id, as packed records hold them.
-        ids: The name of each.
+        ids: The id of each.
         classes: Names, by class id.
-        title: What stands above it.
-        augment: What may happen to an example; None for no augmented rows.
-        epochs: How many augmented rows.
-        seed: Of the augmentation.
+        title: The heading.
+        augment: The augmentation; None for no augmented rows.
+        epochs: The number of augmented rows.
+        seed: The seed of the augmentation.
 
     Returns:
         RGB.
@@ -185,7 +185,7 @@ def _short(key: str, width: int) -> str:
 
 
 def _key(classes: Sequence[str], present: np.ndarray, *, width: int) -> Image.Image:
-    """What the colours mean, of the classes that are there."""
+    """The legend of the classes that occur."""
     shown: list[tuple[str, tuple[int, ...] | None]] = [
         (name, tuple(colour.tolist()))
         for number, (name, colour) in enumerate(

@@ -1,7 +1,7 @@
-"""What is kept of examples, and what is found in them. Plain values; no image and no file.
+"""Example summaries and the findings made from them. Plain values; no image and no file.
 
-A finding is an "error" where training or its scores would suffer, a "warning" where a look is
-worth while, a "note" where it is good to know.
+A finding is an "error" where it would harm training or its scores, a "warning" where somebody
+should look at the examples, and a "note" otherwise.
 """
 
 import collections
@@ -18,27 +18,27 @@ Key = tuple[str, str]
 """Split and id of an example."""
 
 SPECK = 10
-"""Pixels; a smaller object is hardly one."""
+"""Pixels; a smaller object is probably a slip."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What is kept of an example.
+    """What an audit keeps of one example.
 
     Attributes:
-        split: Where it is.
+        split: The split that it is in.
         id: Its name.
-        group: What must not be parted.
+        group: Its group; a group must not be split.
         mode: The image file's format and mode, such as "PNG RGBA".
         size: The image's height and width.
-        mask_size: The mask's.
+        mask_size: The mask's height and width.
         counts: Value in the mask to number of pixels.
         pixels: A hash of the image's RGB pixels and size.
         mask: A hash of the mask.
         foreground: A hash of where the mask is neither 0 nor 255, as bool.
-        look: The perceptual hash.
+        perceptual_hash: As near duplicates are found by; see `building.splits`.
         flat: Whether all pixels of the image have one colour.
-        objects: How many, where they are told apart.
+        objects: How many; None where the dataset has no objects.
         specks: How many objects are smaller than `SPECK`.
         overlap: Pixels that more than one object claimed.
     """
@@ -53,7 +53,7 @@ class Summary:
     pixels: bytes
     mask: bytes
     foreground: bytes
-    look: int
+    perceptual_hash: int
     flat: bool
     objects: int | None
     specks: int
@@ -66,12 +66,12 @@ class Summary:
 
     @property
     def unlabelled(self) -> bool:
-        """Whether no pixel has a label."""
+        """Whether every pixel has the ignore label."""
         return set(self.counts) <= {IGNORE_LABEL}
 
     @property
     def unknown(self) -> float:
-        """The share of pixels without a label."""
+        """The share of pixels with the ignore label."""
         return self.counts.get(IGNORE_LABEL, 0) / max(1, sum(self.counts.values()))
 
     @property
@@ -93,12 +93,12 @@ class Damage:
     id: str
     message: str
     mismatch: bool = False
-    """Whether its parts are whole and of different sizes."""
+    """Whether it can be read, but image and mask differ in size."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Disagreement:
-    """A mask that is not what a table of run lengths says, or a table that says nothing."""
+    """A mask that differs from a table of run lengths, or a table that cannot be read."""
 
     key: Key | None
     iou: float | None
@@ -108,7 +108,7 @@ class Disagreement:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One instance of a finding: an example, or several that belong to it together."""
+    """One instance of a finding: an example, or several together."""
 
     members: tuple[Key, ...]
     detail: str
@@ -120,7 +120,7 @@ class Finding:
 
     Attributes:
         check: Its name.
-        severity: How grave it is.
+        severity: How serious it is.
         what: A sentence with the figures.
         do: What to do about it.
         cases: The worst first.
@@ -134,8 +134,8 @@ class Finding:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """What the checks look at."""
+class Summaries:
+    """All that the checks read."""
 
     examples: Sequence[Summary]
     damages: Sequence[Damage]
@@ -144,24 +144,26 @@ class Evidence:
 
     @property
     def labelled(self) -> list[Summary]:
-        """The examples of which some pixel has a label."""
+        """The examples with a label on some pixel."""
         return [item for item in self.examples if not item.unlabelled]
 
     @functools.cached_property
     def alike(self) -> list[list[Summary]]:
-        """Sets of near duplicates, the largest first; copies and what is blank do not make one."""
+        """Sets of near duplicates, largest first; exact copies and blank images alone make none."""
         shown = [item for item in self.examples if not item.flat]
         # Many images may share a hash: each is compared once.
-        group_of = splits.near_duplicates({f"{item.look:016x}": item.look for item in shown})
+        group_of = splits.near_duplicates(
+            {f"{item.perceptual_hash:016x}": item.perceptual_hash for item in shown}
+        )
         sets = collections.defaultdict[str, list[Summary]](list)
         for item in shown:
-            sets[group_of[f"{item.look:016x}"]].append(item)
+            sets[group_of[f"{item.perceptual_hash:016x}"]].append(item)
         several = [found for found in sets.values() if len({item.pixels for item in found}) > 1]
         return sorted(several, key=len, reverse=True)
 
 
-def tell(case: Case) -> str:
-    """A case as one line."""
+def format_case(case: Case) -> str:
+    """Formats a case as one line."""
     names = [f"{split}/{key}" for split, key in case.members[:4]]
     more = len(case.members) - len(names)
     joined = ", ".join(names) + (f" and {more:,} more" if more > 0 else "")
