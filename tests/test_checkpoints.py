@@ -115,7 +115,7 @@ def test_a_damaged_one_is_named_and_the_one_before_is_read(run, capsys, kind):
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert f"{newest} is damaged: " in said
-    assert "Going on from checkpoint-00000004.npz" in said
+    assert "Resuming from checkpoint-00000004.npz" in said
     runs.write_state(run, state)
     # Where the run comes by again, the damaged one is replaced or gone, and two whole ones stay.
     checkpoints.save(run, dataclasses.replace(state, step=6), variables(6), known=state)

@@ -75,7 +75,7 @@ def test_deterministic_runs_are_not_compiled(monkeypatch):
 
 
 def test_this_machine_is_found_and_named():
-    machine = hardware.look()
+    machine = hardware.detect()
     assert machine.name
     assert hardware.choose(hardware=machine).hardware == machine.name
 
@@ -88,7 +88,7 @@ def test_the_least_capable_gpu_counts(monkeypatch):
     monkeypatch.setattr(
         keras.distribution, "list_devices", lambda kind: ["gpu:0", "gpu:1"] * (kind == "gpu")
     )
-    machine = hardware.look()
+    machine = hardware.detect()
     assert machine == Hardware(name="2 × NVIDIA H100", kind="gpu", capability=7.5)
 
 
@@ -98,7 +98,7 @@ def test_a_gpu_without_nvidias_tool_is_still_a_gpu(monkeypatch):
 
     monkeypatch.setattr(subprocess, "run", missing)
     monkeypatch.setattr(keras.distribution, "list_devices", lambda kind: ["0"] * (kind == "gpu"))
-    assert hardware.look() == UNKNOWN
+    assert hardware.detect() == UNKNOWN
 
 
 def test_a_backend_that_knows_no_accelerators_runs_on_the_cpu(monkeypatch):
@@ -106,7 +106,7 @@ def test_a_backend_that_knows_no_accelerators_runs_on_the_cpu(monkeypatch):
         raise RuntimeError(f"Unknown backend {kind}")
 
     monkeypatch.setattr(keras.distribution, "list_devices", unknown)
-    assert hardware.look().kind == "cpu"
+    assert hardware.detect().kind == "cpu"
 
 
 def test_a_choice_is_applied_to_the_models_built_next():

@@ -157,7 +157,7 @@ def test_a_lock_that_a_killed_process_left_makes_no_run(tmp_path):
     (tmp_path / "unfinished-0123456789abcdef.json").write_text("{")
     runs.create(tmp_path, SETTINGS)
     assert sorted(os.listdir(tmp_path)) == ["settings.json"]
-    with pytest.raises(ValueError, match=r"never overwritten: `unet resume .*` goes on"):
+    with pytest.raises(ValueError, match=r"never overwritten: `unet resume .*` resumes"):
         runs.create(tmp_path, SETTINGS)
 
 
@@ -227,7 +227,7 @@ def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing(run, fault):
             raise fault
 
     before = contents(run)
-    with pytest.raises(OSError, match=r"best\.keras cannot be written: .*`unet resume .*` goes on"):
+    with pytest.raises(OSError, match=r"best\.keras cannot be written: .*`unet resume .*` resumes"):
         write()
     assert contents(run) == before
 

@@ -175,7 +175,7 @@ def test_metrics_that_cannot_be_written_are_said_once_and_stop_nothing(
     assert fit(tmp_path / "run").step == 2 * STEPS
     said = [line for line in capsys.readouterr().err.splitlines() if "No space" in line]
     for line, name in zip(said, ("metrics.jsonl", "tensorboard"), strict=True):
-        assert f"{name} cannot be written: No space left on device. Training goes on" in line
+        assert f"{name} cannot be written: No space left on device. Training continues" in line
 
 
 def test_a_process_that_lost_its_run_to_another_stops_and_takes_nothing_back(tmp_path, monkeypatch):

@@ -162,7 +162,7 @@ def test_a_full_disk_is_one_line_and_with_room_the_run_goes_on(tmp_path, capsys)
             assert sorted(path.name for path in run.iterdir()) == left
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert f"`unet resume {run}` goes on" in line
+    assert f"`unet resume {run}` resumes" in line
     assert cli.main(["resume", str(run)]) == 0
     assert (run / "best.keras").exists()
     assert (run / "report.html").exists()
@@ -255,7 +255,7 @@ def test_predict_names_each_bad_file_and_does_the_others(trained, tmp_path, caps
     assert cli.main([*again, "--overwrite"]) == 0
 
 
-def test_a_report_can_be_written_anew(trained):
+def test_a_report_can_be_written_again(trained):
     before = (trained / "report.html").read_text()
     (trained / "report.html").unlink()
     assert cli.main(["report", str(trained)]) == 0
@@ -292,7 +292,7 @@ def test_recipes_are_listed(capsys):
 )
 def test_a_mistake_is_one_clear_line(trained, tmp_path, monkeypatch, capsys, argv, said):
     monkeypatch.delenv("TF_DETERMINISTIC_OPS", raising=False)
-    monkeypatch.setattr(hardware, "look", lambda: Hardware(name="plain CPU", kind="cpu"))
+    monkeypatch.setattr(hardware, "detect", lambda: Hardware(name="plain CPU", kind="cpu"))
     runs.create(tmp_path / "begun", runs.settings(trained))
     places = {"new": tmp_path / "new", "run": trained, "begun": tmp_path / "begun"}
     assert cli.main([argument.format(**places) for argument in argv]) == 2

@@ -1,8 +1,8 @@
 """Checkpoints: every variable of a training and the state they belong to, in one file.
 
-The file is a zip of arrays, counted, each with its checksum: it tells whether it is whole. The
-last two are kept: where the newest is damaged, a run goes on from the one before and comes to the
-same end. What the variables are is known to `train`.
+The file is a zip of arrays with their number and a checksum each, so damage is detected. The last
+two are kept: where the newest is damaged, a run resumes from the one before, with the same result.
+What the variables are is known to `train`.
 """
 
 import dataclasses
@@ -30,11 +30,13 @@ def save(
     *,
     known: State,
 ) -> State:
-    """Writes a checkpoint, then `state.json`, and removes what came before the last two.
+    """Commits the training state atomically: writes a checkpoint, then `state.json`.
+
+    Older checkpoints than the last two are removed.
 
     Args:
         run: The run's folder.
-        state: How far it came.
+        state: The state to save.
         variables: Arrays by group.
         known: The state that this process found or wrote last.
 
@@ -42,7 +44,7 @@ def save(
         The state with the name of its checkpoint.
 
     Raises:
-        OSError: As `runs.writing`.
+        OSError: As in `runs.writing`.
     """
     path = run / f"checkpoint-{state.step:08}.npz"
     state = dataclasses.replace(state, checkpoint=path.name)
@@ -62,7 +64,7 @@ def save(
 
 
 def newest(run: pathlib.Path) -> tuple[State, dict[str, list[np.ndarray]]]:
-    """Reads the newest whole checkpoint; names those that are newer and damaged on stderr.
+    """Reads the newest whole checkpoint; reports newer, damaged ones on stderr.
 
     Args:
         run: The run's folder.
@@ -72,7 +74,7 @@ def newest(run: pathlib.Path) -> tuple[State, dict[str, list[np.ndarray]]]:
         before its first checkpoint.
 
     Raises:
-        ValueError: If there are checkpoints, or were, but none is whole.
+        ValueError: If there are or were checkpoints, but none is whole.
     """
     faults = []
     for path in _newest_first(run):
@@ -82,7 +84,7 @@ def newest(run: pathlib.Path) -> tuple[State, dict[str, list[np.ndarray]]]:
             faults.append(f"{path} is damaged: {runs.reason(error)}")
             continue
         for fault in faults:
-            line = f"{fault}. Going on from {path.name}, which is whole."
+            line = f"{fault}. Resuming from {path.name}, which is whole."
             print(console.printable(line), file=sys.stderr)
         return found
     if not faults and not (run / "state.json").exists():
@@ -98,9 +100,9 @@ def _read(path: pathlib.Path) -> tuple[State, dict[str, list[np.ndarray]]]:
     held: dict[str, list[np.ndarray]] = {}
     with zipfile.ZipFile(path) as archive:
         if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
-            raise ValueError("it claims to hold more than it does")
+            raise ValueError("its directory claims more bytes than it has")
         for name in archive.namelist():
-            # All of a member is read before its header is believed: so its checksum is seen.
+            # The whole member is read before its header is parsed: that verifies its checksum.
             array = np.lib.format.read_array(io.BytesIO(archive.read(name)), allow_pickle=False)
             held.setdefault(name.partition("/")[0], []).append(array)
     state = runs.decoded(held.pop("state.npy")[0].tobytes())

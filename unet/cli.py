@@ -1,6 +1,6 @@
-"""The command `unet`: trains, resumes, scores, predicts, shows.
+"""The command `unet`: train, resume, evaluate, predict, report, recipes.
 
-The only module that knows where batches come from: `segdata.pipeline`, imported when needed.
+The only module that knows that batches come from `segdata.pipeline`, which it imports when needed.
 """
 
 import dataclasses
@@ -20,13 +20,13 @@ from unet.runs import Settings
 
 
 def _positional(name: str, **custom_args: Any) -> dict[str, Any]:
-    """Field metadata: an argument that is told by its place."""
+    """Field metadata of a positional argument."""
     return {"positional": True, "custom_args": {"metavar": name, **custom_args}}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Start:
-    """What decides the defaults of all other flags, and what must be known before Keras loads."""
+    """Flags that set the defaults of all others or are needed before Keras loads."""
 
     recipe: str = "dsb2018"
     """The recipe to start from; `unet recipes` lists them."""
@@ -43,27 +43,27 @@ class Train(_Start):
     """The folder to make for the run."""
 
     data_dir: str | None = None
-    """Where the data set was built; TFDS's default if not given."""
+    """Where the dataset was built; TFDS's default if not given."""
 
     precision: Precision = "auto"
-    """What to multiply in; auto is the fastest that this machine has."""
+    """Precision of products; auto is the fastest that this machine supports."""
 
     compile: Compilation = "auto"
-    """Whether XLA compiles the model; auto is what is faster on this machine."""
+    """Whether XLA compiles the model; auto chooses the faster for this machine."""
 
     checkpoint_minutes: float = 10.0
-    """How much work a kill may cost; 0 keeps every step."""
+    """The most work that a kill may cost; 0 saves every step."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Run:
-    """Goes on with a run from its last checkpoint."""
+    """Resumes a run from its last checkpoint."""
 
     run: pathlib.Path = dataclasses.field(metadata=_positional("RUN"))
     """The run's folder."""
 
     data_dir: str | None = None
-    """Where the data set is now, if not where the run began."""
+    """Where the dataset is now, if it has moved since the run began."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ class Evaluate(_Run):
     """Scores the best model of a run."""
 
     split: str | None = None
-    """The part of the data set to score on; the recipe's validation_split if not given."""
+    """The split to score on; the recipe's validation_split if not given."""
 
     loss: Loss | None = None
     """The loss to score with; the recipe's if not given."""
@@ -84,8 +84,7 @@ class Evaluate(_Run):
 class Predict:
     """Writes a mask and an overlay for each image file.
 
-    A mask holds 0 and 255 where the model tells foreground from background, else the number of the
-    class.
+    A mask holds 0 and 255 for background and foreground; of a model of several classes, their ids.
     """
 
     run: pathlib.Path = dataclasses.field(metadata=_positional("RUN"))
@@ -105,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     return console.run(
         "unet",
-        "Trains a small U-Net and looks at what it learned.",
+        "Trains, scores and applies small U-Nets.",
         {
             "train": _train,
             "resume": _resume,
@@ -153,7 +152,7 @@ def _train(argv: Sequence[str]) -> None:
 
 
 def _resume(argv: Sequence[str]) -> None:
-    """Go on with a run that was stopped or killed."""
+    """Resume a run that was stopped or killed."""
     asked = console.parse(_Run, argv, prog="unet resume")
     settings = _settings(asked)
     _load_keras(deterministic=settings.deterministic)
@@ -211,7 +210,7 @@ def _predict(argv: Sequence[str]) -> int:
 
 
 def _report(argv: Sequence[str]) -> None:
-    """Write a run's report.html anew."""
+    """Write a run's report.html again."""
     asked = console.parse(_Run, argv, prog="unet report")
     settings = _settings(asked)
     _load_keras()
@@ -233,14 +232,14 @@ def _recipes(argv: Sequence[str]) -> None:
 def _parser(prog: str = "unet train", **options: Any) -> simple_parsing.ArgumentParser:
     return simple_parsing.ArgumentParser(
         prog=prog,
-        allow_abbrev=False,  # the start of a train is read before the other flags are known
+        allow_abbrev=False,  # _Start is parsed before the other flags are known
         add_option_string_dash_variants=simple_parsing.DashVariant.AUTO,
         **options,
     )
 
 
 def _add_recipe(parser: simple_parsing.ArgumentParser, recipe: Recipe) -> None:
-    """Adds a flag for each setting; those of the model are of its own kind."""
+    """Adds a flag for each setting, also those of this kind of model."""
     fields = [("model", type(recipe.model), dataclasses.field(default=recipe.model))]
     kind = dataclasses.make_dataclass(
         "Recipe",
@@ -256,7 +255,7 @@ def _add_recipe(parser: simple_parsing.ArgumentParser, recipe: Recipe) -> None:
 def _load_keras(*, deterministic: bool = False) -> None:
     hardware.prepare_environment(deterministic=deterministic)
     with console.quiet_start():
-        hardware.look()
+        hardware.detect()
 
 
 def _settings(asked: _Run) -> Settings:
@@ -265,7 +264,7 @@ def _settings(asked: _Run) -> Settings:
 
 
 def _differences(augment: Any) -> Mapping[str, Any]:
-    """What differs from doing nothing."""
+    """The settings that differ from their defaults, which do nothing."""
     return {
         f.name: getattr(augment, f.name)
         for f in dataclasses.fields(augment)
@@ -274,7 +273,7 @@ def _differences(augment: Any) -> Mapping[str, Any]:
 
 
 def _classes(recipe: Recipe, data_dir: str | None) -> tuple[str, ...]:
-    """The names of the classes, where the model tells them apart; refuses another number."""
+    """The names of the classes of a model with softmax; raises ValueError if its number differs."""
     if recipe.model.output_activation != "softmax":
         return ()
     from segdata import packing
@@ -290,7 +289,7 @@ def _classes(recipe: Recipe, data_dir: str | None) -> tuple[str, ...]:
 
 
 def _data(recipe: Recipe, data_dir: str | None) -> dict[str, Any]:
-    """What `train.run` and `train.resume` take of the data set."""
+    """The arguments of `train.run` and `train.resume` that come from the dataset."""
     from segdata import pipeline
     from segdata.core.augment import Augment
 

@@ -1,6 +1,6 @@
-"""Scores of a model on a data set.
+"""Scores of a model on a dataset.
 
-Every image is scored by itself and sums are float64, so nothing depends on the batch size.
+Every image is scored by itself and sums are float64, so scores do not depend on the batch size.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,13 +15,13 @@ from unet.metrics import Counts
 
 
 class Scored(NamedTuple):
-    """One image and what a model made of it."""
+    """One image with its prediction and scores."""
 
     image: np.ndarray
     """uint8 [H, W, 3]."""
 
     mask: np.ndarray
-    """uint8 [H, W, 1]: 1 foreground, or the number of the class; 255 not labelled."""
+    """uint8 [H, W, 1]: 1 foreground, or the class id; 255 is the ignore label."""
 
     probability: np.ndarray
     """float32 [H, W, C]."""
@@ -33,7 +33,7 @@ class Scored(NamedTuple):
     iou: float
 
     loss: np.ndarray
-    """What it adds to the loss of all: float32, as `losses.parts` gives it."""
+    """Its part in the loss of the dataset: float32, from `losses.parts`."""
 
 
 def evaluate(
@@ -68,7 +68,7 @@ def scored(
     threshold: float,
     loss: Loss,
 ) -> Iterator[Scored]:
-    """Predicts and scores image by image; takes what `evaluate` takes."""
+    """Predicts and scores image by image; arguments as in `evaluate`."""
     for images, masks in batches:
         probabilities = np.asarray(network.predict_on_batch(images))
         images, masks = np.asarray(images), np.asarray(masks)
@@ -92,15 +92,15 @@ def scored(
 
 
 def summary(images: Iterable[Scored], *, loss: Loss) -> dict[str, float]:
-    """Sums up a data set.
+    """Sums up the scores of a dataset.
 
     Args:
-        images: What `scored` gives.
-        loss: The loss it was given.
+        images: From `scored`.
+        loss: The same loss.
 
     Returns:
         `images`, their number; `dice` and `iou`, means over images; `dataset_dice` and
-        `dataset_iou`, of all pixels together; `loss`, as `losses.total` has it. Of several classes,
+        `dataset_iou`, of all pixels together; `loss`, from `losses.total`. Of several classes,
         Dice and IoU are means over those that occur.
 
     Raises:

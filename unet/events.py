@@ -1,7 +1,7 @@
-"""Event files for TensorBoard, which must neither hold up a training nor end it.
+"""Event files for TensorBoard; an error in writing them neither blocks nor ends training.
 
-tensorboardX's `SummaryWriter` writes from a thread that one I/O error kills; its queue then fills,
-and whoever adds to it waits for ever. Here who adds also writes.
+tensorboardX's `SummaryWriter` writes from a thread that one I/O error kills; its queue then fills
+and blocks whoever adds to it. Here the caller's thread writes.
 """
 
 import contextlib
@@ -16,11 +16,11 @@ from tensorboardX.record_writer import RecordWriter
 
 
 class Events:
-    """One event file, made when there is something to write.
+    """One event file, created at the first `add`.
 
     Args:
         folder: Where; made if missing.
-        step: How far the run came. What older files hold of later steps is taken back.
+        step: The step of the run. Values of later steps in older files are discarded.
     """
 
     def __init__(self, folder: pathlib.Path, *, step: int):
@@ -29,10 +29,10 @@ class Events:
         self.broken = False
 
     def add(self, values: Mapping[str, float], *, step: int) -> None:
-        """Writes values by name, and brings them to disk; does nothing after a fault.
+        """Writes and flushes values by name; does nothing after an error.
 
         Raises:
-            OSError: At the first fault.
+            OSError: At the first error.
         """
         if self.broken:
             return
@@ -44,9 +44,9 @@ class Events:
         self.broken = False
 
     def close(self) -> None:
-        """Closes the file; what was added without a fault is in it."""
+        """Closes the file; all values added without an error are in it."""
         if self.file is not None:
-            with contextlib.suppress(OSError):  # the rest after a fault
+            with contextlib.suppress(OSError):  # buffered bytes after an error
                 self.file.close()
 
     def _open(self) -> RecordWriter:

@@ -1,9 +1,9 @@
 """Precision and compilation, chosen from the hardware.
 
 Half precision pays only where the hardware multiplies in it, and XLA only where it beats the
-library's own kernels; on the wrong machine either costs a factor of ten. So the hardware is looked
-at, the choice is said, and a wish that cannot be had is refused. What must be set before Keras
-loads its backend is here too.
+library's own kernels; on the wrong machine either costs a factor of ten. So the hardware is
+detected, the choice is printed, and unsupported settings raise ValueError. The environment that
+must be set before Keras loads its backend is here too.
 """
 
 import dataclasses
@@ -26,10 +26,10 @@ _POLICY: dict[str, Policy] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Hardware:
-    """What a model would run on."""
+    """The hardware that a model runs on."""
 
     name: str
-    """What people call it."""
+    """Its product name, such as "NVIDIA H200"."""
 
     kind: Literal["cpu", "gpu", "tpu"]
 
@@ -42,10 +42,10 @@ class Hardware:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Choice:
-    """How to run on it."""
+    """Precision and compilation for some hardware."""
 
     hardware: str
-    """What it was chosen for."""
+    """The name of the hardware."""
 
     precision: Policy
     """A Keras dtype policy."""
@@ -58,24 +58,24 @@ class Choice:
 
 
 def prepare_environment(*, deterministic: bool = False) -> None:
-    """Sets what TensorFlow reads once, when it is loaded; call it before Keras is imported.
+    """Sets the variables that TensorFlow reads once, on import; call it before Keras is imported.
 
-    oneDNN's kernels are off by default on CPUs without AVX-512, where they are nearly twice as fast
-    all the same (AMD Zen 3, 2 cores, U-Net 16–256 at 128×128: 22 rather than 12 images/s).
+    oneDNN's kernels are off by default on CPUs without AVX-512, although they are nearly twice as
+    fast there (AMD Zen 3, 2 cores, U-Net 16–256 at 128×128: 22 rather than 12 images/s).
 
     Args:
         deterministic: Whether the same run must give the same weights, bit for bit.
 
     Raises:
-        ValueError: If it is too late for `deterministic`.
+        ValueError: If `deterministic` is set after TensorFlow was imported.
     """
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # warnings, but not what it is about to do
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # warnings, but no plans
     if not deterministic or os.environ.get("TF_DETERMINISTIC_OPS") == "1":
         return
     if "tensorflow" in sys.modules:
         raise ValueError(
-            "deterministic runs must be asked for before TensorFlow is loaded; "
+            "deterministic must be set before TensorFlow is loaded; "
             "set TF_DETERMINISTIC_OPS=1 in the environment."
         )
     os.environ["TF_DETERMINISTIC_OPS"] = "1"
@@ -88,22 +88,22 @@ def choose(
     hardware: Hardware | None = None,
     backend: str | None = None,
 ) -> Choice:
-    """Chooses how to run, or checks what was asked for.
+    """Chooses precision and compilation, or checks those that are given.
 
     Args:
-        precision: What to multiply in; `auto` takes the fastest that trains well.
+        precision: The precision of products; `auto` takes the fastest that trains well.
         compilation: Whether to compile with XLA; `auto` does where that is faster.
-        hardware: What to choose for; this machine if not given.
-        backend: Keras backend to choose for; the current one if not given.
+        hardware: The hardware; detected if not given.
+        backend: The Keras backend; the current one if not given.
 
     Returns:
         The choice. It is not applied; see `apply`.
 
     Raises:
-        ValueError: If what was asked for cannot be had.
+        ValueError: If the hardware or the backend does not support a setting.
     """
     if hardware is None:
-        hardware = look()
+        hardware = detect()
     if backend is None:
         import keras
 
@@ -122,8 +122,8 @@ def apply(choice: Choice) -> None:
     keras.config.set_dtype_policy(choice.precision)
 
 
-def look() -> Hardware:
-    """Returns what Keras would run on: the accelerators it sees, or else the CPU."""
+def detect() -> Hardware:
+    """Returns the hardware that Keras runs on: its accelerators, or else the CPU."""
     for kind in ("tpu", "gpu"):
         if devices := _devices(kind):
             names, capability = _nvidia() if kind == "gpu" else ((), None)
@@ -138,7 +138,7 @@ def _devices(kind: str) -> list[str]:
 
     try:
         return keras.distribution.list_devices(kind)
-    except RuntimeError:  # JAX knows no such kind on this machine; TensorFlow gives an empty list
+    except RuntimeError:  # JAX, where there is none; TensorFlow gives an empty list
         return []
 
 
@@ -155,8 +155,8 @@ def _policy(precision: Precision, hardware: Hardware) -> Policy:
     }[hardware.kind]
     if precision == "auto":
         precision = "bfloat16" if "bfloat16" in fast else "float16" if fast else "float32"
-    # Every CPU emulates bfloat16 correctly: useless for speed (measured a factor of 15 slower than
-    # float32 on Zen 3), good for tests. float16 needs an accelerator; bfloat16 on a GPU, Ampere.
+    # Every CPU emulates bfloat16 correctly, which is useful for tests only: it was 15 times slower
+    # than float32 on Zen 3. float16 needs an accelerator; bfloat16 on a GPU needs Ampere.
     emulated = hardware.kind == "cpu" and precision == "bfloat16"
     if precision != "float32" and precision not in fast and not emulated:
         known = f" (compute capability {capability})" if hardware.capability else ""
@@ -195,7 +195,7 @@ def _cpu() -> Hardware:
 
 
 def _nvidia() -> tuple[tuple[str, ...], float | None]:
-    """Names and the least capability of NVIDIA's GPUs; nothing where its tool does not answer."""
+    """Names and lowest capability of NVIDIA GPUs; nothing where `nvidia-smi` does not answer."""
     query = ["nvidia-smi", "--query-gpu=compute_cap,name", "--format=csv,noheader"]
     try:
         answer = subprocess.run(

@@ -1,12 +1,12 @@
 """Losses of segmentation.
 
-Each takes masks uint8 [B, H, W, 1] (1 is foreground, 255 not labelled, all else background) and
-probabilities float32 [B, H, W, 1], and gives one value an image: float32 [B]. An image's loss does
-not depend on the others in its batch, so means over images do not depend on the batch size. Pixels
-that are not labelled count in nothing; an image without a label costs 0.
+Each takes masks uint8 [B, H, W, 1] (1 is foreground, 255 the ignore label, all else background)
+and probabilities float32 [B, H, W, 1], and returns one value an image: float32 [B]. The loss of an
+image does not depend on others in its batch, so means over images do not depend on the batch size.
+Pixels with the ignore label are left out; the loss of an image without any other is 0.
 
-`batch_dice` alone is of a batch as a whole and gives all its images the same value. A data set is
-scored by `parts` and `total`, which take the whole set for one batch, however it was cut up.
+Only `batch_dice` is the loss of a batch as a whole and has the same value for all its images.
+`parts` and `total` score a dataset as one batch, whatever batches it came in.
 """
 
 # Keras ships no stubs: a checker takes what its ops return for None.
@@ -102,7 +102,7 @@ def squared_error(target, output):
     """Squared error, each image's mean over its labelled pixels; for dense regression.
 
     Args:
-        target: uint8 or float32 [B, H, W, 1], as it is; 255 where it is not known.
+        target: uint8 or float32 [B, H, W, 1], not scaled; 255 is the ignore label.
         output: float32 [B, H, W, 1].
 
     Returns:
@@ -121,18 +121,18 @@ BY_NAME: Mapping[str, Loss] = MappingProxyType(
 
 
 def parts(loss: Loss, mask, output):
-    """What each image adds to the loss of a data set, float32 [B, K]; `total` takes it."""
+    """Each image's part in the loss of a dataset, float32 [B, K]; for `total`."""
     if loss is batch_dice:
         return ops.stack(_overlap(mask, output), axis=-1)
     return loss(mask, output)[:, None]
 
 
 def total(loss: Loss, parts: np.ndarray) -> float:
-    """The loss of a data set: the mean over its images, or `batch_dice` of all of them together.
+    """The loss of a dataset: the mean over its images, or `batch_dice` of all of them together.
 
     Args:
         loss: One of these losses.
-        parts: What `parts` gave, float64 [N, K], N images.
+        parts: From `parts`, float64 [N, K], N images.
     """
     if loss is batch_dice:
         return float(_dice(*parts.sum(axis=0), smooth=_SMOOTH))
@@ -162,6 +162,6 @@ def _split(mask, probability):
     if tuple(mask.shape) != tuple(probability.shape):
         raise ValueError(
             f"masks {tuple(mask.shape)} and probabilities {tuple(probability.shape)} differ in "
-            f"shape; masks have one channel, and only cross_entropy takes more of the other."
+            f"shape; masks have one channel, and only cross_entropy takes probabilities of more."
         )
     return ops.cast(mask == 1, "float32"), ops.cast(mask != IGNORE_LABEL, "float32")

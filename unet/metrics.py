@@ -1,13 +1,13 @@
-"""Scores of segmentation, all made of three counts.
+"""Scores of segmentation: Dice and IoU from counts of true and false positives and negatives.
 
-Masks are uint8 [B, H, W, 1]: 1 is foreground, 255 not labelled, all else background. Pixels that
-are not labelled count in nothing. Where neither truth nor prediction holds any foreground the score
-is 1: nothing was to be found, and nothing was.
+Masks are uint8 [B, H, W, 1]: 1 is foreground, 255 the ignore label, all else background. Pixels
+with the ignore label are left out. Where neither truth nor prediction has any foreground, the score
+is 1.
 
-A model of C channels tells the classes 0 to C-1 apart. Each is the foreground of its own counts,
-and a score is the mean over the classes that occur in truth or prediction: of an image, those in
-it; of a data set, those anywhere in it. The scores are NumPy; `Overlap` keeps the same counts
-inside Keras.
+A model of C > 1 channels predicts the classes 0 to C-1. Each is the foreground of its own counts,
+and a score is the mean over the classes that occur in truth or prediction: in the image for the
+score of an image, anywhere for the score of a dataset. The scores are NumPy; `Overlap` keeps the
+same counts inside Keras.
 """
 
 # Keras ships no stubs: a checker takes what its ops return for None.
@@ -23,7 +23,7 @@ from segdata.core import IGNORE_LABEL
 
 
 class Counts(NamedTuple):
-    """Labelled pixels of each image and class by what was predicted; int64 [B, K] each."""
+    """Counts of labelled pixels for each image and class; int64 [B, K] each."""
 
     true_positive: np.ndarray
     false_positive: np.ndarray
@@ -50,8 +50,8 @@ def counts(mask: np.ndarray, prediction: np.ndarray, *, channels: int = 1) -> Co
 
     Args:
         mask: uint8 [B, H, W, 1].
-        prediction: uint8 or bool [B, H, W, 1], the class that was predicted.
-        channels: Of the model: 1, where class 1 is counted, or the number of classes.
+        prediction: uint8 or bool [B, H, W, 1], the predicted class.
+        channels: The model's output channels: 1, to count class 1, or the number of classes.
 
     Returns:
         int64 [B, K] each; K is `channels`.
@@ -102,14 +102,14 @@ def iou(true_positive, false_positive, false_negative) -> np.ndarray:
 
 @keras.saving.register_keras_serializable(package="unet")
 class Overlap(keras.metrics.Metric):
-    """Mean Dice over images, and Dice and IoU of the whole data set, from running sums.
+    """Mean Dice over images, and Dice and IoU of the whole dataset, from running sums.
 
-    `keras.metrics.BinaryIoU` scatters every pixel into a matrix; three sums say the same. Sums are
+    `keras.metrics.BinaryIoU` scatters every pixel into a matrix; three sums are enough. Sums are
     float32: exact up to 2²⁴ pixels of a kind, within one part in 10⁶ far beyond.
 
     Args:
         threshold: A pixel is foreground above this probability.
-        channels: Of the model: 1, or the number of classes.
+        channels: The model's output channels: 1, or the number of classes.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class Overlap(keras.metrics.Metric):
         return {"name": self.name, "dtype": self.dtype, **own}
 
     def _found(self, output, classes):
-        """Which pixels were found to be of each class; bool [B, H, W, K]."""
+        """The pixels predicted to be of each class; bool [B, H, W, K]."""
         if self.channels == 1:
             return output > self.threshold
         return ops.cast(ops.argmax(output, axis=-1)[..., None], classes.dtype) == classes

@@ -1,12 +1,11 @@
-"""The U-Net, and a plain encoder and decoder beside it.
+"""The U-Net, and a plain encoder and decoder without skips.
 
-A U-Net has one encoder, one decoder, a skip between them at each level. Images come in as uint8
-[B, H, W, 3] of any height and width that the stride divides, probabilities go out as float32
-[B, H, W, C], whatever the precision policy. The model scales its own input, so training and serving
-cannot differ.
+The input is uint8 [B, H, W, 3] of any height and width that the stride divides, the output is
+float32 [B, H, W, C], whatever the precision policy. The model scales its own input, so training and
+serving cannot differ.
 
-Nothing here knows of data sets, losses or files. Keras is imported when a model is built, so that
-settings can be read and refused at once.
+No dataset, loss or file is known here. Keras is imported when a model is built, so that settings
+can be read and checked without it.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ if TYPE_CHECKING:
 
 Head = Literal["sigmoid", "softmax", "linear"]
 
-_MOST_LEVELS, _MOST_FILTERS, _MOST_CLASSES = 16, 1 << 16, 255  # far beyond what anybody trains
+_MOST_LEVELS, _MOST_FILTERS, _MOST_CLASSES = 16, 1 << 16, 255  # far beyond common use
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UNet:
-    """What a U-Net is made of; `build` makes it."""
+    """The settings of a U-Net; `build` makes it."""
 
     filters: tuple[int, ...] = (16, 32, 64, 128, 256)
     """Filters of each level, full resolution first; the last one is the bottom."""
@@ -34,18 +33,18 @@ class UNet:
     """3×3 convolutions in each level, on the way down and again on the way up."""
 
     dropout: tuple[float, ...] = ()
-    """Rate of each level, or of each block down and up again, or one for all; it comes after each
+    """Rate of each level, or of each block down and up again, or one for all; applied after each
     convolution but a block's last."""
 
     batch_norm: bool = False
-    """Normalise after each 3×3 convolution, before its activation; the means that are kept for
+    """Normalise after each 3×3 convolution, before its activation; the running means for
     inference take some hundreds of steps to settle."""
 
     activation: str = "relu"
     """Any activation Keras knows by name: relu, elu, leaky_relu, …"""
 
     initializer: str = "glorot_uniform"
-    """How the 3×3 convolutions start: any initializer Keras knows by name."""
+    """Of the 3×3 convolutions: any initializer Keras knows by name."""
 
     upsampling: Literal["nearest", "transposed"] = "nearest"
     """Repeat each value, or learn a transposed convolution."""
@@ -69,7 +68,7 @@ class UNet:
     """1, or with softmax the number of classes."""
 
     output_activation: Head = "sigmoid"
-    """What turns the last convolution into probabilities; linear leaves it as it is."""
+    """Activation of the last convolution, to probabilities; linear for regression."""
 
     def __post_init__(self) -> None:
         _require_filters(self.filters)
@@ -102,7 +101,7 @@ class UNet:
 
     @property
     def stride(self) -> int:
-        """What height and width must be divisible by."""
+        """Height and width must be divisible by it."""
         return self.stem_stride * 2 ** (len(self.filters) - 1)
 
     @property
@@ -115,7 +114,7 @@ class UNet:
 
     @property
     def parameters(self) -> int:
-        """How many numbers the model has, running means of batch normalisation included."""
+        """The number of parameters, running means of batch normalisation included."""
         normalised = 4 if self.batch_norm else 0
         side = self.transposed_kernel if self.upsampling == "transposed" else 0
 
@@ -140,7 +139,7 @@ class UNet:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FCN:
-    """What a plain encoder and decoder without skips is made of; `build` makes it.
+    """The settings of a plain encoder and decoder without skips; `build` makes it.
 
     Each level has two 3×3 convolutions, the first of stride 2, and on the way up two transposed
     ones, the second of stride 2. The last convolution is 3×3 too.
@@ -153,13 +152,13 @@ class FCN:
     """Any activation Keras knows by name: relu, elu, leaky_relu, …"""
 
     initializer: str = "he_normal"
-    """How all convolutions but the last start: any initializer Keras knows by name."""
+    """Of all convolutions but the last: any initializer Keras knows by name."""
 
     output_channels: int = 1
     """1, or with softmax the number of classes."""
 
     output_activation: Head = "sigmoid"
-    """What turns the last convolution into probabilities; linear leaves it as it is."""
+    """Activation of the last convolution, to probabilities; linear for regression."""
 
     def __post_init__(self) -> None:
         _require_filters(self.filters)
@@ -167,12 +166,12 @@ class FCN:
 
     @property
     def stride(self) -> int:
-        """What height and width must be divisible by."""
+        """Height and width must be divisible by it."""
         return 2 ** len(self.filters)
 
     @property
     def parameters(self) -> int:
-        """How many numbers the model has."""
+        """The number of parameters."""
         down = [3, *(n for filters in self.filters for n in (filters, filters))]
         up = [self.filters[-1], *(n for filters in self.filters[::-1] for n in (filters, filters))]
         layers = [*itertools.pairwise(down), *itertools.pairwise(up)]
@@ -183,11 +182,11 @@ class FCN:
 def build(settings: UNet | FCN) -> keras.Model:
     """Builds a model with fresh weights, under the current precision policy.
 
-    Every convolution keeps its bias, also before batch normalisation where it does nothing:
+    Every convolution has a bias, also before batch normalisation, where it has no effect:
     published parameter counts include it.
 
     Args:
-        settings: What to build.
+        settings: Of the model.
 
     Returns:
         A model from uint8 [B, H, W, 3] to float32 [B, H, W, C].
@@ -287,7 +286,7 @@ def _upsample(features, settings: UNet, level: int):
 
 
 def _parameters(side: int, inputs: int, outputs: int) -> int:
-    """Of one convolution: weights and biases."""
+    """The number of weights and biases of one convolution."""
     return side**2 * inputs * outputs + outputs
 
 

@@ -1,7 +1,7 @@
-"""Pictures of scored images: what was there, what was found, and where they differ.
+"""Pictures of scored images: truth, prediction, and where they differ.
 
-Of one channel the truth is white on black and the prediction as bright as it is probable; of
-several classes each has its colour.
+For one channel, the truth is white on black and the prediction's brightness is its probability;
+several classes have a colour each.
 """
 
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ def views(scored: Scored, *, threshold: float) -> dict[str, np.ndarray]:
     """Four pictures of one image.
 
     Args:
-        scored: The image and what a model made of it.
-        threshold: A pixel is foreground above this probability, where there is one channel.
+        scored: The image with its prediction.
+        threshold: With one channel, a pixel is foreground above this probability.
 
     Returns:
         `image`, `truth`, `prediction` and `overlay`: uint8 [H, W] or [H, W, 3].
@@ -42,10 +42,10 @@ def views(scored: Scored, *, threshold: float) -> dict[str, np.ndarray]:
 
 
 def legend(classes: Sequence[str]) -> str:
-    """What the colours mean, as HTML.
+    """The legend of the pictures, as HTML.
 
     Args:
-        classes: Names of the classes that the model tells apart; empty where it has one channel.
+        classes: Names of the classes; empty for a model of one channel.
     """
     if classes:
         meanings = [("another class than the truth", _WRONG_EXTRA)]
@@ -60,7 +60,7 @@ def legend(classes: Sequence[str]) -> str:
 
 
 def _compared(image: np.ndarray, truth: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """The truth's outline, and each pixel the model got wrong; uint8 [H, W, 3]."""
+    """The truth's outline, and each wrong pixel; uint8 [H, W, 3]."""
     drawn = image.copy()
     labelled = truth != IGNORE_LABEL
     drawn[labelled & found & (truth != 1)] = _WRONG_EXTRA
@@ -70,7 +70,7 @@ def _compared(image: np.ndarray, truth: np.ndarray, found: np.ndarray) -> np.nda
 
 
 def _misnamed(image: np.ndarray, truth: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Each pixel that was given another class than its own; uint8 [H, W, 3]."""
+    """Each pixel whose predicted class is wrong; uint8 [H, W, 3]."""
     drawn = image.copy()
     drawn[(truth != IGNORE_LABEL) & (truth != found)] = _WRONG_EXTRA
     return drawn

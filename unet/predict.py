@@ -1,8 +1,7 @@
 """From an image file of any size to a mask of that size.
 
-The model sees the image at the size it was trained on; the probability, not the mask, is brought
-back, so that its edge stays smooth, and tile by tile, so that memory does not grow with the
-classes.
+The model sees the image at the size it was trained on. The probability, not the mask, is enlarged,
+so that edges stay smooth; and tile by tile, so that memory does not grow with the classes.
 """
 
 import contextlib
@@ -20,32 +19,32 @@ from segdata.inspection import overlays
 from unet import metrics
 
 _BILINEAR = Image.Resampling.BILINEAR
-_TILE = 1 << 16  # pixels that are brought back at once
+_TILE = 1 << 16  # pixels that are enlarged at once
 
 
 def read(path: pathlib.Path, *, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Reads an image file.
 
     Args:
-        path: A PNG, JPEG, GIF, BMP, TIFF or WebP of one frame and up to 33 megapixels; of 16 bits
-            in colour the upper 8 are taken, and transparency is dropped.
-        size: Height and width the model sees, h and w.
+        path: A PNG, JPEG, GIF, BMP, TIFF or WebP of one frame and up to 33 megapixels; of 16-bit
+            colours the upper 8 bits are used, and transparency is dropped.
+        size: Height and width of the model's input, h and w.
 
     Returns:
-        The image, uint8 [H, W, 3], and what the model sees of it, uint8 [h, w, 3]: the very pixels
-        that packing makes of such a file.
+        The image, uint8 [H, W, 3], and the model's input, uint8 [h, w, 3]: the same pixels as
+        packing makes of such a file.
 
     Raises:
-        ValueError: If it is grey and has more than 8 bits.
-        OSError: If it cannot be read, is no such image, or is damaged.
+        ValueError: If it is grey with more than 8 bits.
+        OSError: If it cannot be read, is of another kind, or is damaged.
     """
     with images.opened_file(path) as image:
         mode = image.mode
         pixels = None if mode.startswith(("I", "F")) else np.asarray(images.rgb(image))
     if pixels is None:
         raise ValueError(
-            f"{path}: its pixels are {mode}, more than 8 bits each; how bright is white? Convert "
-            "it to 8 bits first."
+            f"{path}: its pixels are {mode}, more than 8 bits each, of unknown scale. "
+            "Convert it to 8 bits first."
         )
     with images.opened_file(path) as image:
         return pixels, images.at_size(image, size)
@@ -56,7 +55,7 @@ def predict(network: Any, seen: np.ndarray, *, shape: tuple[int, int]) -> np.nda
 
     Args:
         network: From uint8 [B, h, w, 3] to float32 [B, h, w, C].
-        seen: What the model sees of the image, uint8 [h, w, 3].
+        seen: The model's input, uint8 [h, w, 3].
         shape: Height and width of the image, H and W.
 
     Returns:
@@ -76,7 +75,7 @@ def mask(network: Any, seen: np.ndarray, *, shape: tuple[int, int], threshold: f
         network: As for `predict`.
         seen: As for `predict`.
         shape: As for `predict`.
-        threshold: A pixel is foreground above this probability, where there is one channel.
+        threshold: With one channel, a pixel is foreground above this probability.
 
     Returns:
         The class of each pixel, uint8 [H, W].
@@ -98,22 +97,22 @@ def files(
     to: pathlib.Path,
     overwrite: bool = False,
 ) -> Iterable[tuple[pathlib.Path, str | None]]:
-    """Predicts files one by one; a bad one does not stop the others.
+    """Predicts files one by one; an error in one does not stop the others.
 
-    For `NAME.EXT` it writes `NAME.mask.png`, 0 and 255 at the image's own size, or of several
-    classes their numbers, and `NAME.overlay.png`; neither is ever there in part.
+    For `NAME.EXT` it writes `NAME.mask.png` at the image's own size, with 0 and 255 or, for several
+    classes, their ids, and `NAME.overlay.png`; each is written atomically.
 
     Args:
         network: As for `predict`.
         paths: Image files.
-        size: Height and width the model sees.
+        size: Height and width of the model's input.
         threshold: A pixel is foreground above this probability.
-        classes: Names of the classes that the model tells apart; empty where it has one channel.
+        classes: Names of the classes; empty for a model of one channel.
         to: The folder to write into; made if missing.
-        overwrite: Whether what is there may be replaced; never an image of `paths`.
+        overwrite: Whether existing files may be replaced; images of `paths` never are.
 
     Yields:
-        Each path, and what was wrong with it or None.
+        Each path, and its error or None.
     """
     atomic.make_folder(to)
     given = set(map(_place, paths))
@@ -141,12 +140,12 @@ def files(
 def _enlarged(
     probability: np.ndarray, shape: Sequence[int]
 ) -> Iterator[tuple[slice, slice, np.ndarray]]:
-    """Brings a probability to another shape: rows, columns and float32 [rows, columns, C]."""
+    """Resizes a probability, tile by tile: rows, columns and float32 [rows, columns, C]."""
     channels = [Image.fromarray(channel) for channel in np.moveaxis(probability, -1, 0).copy()]
     least, most = probability.min(), probability.max()
     height, width = probability.shape[:2]
     down, along = height / shape[0], width / shape[1]
-    wide = min(shape[1], max(256, _TILE // shape[0]))  # square where there is room
+    wide = min(shape[1], max(256, _TILE // shape[0]))  # square where the image allows
     high = _TILE // wide
     for top in range(0, shape[0], high):
         rows = slice(top, min(top + high, shape[0]))
@@ -156,7 +155,7 @@ def _enlarged(
             box = (left * along, top * down, min(right, width), min(bottom, height))
             tile = (columns.stop - left, rows.stop - top)
             parts = [np.asarray(c.resize(tile, _BILINEAR, box=box)) for c in channels]
-            yield rows, columns, np.clip(np.stack(parts, -1), least, most)  # rounding strays beyond
+            yield rows, columns, np.clip(np.stack(parts, -1), least, most)  # against rounding
 
 
 def _require_free(
@@ -178,12 +177,12 @@ def _require_free(
 
 
 def _place(path: pathlib.Path) -> pathlib.Path:
-    """What a name stands for; a link is itself, as it is what would be replaced."""
+    """The absolute path; links in the last part are kept, as they are what would be replaced."""
     return path.parent.resolve() / path.name
 
 
 def _write(pictures: Mapping[pathlib.Path, np.ndarray]) -> None:
-    """Writes PNGs, all or none."""
+    """Writes PNGs; none gets its name before all are written."""
     try:
         with contextlib.ExitStack() as stack:
             for path, pixels in pictures.items():

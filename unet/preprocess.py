@@ -1,6 +1,6 @@
-"""The first layer of every model: uint8 images to what a convolution takes.
+"""The first layer of every model: uint8 images to the input of a convolution.
 
-It is part of the model, so what was trained on is what is served.
+It is part of the model, so training and serving cannot differ.
 """
 
 # Keras ships no stubs: a checker takes what its ops return for None.
@@ -14,12 +14,12 @@ from keras import layers, ops
 
 @keras.saving.register_keras_serializable(package="unet")
 class Preprocess(layers.Layer):
-    """Makes of uint8 images what the first convolution takes; computed in float32.
+    """Scales uint8 images, optionally standardises and folds them; computed in float32.
 
     Args:
-        stride: What height and width must be divisible by.
+        stride: Height and width must be divisible by it.
         patch: Side of the patches that are folded into channels; 1 folds nothing.
-        standardise: Whether to take off each image's mean and divide by its deviation.
+        standardise: Whether to subtract each image's mean and divide by its standard deviation.
     """
 
     def __init__(
@@ -37,7 +37,9 @@ class Preprocess(layers.Layer):
         if self.standardise:
             mean = ops.mean(images, axis=(1, 2, 3), keepdims=True)
             deviation = ops.std(images, axis=(1, 2, 3), keepdims=True)
-            images = (images - mean) / (deviation + 1 / 255)  # one grey level: noise stays noise
+            images = (images - mean) / (
+                deviation + 1 / 255
+            )  # one grey level, so that noise is not amplified
         if self.patch == 1:
             return images
         offsets = range(self.patch)
@@ -45,7 +47,7 @@ class Preprocess(layers.Layer):
         return ops.concatenate(corners, axis=-1)
 
     def compute_output_shape(self, shape):
-        """Stated rather than traced: tracing on JAX tries sizes that no stride divides."""
+        """Explicit, because tracing on JAX tries sizes that the stride does not divide."""
         self._check(shape)
         batch, height, width, channels = shape
         sides = (side and side // self.patch for side in (height, width))

@@ -1,7 +1,7 @@
-"""Recipes: all that a training run depends on, published ones by name.
+"""Recipes: the settings of a training run, published ones by name.
 
-A recipe is plain data and is saved with every run as JSON. It names its data set and describes the
-augmentation; what those mean is known to whoever makes the batches. Keras is not imported.
+A recipe is plain data and is saved with every run as JSON. It names a dataset and the settings of
+its augmentation, which are known to the maker of the batches. Keras is not imported.
 """
 
 import dataclasses
@@ -22,13 +22,13 @@ class Recipe:
     """How one model is trained."""
 
     dataset: str = "dsb2018"
-    """The data set to train on."""
+    """The dataset to train on."""
 
     train_split: str = "train"
-    """What of it to train on, as TFDS names it: train[:800]."""
+    """The split to train on, as TFDS names it: train[:800]."""
 
     validation_split: str = "validation"
-    """What of it to validate on."""
+    """The split to validate on."""
 
     size: tuple[int, int] = (128, 128)
     """Height and width of the training images, in pixels."""
@@ -40,22 +40,22 @@ class Recipe:
     """Passes over the training images, at most."""
 
     model: UNet | FCN = dataclasses.field(default_factory=UNet)
-    """What the model is made of."""
+    """The settings of the model."""
 
     loss: Loss = "cross_entropy"
-    """What training minimises."""
+    """The loss that training minimises."""
 
     optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
-    """How it does that."""
+    """The optimizer."""
 
     learning_rate: float = 1e-3
     """The highest learning rate."""
 
     epsilon: float = _EPSILON
-    """What keeps Adam, AdamW and RMSprop from dividing by 0."""
+    """Keeps Adam, AdamW and RMSprop from dividing by 0."""
 
     schedule: Literal["constant", "cosine"] = "constant"
-    """Keep the learning rate, or let it fall to 0 along half a cosine."""
+    """Keep the learning rate, or decay it to 0 along half a cosine."""
 
     warmup: float = 0.0
     """Epochs in which the learning rate first rises from 0."""
@@ -70,7 +70,7 @@ class Recipe:
     """Decides the first weights, the order of the images, augmentation and dropout."""
 
     augment: Mapping[str, Any] = dataclasses.field(default_factory=dict, metadata={"cmd": False})
-    """Settings of the augmentation that differ from doing nothing."""
+    """Settings of the augmentation that differ from their defaults, which do nothing."""
 
     source: str = dataclasses.field(default="", metadata={"cmd": False})
     """Where the recipe was published."""
@@ -102,7 +102,7 @@ class Recipe:
         _require(0 <= self.seed < 2**32, "seed", self.seed, "in [0, 2³²)")  # as Keras has it
 
     def _require_loss(self) -> None:
-        """The loss must fit what the model gives."""
+        """Raises ValueError if the loss does not fit the model's output."""
         head = self.model.output_activation
         fitting = {"softmax": ("cross_entropy",), "linear": ("squared_error",)}
         losses = fitting.get(head, get_args(Loss))
@@ -116,13 +116,13 @@ class Recipe:
 
 
 def to_json(recipe: Recipe) -> dict[str, Any]:
-    """Returns the recipe as what `json.dump` takes."""
+    """Returns the recipe as a mapping for `json.dump`."""
     saved = dataclasses.asdict(dataclasses.replace(recipe, augment=dict(recipe.augment)))
     return saved | {"model": {"kind": type(recipe.model).__name__, **saved["model"]}}
 
 
 def from_json(saved: Mapping[str, Any]) -> Recipe:
-    """Makes a recipe of what `to_json` returned and JSON carried.
+    """Makes a recipe from the result of `to_json`, also after a pass through JSON.
 
     Raises:
         ValueError: If a field is unknown or its value not allowed.
@@ -130,7 +130,7 @@ def from_json(saved: Mapping[str, Any]) -> Recipe:
     fields = dict(saved)
     try:
         model = _with_tuples(fields.pop("model"))
-        kind = _MODELS[model.pop("kind", "UNet")]  # at first there was but one
+        kind = _MODELS[model.pop("kind", "UNet")]  # the only one in the first version
         augment = _with_tuples(fields.pop("augment"))
         return Recipe(model=kind(**model), augment=augment, **_with_tuples(fields))
     except (TypeError, KeyError) as error:
@@ -141,7 +141,7 @@ def named(name: str) -> Recipe:
     """Returns a published recipe.
 
     Raises:
-        ValueError: If there is none of that name; it lists those there are.
+        ValueError: If there is none of that name; the message lists the names.
     """
     if name not in RECIPES:
         raise ValueError(f"{name!r} is not a recipe; the recipes are {', '.join(RECIPES)}.")
@@ -149,7 +149,7 @@ def named(name: str) -> Recipe:
 
 
 def _with_tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has only lists."""
+    """Turns the lists of JSON into tuples."""
     return {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
 
 
@@ -192,8 +192,8 @@ DSB2018 = Recipe(
     source="This project's own, tuned for two CPU cores without half precision.",
 )
 
-# The published text leaves open filters, batch and learning rate: filters are those of the U-Nets
-# that people use at this size, the rest is what Keras does unasked.
+# The published text does not give filters, batch and learning rate: the filters are common for this
+# size, the rest are Keras's defaults.
 CITYSCAPES_ROAD = Recipe(
     dataset="cityscapes_pairs",
     batch=8,
@@ -202,7 +202,7 @@ CITYSCAPES_ROAD = Recipe(
     source="A public Kaggle kernel on the Cityscapes Image Pairs: a U-Net that finds the road.",
 )
 
-# 1,000 images, parted 80 to 20. Here no car is on both sides.
+# 1,000 images, split 80 to 20. Here no car is in both splits.
 CARVANA_FCN = Recipe(
     dataset="carvana",
     train_split="train[:800]",
@@ -238,7 +238,7 @@ CARVANA_UNET = dataclasses.replace(
     "on a P100.",
 )
 
-# The published text leaves open data, batch and training: Carvana is what has 512 pixels a side.
+# The published text does not give data, batch and training. Carvana has 512 pixels a side.
 UNET_BATCHNORM = Recipe(
     dataset="carvana",
     size=(512, 512),
@@ -253,8 +253,8 @@ UNET_BATCHNORM = Recipe(
 )
 
 # Cars are large and smooth: half the resolution inside, and learned upsampling to sharpen the edge.
-# The filters of DSB2018 at full resolution take five times as long an epoch and found no more of
-# drawn cars.
+# With the filters of DSB2018 at full resolution an epoch takes five times as long, with no better
+# scores on synthetic cars.
 CARVANA = dataclasses.replace(
     DSB2018,
     dataset="carvana",

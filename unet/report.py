@@ -37,7 +37,7 @@ def write(
     scored = evaluate.scored(
         network or runs.load(run), batches, threshold=recipe.threshold, loss=loss
     )
-    scores = evaluate.summary(_watched(scored, best, worst), loss=loss)
+    scores = evaluate.summary(_observed(scored, best, worst), loss=loss)
     shown = runs.best_epoch(state.history)
     body = f"""<div class="cards">{_scores(scores, recipe.loss)}</div>
 <h2>Curves</h2>
@@ -57,13 +57,13 @@ def write(
 
 
 class _Extremes:
-    """Keeps the few images of highest (`sign` 1) or lowest (−1) Dice, and nothing else."""
+    """Keeps only the few images of highest (`sign` 1) or lowest (−1) Dice."""
 
     def __init__(self, sign: int):
         self.sign = sign
         self.heap: list[tuple[float, int, Scored]] = []
 
-    def see(self, image: Scored, position: int) -> None:
+    def add(self, image: Scored, position: int) -> None:
         item = (self.sign * image.dice, -position, image)  # of equals, the first ones
         (heapq.heappush if len(self.heap) < _SHOWN else heapq.heappushpop)(self.heap, item)
 
@@ -71,10 +71,10 @@ class _Extremes:
         return [image for *_, image in sorted(self.heap, key=lambda item: item[:2], reverse=True)]
 
 
-def _watched(images: Iterator[Scored], *watchers: _Extremes) -> Iterator[Scored]:
+def _observed(images: Iterator[Scored], *extremes: _Extremes) -> Iterator[Scored]:
     for position, image in enumerate(images):
-        for watcher in watchers:
-            watcher.see(image, position)
+        for one in extremes:
+            one.add(image, position)
         yield image
 
 

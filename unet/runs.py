@@ -1,20 +1,20 @@
 """The folder of one training run: what it holds, and how it is written.
 
-    settings.json         what was asked for; written once
+    settings.json         the settings; written once
     checkpoint-STEP.npz   every variable of model, optimizer and metrics, and the state they belong
                           to; the last two
     state.json            the state of the newest: step, history
     best.keras            the model of the epoch with the lowest validation loss
     metrics.jsonl         the history, a line an epoch
-    tensorboard/          the same as event files
-    report.html           the same to look at
+    tensorboard/          the history as event files
+    report.html           the history, scores and images as a page
     .lock                 held by the process that trains
 
-Each file is written under another name and moved into place, so it is there whole or not at all.
-The newest whole checkpoint says how far a run came; the rest is written after it, and anew where a
-kill came between. So a run may be killed at any moment. One process trains at a time: it holds the
-lock and, since not every file system has locks, gives no file its name when `state.json` is no
-longer as it left it. Keras is imported only to load a model.
+Each file is written atomically, under another name that is then replaced. A checkpoint commits the
+training state; the other files are written after it, and again on resuming where a kill came
+between. So a run may be killed at any moment. One process trains a run at a time: it holds the
+lock and, since not every file system has locks, stops where `state.json` is not as it left it.
+Keras is imported only to load a model.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _LOCK = ".lock"
 _SCORES = ("loss", "dice", "dataset_iou", "val_loss", "val_dice", "val_dataset_iou")
-_READ = {  # what is read of each epoch, by `best_epoch` and by the report
+_READ = {  # of each epoch, by `best_epoch` and the report
     **dict.fromkeys(("epoch", "step"), int),
     **dict.fromkeys((*_SCORES, "learning_rate", "seconds"), float),
 }
@@ -46,7 +46,7 @@ _READ = {  # what is read of each epoch, by `best_epoch` and by the report
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All that was asked for when a run began."""
+    """All settings of a run."""
 
     recipe: Recipe
 
@@ -54,57 +54,57 @@ class Settings:
     """Precision and compilation."""
 
     name: str = ""
-    """Which published recipe it started from."""
+    """The published recipe that it is based on."""
 
     classes: tuple[str, ...] = ()
-    """The names of the classes where the model tells several apart."""
+    """The names of the classes; empty for a model of one channel."""
 
     data_dir: str | None = None
-    """Where the data set is; None for where it is kept by default."""
+    """Where the dataset is; None for TFDS's default."""
 
     deterministic: bool = False
     """Whether the same run must give the same weights, bit for bit."""
 
     checkpoint_minutes: float = 10.0
-    """How much work a kill may cost; 0 keeps every step."""
+    """The most work that a kill may cost; 0 saves every step."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError if it would cost less than none."""
+        """Raises ValueError if `checkpoint_minutes` is negative."""
         if self.checkpoint_minutes < 0:
             raise ValueError(f"checkpoint_minutes={self.checkpoint_minutes}: 0 or more.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class State:
-    """How far a run came."""
+    """The training state, apart from the variables."""
 
     step: int = 0
     """Optimizer steps taken."""
 
     checkpoint: str | None = None
-    """The file that holds every variable at this step, and this state; None for first weights."""
+    """The file of every variable at this step, and of this state; None before the first."""
 
     seconds: float = 0.0
-    """Time spent in the epoch under way."""
+    """Time spent in the current epoch."""
 
     history: tuple[dict[str, float], ...] = ()
-    """What was measured at the end of each epoch."""
+    """Losses and scores of each epoch."""
 
 
 def require_new(run: pathlib.Path) -> None:
-    """Refuses a folder that a new run would overwrite.
+    """Requires a folder that a new run may be created in.
 
     Raises:
-        ValueError: If the folder is there already and holds more than a killed process left before
+        ValueError: If the folder exists and holds more than a process leaves that was killed before
             it had written its settings.
     """
     if run.exists() and not (
         run.is_dir()
         and all(file.name == _LOCK or files.is_unfinished(file.name) for file in run.iterdir())
     ):
-        known = f"{_resume(run)} goes on with it" if (run / "settings.json").exists() else ""
+        known = f"{_resume(run)} resumes it" if (run / "settings.json").exists() else ""
         raise ValueError(
-            f"{run} is there already and is never overwritten: {known or 'it holds other files'}; "
+            f"{run} exists and is never overwritten: {known or 'it holds other files'}; "
             f"for a new run name another folder."
         )
 
@@ -113,11 +113,11 @@ def create(run: pathlib.Path, settings: Settings) -> None:
     """Makes the folder of a new run.
 
     Args:
-        run: Where; its parents are made too.
-        settings: What was asked for.
+        run: The folder; its parents are made too.
+        settings: The settings.
 
     Raises:
-        ValueError: If the folder is there already and holds anything.
+        ValueError: If the folder exists and is not empty.
         OSError: If another process is making it, or it cannot be written.
     """
     saved.checked(settings)
@@ -132,10 +132,10 @@ def create(run: pathlib.Path, settings: Settings) -> None:
 
 @contextlib.contextmanager
 def held(run: pathlib.Path) -> Iterator[None]:
-    """Keeps other processes from training in a run's folder; removes what killed ones left.
+    """Locks a run's folder for training; removes unfinished files of killed processes.
 
     Raises:
-        files.HeldError: If another process holds it; it says which.
+        files.HeldError: If another process holds it; the message names it.
     """
     with files.locked(run / _LOCK):
         files.remove_unfinished(run)
@@ -143,10 +143,10 @@ def held(run: pathlib.Path) -> Iterator[None]:
 
 
 def settings(run: pathlib.Path) -> Settings:
-    """Returns what a run was asked for.
+    """Returns the settings of a run.
 
     Raises:
-        ValueError: If the folder holds no run, a damaged one, or one of another version of unet.
+        ValueError: If the folder holds no run, or its settings are damaged or of another version.
     """
     path = run / "settings.json"
     try:
@@ -168,7 +168,7 @@ def settings(run: pathlib.Path) -> Settings:
 
 
 def state(run: pathlib.Path) -> State:
-    """Returns how far a run came; a fresh state where it was killed before its first checkpoint.
+    """Returns the state of a run; the initial one where it was killed before its first checkpoint.
 
     Raises:
         ValueError: If the folder holds no run, or its state is damaged.
@@ -183,7 +183,7 @@ def state(run: pathlib.Path) -> State:
         raise ValueError(f"{path} is a folder; remove it, and {_resume(run)} writes it.") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{path} is damaged: {reason(error)}. {_resume(run)} writes it anew."
+            f"{path} is damaged: {reason(error)}. {_resume(run)} writes it again."
         ) from error
 
 
@@ -193,11 +193,11 @@ def encoded(reached: State) -> bytes:
 
 
 def decoded(text: bytes) -> State:
-    """Returns the state of which `encoded` made JSON.
+    """Returns the state from the JSON of `encoded`.
 
     Raises:
-        ValueError: If there is none in it.
-        RecursionError: If what is there is nested too deeply.
+        ValueError: If it is not such JSON.
+        RecursionError: If it is nested too deeply.
     """
     fields = saved.parsed(text)
     odd = fields.keys() ^ {field.name for field in dataclasses.fields(State)}
@@ -217,7 +217,7 @@ def decoded(text: bytes) -> State:
 
 
 def write_state(run: pathlib.Path, reached: State, *, known: State | None = None) -> None:
-    """Writes how far a run came; `known` as in `writing`."""
+    """Writes `state.json`; `known` as in `writing`."""
     with writing(run / "state.json", known=known) as file:
         file.write_bytes(encoded(reached))
 
@@ -234,15 +234,15 @@ def writing(path: pathlib.Path, *, known: State | None = None) -> Iterator[pathl
 
     Args:
         path: Its final name.
-        known: The state that this process found or wrote last. If `state.json` holds another, the
-            file does not get its name. None asks for nothing.
+        known: The state that this process read or wrote last. If `state.json` holds another, the
+            file is discarded. None checks nothing.
 
     Yields:
-        Where to write; do only that, for every fault is taken for one of writing.
+        Where to write. Do only that inside: every exception becomes an error of writing.
 
     Raises:
         files.HeldError: If another process has written `state.json`.
-        OSError: If the file cannot be written, as on a full disk; what was there is unchanged.
+        OSError: If the file cannot be written, as on a full disk; the old one is unchanged.
     """
     run = path.parent
     try:
@@ -250,19 +250,21 @@ def writing(path: pathlib.Path, *, known: State | None = None) -> Iterator[pathl
             yield unfinished
             if known is not None and not is_state(run, known):
                 raise files.HeldError(
-                    f"{run / 'state.json'} is not as this process left it: another one trains this "
-                    f"run now, or removed that file; this one stops."
+                    f"{run / 'state.json'} is not as this process left it: another process is "
+                    f"training this run, or removed that file; this one stops."
                 )
     except files.HeldError:
         raise
     except (OSError, RuntimeError, ValueError) as error:  # h5py raises any of them on a full disk
         kind = type(error) if isinstance(error, OSError) else OSError
-        then = f"{_resume(run)} goes on" if (run / "settings.json").exists() else "try again"
-        raise kind(f"{path} cannot be written: {reason(error)}. Mend that, then {then}.") from error
+        then = (
+            f"{_resume(run)} resumes the run" if (run / "settings.json").exists() else "try again"
+        )
+        raise kind(f"{path} cannot be written: {reason(error)}. Fix that, then {then}.") from error
 
 
 def is_state(run: pathlib.Path, reached: State) -> bool:
-    """Whether `state.json` holds this state; of a fresh one there is no file."""
+    """Whether `state.json` holds this state; the initial one has no file."""
     try:
         return (run / "state.json").read_bytes() == encoded(reached)
     except FileNotFoundError:
@@ -270,12 +272,12 @@ def is_state(run: pathlib.Path, reached: State) -> bool:
 
 
 def best_epoch(history: tuple[dict[str, Any], ...]) -> int | None:
-    """Index of the epoch with the lowest validation loss, the first of equals; None before any."""
+    """Index of the first epoch with the lowest validation loss; None without epochs."""
     return min(range(len(history)), key=lambda i: history[i]["val_loss"], default=None)
 
 
 def load(run: pathlib.Path, choice: Choice | None = None) -> keras.Model:
-    """Loads the best model of a run, in this machine's precision and not that of the training.
+    """Loads the best model of a run, by default in the precision that is best for this machine.
 
     Args:
         run: The run's folder.
@@ -293,14 +295,14 @@ def load(run: pathlib.Path, choice: Choice | None = None) -> keras.Model:
     if not path.exists():
         raise ValueError(
             f"{run} has no best.keras: it was stopped in its first epoch; "
-            f"{_resume(run)} goes on with it."
+            f"{_resume(run)} resumes it."
         )
     choice = choice or hardware.choose()
     hardware.apply(choice)
     network = model.build(recipe.model)
     try:
         with zipfile.ZipFile(path) as archive:
-            if bad := archive.testzip():  # h5py skips about in it, which passes over checksums
+            if bad := archive.testzip():  # h5py seeks in it, which bypasses checksums
                 raise ValueError(f"the checksum of {bad} is wrong")
         network.load_weights(path)
     except Exception as error:  # zipfile, zlib, h5py and Keras raise a dozen kinds
@@ -313,7 +315,7 @@ def load(run: pathlib.Path, choice: Choice | None = None) -> keras.Model:
 
 
 def reason(error: Exception) -> str:
-    """What an error says, in one line; with its kind, where that is half of it."""
+    """An error as one line; with its type, where the message alone does not say enough."""
     text = str(getattr(error, "strerror", None) or error).strip().partition("\n")[0]
     plain = text and isinstance(error, ValueError | OSError)
     return f"{text if plain else f'{type(error).__name__}: {text}':.200}".rstrip(".")

@@ -1,6 +1,6 @@
-"""Settings that were saved as JSON, read back, whatever a file holds.
+"""Settings read back from JSON and checked against their annotations, whatever a file holds.
 
-What the settings are is known to who reads them. Standard library only.
+The settings' classes are known to the callers. Standard library only.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ def parsed(text: bytes) -> dict[str, Any]:
     """Reads a JSON object.
 
     Raises:
-        ValueError: If it is none, or not UTF-8.
+        ValueError: If it is not a JSON object in UTF-8.
         RecursionError: If it is nested too deeply.
     """
     found = json.loads(text)
@@ -26,7 +26,7 @@ def parsed(text: bytes) -> dict[str, Any]:
 
 
 def checked(settings: Settings) -> Settings:
-    """Holds every field of a dataclass, and of those in it, to its annotation; returns it.
+    """Checks every field of a dataclass, also of nested ones, against its annotation; returns it.
 
     Raises:
         ValueError: If a value is not of its field's type; it names the field.
@@ -44,11 +44,11 @@ def checked(settings: Settings) -> Settings:
 
 
 def fits(value: Any, kind: Any) -> bool:
-    """Whether a value is what an annotation says; numbers so large that sums overflow are not.
+    """Whether a value fits an annotation; numbers so large that sums overflow do not.
 
     Args:
         value: Any.
-        kind: A class, or a union, `Literal`, tuple or mapping of what there is here.
+        kind: A class, or a union, `Literal`, tuple or mapping of such.
     """
     origin, inner = typing.get_origin(kind) or kind, typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):

@@ -1,9 +1,9 @@
 """Training: one `fit` over one endless stream, and a callback that keeps the run's folder.
 
 A run is a pure function of its settings and of `batches`, which gives the stream from any step on.
-What else a step depends on are variables: weights, the optimizer's, the seeds of dropout, the sums
-of the metrics. A checkpoint holds them all, so a run that was killed and resumed ends with the
-weights of one that was not; bit for bit where the backend is deterministic.
+All other state is in variables: weights, optimizer, seeds of dropout, sums of the metrics. A
+checkpoint holds them all, so a run that was killed and resumed ends with the same weights as one
+that was not; bit for bit where the backend is deterministic.
 """
 
 import contextlib
@@ -40,17 +40,17 @@ def run(
     Args:
         settings: What to train.
         batches: The step to start from → an endless stream of image uint8 [B, H, W, 3] and mask
-            uint8 [B, H, W, 1]. What it gives at a step must depend on nothing but that step.
+            uint8 [B, H, W, 1]. A batch must depend on its step alone.
         validation: Batches of the same kind, finite; iterated over after each epoch.
         steps_per_epoch: Batches in an epoch.
         out: The folder to make for the run.
 
     Returns:
-        How far it came: to the last epoch, or to where it stopped early.
+        The final state: after the last epoch, or where it stopped early.
 
     Raises:
-        ValueError: If the folder holds anything; if the loss is no longer a number.
-        OSError: As of `resume`.
+        ValueError: If the folder is not empty; if the loss is not finite.
+        OSError: As in `resume`.
     """
     runs.create(out, settings)
     return resume(out, batches=batches, validation=validation, steps_per_epoch=steps_per_epoch)
@@ -63,7 +63,7 @@ def resume(
     validation: Iterable[tuple[Any, Any]],
     steps_per_epoch: int,
 ) -> State:
-    """Goes on with a run from its newest whole checkpoint; does nothing where it has finished.
+    """Resumes a run from its newest whole checkpoint; does nothing if it has finished.
 
     Args:
         out: The run's folder.
@@ -72,11 +72,11 @@ def resume(
         steps_per_epoch: As in `run`.
 
     Returns:
-        How far it came.
+        The final state.
 
     Raises:
         ValueError: If the folder holds no run, its checkpoint is of another model, or none is
-            whole; if the loss is no longer a number.
+            whole; if the loss is not finite.
         OSError: If another process trains the run; if a file cannot be written, as on a full disk.
     """
     settings = runs.settings(out)
@@ -94,8 +94,8 @@ def resume(
             network.fit(
                 _for_keras(batches(keeper.state.step)),
                 initial_epoch=epoch,
-                # All epochs in one stream, for making a stream costs seconds; but first, the
-                # rest of one that was begun: an epoch of `fit` has a fixed number of steps.
+                # One stream for all epochs, as making a stream costs seconds. But first the rest
+                # of an epoch under way: epochs of one `fit` all have the same number of steps.
                 epochs=epoch + 1 if done else recipe.epochs,
                 steps_per_epoch=steps_per_epoch - done,
                 callbacks=[keeper],
@@ -106,7 +106,7 @@ def resume(
 
 
 def finished(state: State, recipe: Recipe, *, steps_per_epoch: int) -> bool:
-    """Whether a run has nothing left to do: all epochs done, or no better one for too long."""
+    """Whether all epochs are done, or `patience` epochs brought no lower validation loss."""
     if state.step >= recipe.epochs * steps_per_epoch:
         return True
     best = runs.best_epoch(state.history)
@@ -116,11 +116,11 @@ def finished(state: State, recipe: Recipe, *, steps_per_epoch: int) -> bool:
 
 
 def compiled(recipe: Recipe, *, steps_per_epoch: int, xla: bool) -> keras.Model:
-    """Builds a recipe's model with its loss, its optimizer and the scores shown while it trains.
+    """Builds and compiles a recipe's model: loss, optimizer, and the scores shown in training.
 
     Args:
-        recipe: What to build.
-        steps_per_epoch: Batches in an epoch, which the schedule counts in.
+        recipe: The recipe.
+        steps_per_epoch: Batches in an epoch, the unit of the schedule.
         xla: Whether XLA compiles the training step.
 
     Returns:
@@ -163,7 +163,7 @@ def learning_rate(recipe: Recipe, *, steps_per_epoch: int) -> Any:
 
 
 class _Keeper(keras.callbacks.Callback):
-    """Keeps a run's folder while `fit` trains: counts, validates, writes, stops."""
+    """Writes a run's folder while `fit` trains: counts steps, validates, saves, stops."""
 
     model: Any
 
@@ -179,11 +179,11 @@ class _Keeper(keras.callbacks.Callback):
         self.steps_per_epoch = steps_per_epoch
         self.state = self.saved = State()
         self.metrics: list[np.ndarray] = []
-        self.said: set[str] = set()
+        self.reported: set[str] = set()
         self.saved_at = self.begun_at = time.monotonic()
 
     def restore(self, network: Any) -> None:
-        """Puts a fresh model where the checkpoint left off, and finishes what a kill cut short."""
+        """Restores a fresh model from the checkpoint, and writes the files that a kill left out."""
         self.state, held = checkpoints.newest(self.out)
         self.saved = self.state
         self.events = Events(self.out / "tensorboard", step=self.state.step)
@@ -204,17 +204,17 @@ class _Keeper(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.metrics and self.state.step % self.steps_per_epoch:
-            # `fit` has just reset them; the epoch had begun before it.
+            # `fit` has just reset the metrics of an epoch that was under way.
             _assign(_variables(self.model, "metrics"), self.metrics, self.out)
         self.metrics = []
         self.begun_at = time.monotonic() - self.state.seconds
 
     def on_train_batch_end(self, batch, logs=None):
         step = self.state.step + 1
-        self._reach(step=step)
+        self._advance(step=step)
         overdue = time.monotonic() - self.saved_at >= 60 * self.settings.checkpoint_minutes
-        if overdue and step % self.steps_per_epoch:  # the end of the epoch saves by itself
-            self._reach(seconds=time.monotonic() - self.begun_at)
+        if overdue and step % self.steps_per_epoch:  # on_epoch_end saves too
+            self._advance(seconds=time.monotonic() - self.begun_at)
             self._save()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -223,18 +223,18 @@ class _Keeper(keras.callbacks.Callback):
                 f"the batches ended after step {self.state.step}; training needs an endless stream."
             )
         row = self._measure(epoch, logs if logs is not None else {})
-        self._reach(seconds=0.0, history=(*self.state.history, row))
+        self._advance(seconds=0.0, history=(*self.state.history, row))
         self._save()
         self._write_metrics()
         self._keep_best(self.model)
-        with self._spared("tensorboard"):
+        with self._optional("tensorboard"):
             self.events.add(row, step=self.state.step)
         self.model.stop_training = finished(
             self.state, self.settings.recipe, steps_per_epoch=self.steps_per_epoch
         )
 
     def _measure(self, epoch: int, logs: dict[str, Any]) -> dict[str, Any]:
-        """One line of the history; `logs` gets the validation's share, for the progress bar."""
+        """One row of the history; adds the validation scores to `logs`, for the progress bar."""
         trained = time.monotonic() - self.begun_at
         rate: Any = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
         train = {name: float(logs[name]) for name in ("loss", "dice", "dataset_iou")}
@@ -280,30 +280,30 @@ class _Keeper(keras.callbacks.Callback):
     def _keep_best(self, network: keras.Model) -> None:
         """Writes the model if the epoch that has just ended is the best so far."""
         if runs.best_epoch(self.state.history) == len(self.state.history) - 1:
-            # The same layers without what only training needs.
+            # The same layers without the optimizer.
             plain: Any = keras.Model(network.inputs, network.outputs)
             with runs.writing(self.out / "best.keras", known=self.saved) as path:
                 plain.save(path)
 
     def _write_metrics(self) -> None:
-        with self._spared("metrics.jsonl"):
+        with self._optional("metrics.jsonl"):
             runs.write_metrics(self.out, self.state)
 
     @contextlib.contextmanager
-    def _spared(self, name: str) -> Iterator[None]:
-        """Metrics are for people, and in the state too: a fault is said once and stops nothing."""
+    def _optional(self, name: str) -> Iterator[None]:
+        """Reports an error of a file that is not needed to resume once, and does not raise it."""
         try:
             yield
         except OSError as error:
-            if name not in self.said:
+            if name not in self.reported:
                 print(
                     f"{self.out / name} cannot be written: {runs.reason(error)}. "
-                    f"Training goes on without it.",
+                    f"Training continues without it.",
                     file=sys.stderr,
                 )
-            self.said.add(name)
+            self.reported.add(name)
 
-    def _reach(self, **changes: Any) -> None:
+    def _advance(self, **changes: Any) -> None:
         self.state = dataclasses.replace(self.state, **changes)
 
 
@@ -311,7 +311,7 @@ _GROUPS = ("model", "optimizer", "metrics")
 
 
 def _variables(network: keras.Model, group: str) -> list[Any]:
-    """`variables`, unlike `weights`, has the seeds of dropout too."""
+    """`variables`, unlike `weights`, includes the seeds of dropout."""
     return {
         "model": network.variables,
         "optimizer": network.optimizer.variables,
@@ -328,5 +328,5 @@ def _assign(variables: list[Any], values: list[np.ndarray], source: pathlib.Path
 
 
 def _for_keras(stream: Iterable[tuple[Any, Any]]) -> Any:
-    """Keras takes a tf.data stream as it is; of all other iterables it wants a generator."""
+    """Keras takes tf.data streams as they are; all other iterables must be generators."""
     return stream if hasattr(stream, "element_spec") else (pair for pair in stream)
