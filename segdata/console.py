@@ -1,8 +1,8 @@
-"""What both command lines share: settings from flags, errors as one line, safe output.
+"""Shared by both command lines: settings from flags, errors as one line, safe output.
 
 A command is a function of its own arguments; the first line of its docstring is its help. Its
-settings are a frozen dataclass, whose field docstrings are the help of its flags. Nothing here
-knows any command, and TensorFlow is not imported.
+settings are a frozen dataclass, whose field docstrings are the help of its flags. No command is
+known here, and TensorFlow is not imported.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Settings = TypeVar("Settings", bound="DataclassInstance")
 Command = Callable[[Sequence[str]], int | None]
 
-# What TensorFlow and its CUDA stub print on every start, whatever the machine; measured on 2.21.
+# Lines that TensorFlow 2.21 and its CUDA stub print on every start.
 _NOISE = re.compile(
     r"cudart_stub|cuda_platform|computation_placer|cuda_executor|cpu_feature_guard|port\.cc"
     r"|Unable to register cu|All log messages before absl|rebuild TensorFlow with"
@@ -37,7 +37,7 @@ _TENSORFLOW_ERRORS = "tensorflow.python.framework.errors_impl"
 def run(prog: str, description: str, commands: Mapping[str, Command], argv: Sequence[str]) -> int:
     """Runs one command of a program.
 
-    In its arguments `~` is the home folder, also after a flag's `=`, where no shell knows it.
+    In its arguments `~` is the home folder, also after a flag's `=`, where shells do not expand it.
 
     Args:
         prog: The program's name.
@@ -46,9 +46,8 @@ def run(prog: str, description: str, commands: Mapping[str, Command], argv: Sequ
         argv: The arguments after the program's name.
 
     Returns:
-        The exit code: what the command returned (nothing means 0), 2 for a mistake of the user's
-        after one line that names it, 130 if interrupted, 141 if nobody reads the output any more,
-        as with `| head`.
+        The exit code: the command's result (None means 0), 2 for an error of the user's after one
+        line that names it, 130 if interrupted, 141 if the output was closed, as with `| head`.
     """
     _prepare_streams()
     try:
@@ -60,7 +59,7 @@ def run(prog: str, description: str, commands: Mapping[str, Command], argv: Sequ
 
 
 def parse(settings: type[Settings], argv: Sequence[str], *, prog: str) -> Settings:
-    """Reads a settings dataclass from flags; prints help or the mistake and exits on either."""
+    """Reads a settings dataclass from flags; prints help or an error and exits on either."""
     return simple_parsing.parse(
         settings,
         args=list(argv),
@@ -70,10 +69,10 @@ def parse(settings: type[Settings], argv: Sequence[str], *, prog: str) -> Settin
 
 
 def printable(text: str) -> str:
-    """A text as a terminal may get it: on one line, and nothing in it but what is seen.
+    """Escapes a text for a terminal: on one line, and without invisible characters.
 
-    What would end the line, move, colour or turn the text round is escaped, as are bytes of a name
-    that are not UTF-8. Names in archives and words of servers can hold all of that.
+    Line ends, control characters, changes of direction and bytes of a name that are not UTF-8 are
+    escaped; names in archives and messages of servers may hold any of these.
     """
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
@@ -88,16 +87,16 @@ def log(text: str) -> None:
 
 def fail(prog: str, message: str) -> int:
     """Prints an error as one line; returns the exit code of a mistake, 2."""
-    with contextlib.suppress(OSError):  # nobody reads
+    with contextlib.suppress(OSError):  # closed
         print(f"{prog}: error: {printable(' '.join(message.split()))}", file=sys.stderr)
     return 2
 
 
 @contextlib.contextmanager
 def quiet_start() -> Iterator[None]:
-    """Holds back what native libraries print while they start; passes on all that is not noise.
+    """Drops the lines that native libraries print on every start; passes on all others.
 
-    Wrap the first import and the first look for devices in it. Only file descriptor 2 is held,
+    Wrap the first import and the first detection of devices in it. File descriptor 2 is held back,
     so Python's own warnings and tracebacks arrive too, a moment later.
     """
     sys.stderr.flush()
@@ -142,7 +141,7 @@ def _run(prog: str, description: str, commands: Mapping[str, Command], argv: Seq
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        # Too little memory, a file that went away: told by its name, for it is not imported here.
+        # Too little memory, a removed file: by its name, as TensorFlow is not imported here.
         if os.environ.get("SEGDATA_TRACEBACK") or type(error).__module__ != _TENSORFLOW_ERRORS:
             raise
         return fail(f"{prog} {name}", str(error).partition("\n")[0])
@@ -154,7 +153,7 @@ def _expanded(argument: str) -> str:
 
 
 def _prepare_streams() -> None:
-    """Lets every text be printed, whatever the terminal's encoding, and nothing where none is."""
+    """Makes every text printable, whatever the terminal's encoding, and replaces closed streams."""
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:  # closed, as `2>&-` does
             # The next file to be opened would become it, and get what libraries print.
@@ -165,7 +164,7 @@ def _prepare_streams() -> None:
 
 
 def _forget_unwritten() -> None:
-    """Drops what cannot be written: Python would try again when it ends, and complain."""
+    """Drops output that cannot be written: Python would try again at exit, and print an error."""
     try:
         sys.stdout.flush()
     except OSError:

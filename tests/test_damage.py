@@ -18,7 +18,7 @@ from segdata.testing.damage_kinds import KINDS
 
 CASES = [(name, source) for name, kind in KINDS.items() for source in kind.outcomes]
 REMEDY = re.compile(
-    r"\b(Delete|Download|Do not trust|Give|Join|Mend|One of them was replaced; download|Pack"
+    r"\b(Delete|Download|Do not trust|Fix|Give|Join|One of them was replaced; download|Pack"
     r"|Remove|Rename|Save|Unpack)\b.*\.$"
 )
 BOMBS = [case for case in CASES if case[0] in ("enormous", "enormous-file", "swelling", "bomb")]

@@ -61,7 +61,7 @@ def signed_out(no_credentials, monkeypatch):
     """A client that speaks to the loopback interface, and waits no longer than it must."""
     monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "TEST")
     monkeypatch.setenv("NO_PROXY", "*")
-    with api._import_in_peace():
+    with api._import_offline():
         from kaggle.api.kaggle_api_extended import KaggleApi
     monkeypatch.setattr(KaggleApi, "config", str(no_credentials / ".kaggle" / "kaggle.json"))
     return no_credentials
@@ -312,7 +312,7 @@ def test_a_fault_that_passes_is_waited_for(
     assert cli.main(["fetch", "dsb2018", "--to", str(tmp_path)]) == 0
     assert waits == expected
     said = capsys.readouterr().out.splitlines()
-    SEEN[fault] = next(line for line in said if "trying again" in line or "once more" in line)
+    SEEN[fault] = next(line for line in said if "trying again" in line or "starting over" in line)
     assert_nothing_half_done(tmp_path, files)
     assert {*content(tmp_path)} == {*NAMES, downloads.MANIFEST}
 
@@ -684,8 +684,8 @@ def test_of_two_fetches_at_once_the_second_says_so(server, signed_in, tmp_path, 
         time.sleep(0.01)
     assert cli.main(["fetch", "dsb2018", "--to", str(tmp_path)]) == 2
     SEEN["two fetches at once"] = complaint(capsys).replace(str(tmp_path), "DIR")
-    assert "another `segdata fetch` is at work here" in SEEN["two fetches at once"]
-    assert "a fetch is at work here" in doctor.examine("dsb2018", tmp_path)[0].state
+    assert "another `segdata fetch` is running here" in SEEN["two fetches at once"]
+    assert "another fetch is running here" in doctor.examine("dsb2018", tmp_path)[0].state
     server.rate = None
     first.communicate()
     assert first.returncode == 0
@@ -818,7 +818,7 @@ def prepare_unknown(folder, server):
         (prepare_rules, ["BAD rules", "Accept the rules at https://www.kaggle.com/c/"]),
         (
             prepare_unknown,
-            ["BAD Kaggle", "(404)", f"Look at https://www.kaggle.com/c/{COMPETITION}"],
+            ["BAD Kaggle", "(404)", f"Check https://www.kaggle.com/c/{COMPETITION}"],
         ),
     ],
 )
@@ -864,7 +864,7 @@ def test_importing_the_client_speaks_to_nobody_and_leaves_the_standard_input_ope
     code = (
         "import sys, requests; from segdata.kaggle import api\n"
         "sent = []; requests.Session.send = lambda *_, **__: sent.append(1)\n"
-        "with api._import_in_peace():\n import kaggle\n"
+        "with api._import_offline():\n import kaggle\n"
         "print(sent, sys.stdin.closed)"
     )
     command = [sys.executable, "-c", code]

@@ -158,7 +158,7 @@ def test_a_full_disk_is_one_line_and_with_room_the_run_goes_on(tmp_path, capsys)
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest, hard))
             assert cli.main(train) == 2
             (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
-            assert f"{run / name} cannot be written: File too large. Mend that, then " in line
+            assert f"{run / name} cannot be written: File too large. Fix that, then " in line
             assert sorted(path.name for path in run.iterdir()) == left
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -169,7 +169,7 @@ def fetched(rng: random.Random) -> None:
         _write(rng, part.note, '{"validator": "x", "size": 99}')
         part.identity()
     with contextlib.suppress(api.CredentialsError):  # what is missing is asked for
-        downloads.fetch("carvana", GIVEN, say=lambda line: None)
+        downloads.fetch("carvana", GIVEN, log=lambda line: None)
 
 
 def packed(rng: random.Random) -> None:

@@ -1,6 +1,6 @@
 """Raw files, opened safely and read in place: zips, folders, images, masks and run lengths.
 
-Nothing here knows a dataset, and nothing writes to an archive.
+No dataset is known here, and nothing writes to an archive.
 """
 
 

@@ -1,7 +1,7 @@
 """Encoded images: opened so that what is wrong names the file, written as PNG.
 
-The only place that opens images. Pillow is never asked what a file is: it has decoders that start
-programs, and many that nobody needs. No archive format and no data set is known here.
+The only place that opens images. The decoder is chosen here and not by Pillow, some of whose
+decoders start programs. No archive format and no dataset is known here.
 """
 
 import contextlib
@@ -49,7 +49,7 @@ _OPEN: dict[Kind, type[ImageFile.ImageFile]] = {
     "WebP": WebPImagePlugin.WebPImageFile,
 }
 KINDS: tuple[Kind, ...] = tuple(_OPEN)
-"""All that can be opened."""
+"""All kinds of images that can be opened."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PICTURES = {
@@ -83,13 +83,13 @@ def opened(
 ) -> Iterator[Image.Image]:
     """An image with its header read and its pixels not yet decoded.
 
-    Decode it inside, and read there all else that comes from the file, such as EXIF: whatever is
-    raised inside becomes an error that names the file.
+    Decode it inside the context, and read there whatever else comes from the file, such as EXIF:
+    exceptions inside become an error that names the file.
 
     Args:
         data: The encoded image.
         name: Of the archive and the file, for messages.
-        kinds: What it may be, whatever its name says; by default what a built dataset holds.
+        kinds: The kinds that it may be; by default those in built datasets.
 
     Raises:
         ArchiveError: If it is of another kind, animated, larger than 33 megapixels, or damaged,
@@ -113,7 +113,7 @@ def opened(
         yield image
     except archives.ArchiveError:
         raise
-    except Exception as error:  # of damaged images Pillow raises nearly all that there are
+    except Exception as error:  # Pillow raises nearly any kind on damaged images
         raise archives.ArchiveError(
             f"{name} is no readable {kind}: {_gist(error)}. Download it again."
         ) from error
@@ -123,7 +123,7 @@ def opened(
 def opened_file(
     path: str | os.PathLike[str], *, kinds: Sequence[Kind] = KINDS
 ) -> Iterator[Image.Image]:
-    """The same of a file.
+    """The same for a file.
 
     Raises:
         ArchiveError: Also if there is no such file, or it cannot be read.
@@ -139,12 +139,12 @@ def opened_file(
 
 
 def rgb(image: Image.Image) -> Image.Image:
-    """As RGB, whatever is to be seen through; Pillow warns of palettes that go the short way."""
+    """Converts to RGB and drops transparency; palettes go by RGBA, or Pillow warns."""
     return (image.convert("RGBA") if "transparency" in image.info else image).convert("RGB")
 
 
 def at_size(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    """Decodes an opened image at the size that a model sees, the same wherever one does.
+    """Decodes an opened image at the size of a model's input, in packing and prediction alike.
 
     A JPEG is decoded at the smallest scale that still holds twice the size.
 
@@ -175,13 +175,13 @@ def classes(image: Image.Image) -> np.ndarray:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """As EXIF says that it is to be seen; of EXIF nothing but the orientation is read."""
+    """Turns an image by its EXIF orientation; nothing else of EXIF is read."""
     turn = orientation(image)
     return image.transpose(_UPRIGHT[turn]) if turn > 1 else image
 
 
 def orientation(image: Image.Image) -> int:
-    """How EXIF says that an image lies, from 1 to 8; 1 is upright, and where it says nothing."""
+    """The EXIF orientation, from 1 to 8; 1 is upright, also without EXIF."""
     found = image.getexif().get(ExifTags.Base.Orientation, 1)
     return found if found in range(1, 9) else 1
 
@@ -202,8 +202,8 @@ def png(image: Image.Image, *, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> bytes
 def mask_png(mask: np.ndarray) -> bytes:
     """A PNG of one channel, for flat areas.
 
-    Pillow tries five filters on each row; without any, masks of drawn cars of 1918×1280 take 5 ms
-    where Pillow takes 11, and 4.6 kB where it makes 5.9.
+    Pillow tries five filters on each row; without filters, masks of synthetic cars of 1918×1280
+    take 5 ms instead of 11, and 4.6 kB instead of 5.9.
 
     Args:
         mask: uint8 [H, W].
@@ -250,7 +250,7 @@ def _check(data: bytes) -> None:
 
 
 def _kind(data: bytes, name: str, kinds: Sequence[Kind]) -> Kind:
-    """What it is; refuses what it may not be."""
+    """The kind of an image; raises if it is not one of `kinds`."""
     *others, last = kinds
     wanted = f"{', '.join(others)} or {last}" if others else last
     if not data:
@@ -270,7 +270,7 @@ def _kind(data: bytes, name: str, kinds: Sequence[Kind]) -> Kind:
 
 
 def _gist(error: Exception) -> str:
-    """What is wrong with an image, in words of one who does not know Pillow."""
+    """What is wrong with an image, in words that need no knowledge of Pillow."""
     if isinstance(error, MemoryError):
         return "there is too little memory for it"
     text = " ".join(str(error).split())[:200].rstrip(".")

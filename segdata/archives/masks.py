@@ -1,6 +1,6 @@
 """Mask arithmetic.
 
-Masks are NumPy arrays, uint8 [H, W], one class id a pixel, 255 where nobody knows. Label maps are
+Masks are NumPy arrays, uint8 [H, W], one class id a pixel, 255 the ignore label. Label maps are
 uint16 [H, W], 0 for background, else the number of the object. No TensorFlow here, and no files.
 """
 
@@ -23,7 +23,7 @@ class Instances:
 
     Attributes:
         labels: uint16 [H, W], 0 for background, else the object's number, from 1.
-        contested: Pixels that more than one object claimed.
+        contested: The number of pixels in more than one object.
     """
 
     labels: np.ndarray
@@ -38,7 +38,7 @@ class Instances:
 def merge_instances(masks: Iterable[np.ndarray], *, shape: tuple[int, int]) -> Instances:
     """Numbers objects that come as one mask each.
 
-    The objects are numbered in the order given, empty ones too; the earlier keeps a contested
+    The objects are numbered in the order given, empty ones too; the first keeps a contested
     pixel. The work grows with the pixels of the objects, not with objects times image.
 
     Args:
@@ -104,16 +104,16 @@ def nearest_colour(colours: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray
 def without_smears(
     labels: np.ndarray, distance: np.ndarray, *, radius: float, clean: float
 ) -> np.ndarray:
-    """Takes back what compression made uncertain.
+    """Sets labels that compression made uncertain to the ignore label.
 
-    JPEG smears flat colours: where two regions meet, a strip a pixel or two wide passes through
-    colours between theirs, and some of those belong to a third class.
+    JPEG smears flat colours: where two regions meet, a strip one or two pixels wide has colours
+    between theirs, and some of those are near a third class.
 
     Args:
         labels: uint8 [H, W], by colour.
         distance: float [H, W], of each pixel's colour from its class's, in grey levels.
-        radius: From where on a colour means nothing.
-        clean: From where on a colour means nothing beside a pixel of another class.
+        radius: The largest distance of a pixel that keeps its label.
+        clean: The same for a pixel beside one of another class.
 
     Returns:
         uint8 [H, W]; 255 where a pixel is farther than `radius`, or farther than `clean` with

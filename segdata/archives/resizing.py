@@ -21,7 +21,7 @@ def image(
         size: Height and width of the result, H and W, in pixels.
         full: Height and width of the image before a decoder reduced it to `pixels`; h and w by
             default.
-        step: By what it reduced it: a pixel holds `step`² of the image's, and the last of a row or
+        step: The decoder's factor: a pixel covers `step`² of the image's, and the last of a row or
             column may reach beyond the image.
 
     Returns:
@@ -44,8 +44,8 @@ def image(
 def mask(classes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resizes a mask: each pixel is of the class that covers most of it.
 
-    The ignore label is a class like any other. Of classes that cover equally much it is the one of
-    the lowest number.
+    The ignore label is a class like any other. Of classes that cover equally much, the lowest
+    number wins.
 
     Args:
         classes: uint8 [h, w]; or uint16, the numbers of instances.
@@ -65,7 +65,7 @@ def mask(classes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _require_kind(array: np.ndarray, *dtypes: type, dimensions: int) -> None:
-    """What is compiled checks no bounds."""
+    """Raises ValueError for other arrays, as compiled loops check no bounds."""
     if array.dtype not in dtypes or array.ndim != dimensions or not array.size:
         raise ValueError(
             f"{array.dtype} {list(array.shape)} is no array of "

@@ -1,4 +1,4 @@
-"""Run lengths: masks as Kaggle's tables write them.
+"""Run lengths: masks as in Kaggle's tables.
 
 A mask is a row of pairs "start length", starts counted from 1: "1 3 10 5" are the pixels 1, 2, 3,
 10, 11, 12, 13, 14. Pixels are counted down the columns by the Data Science Bowl 2018 (pixel 2 lies
@@ -40,11 +40,11 @@ def encode(mask: np.ndarray, *, order: Order) -> str:
     """Writes a mask as run lengths.
 
     Args:
-        mask: [H, W] of bool or integers; what is not zero is in the mask.
+        mask: [H, W] of bool or integers; not zero in the mask.
         order: "columns" counts pixels down the columns, "rows" along the rows.
 
     Returns:
-        As few runs as there are, in order; "" for an empty mask.
+        The fewest runs, in order; "" for an empty mask.
     """
     inside = np.ravel(mask != 0, order=_layout(order))
     edges = np.flatnonzero(np.diff(inside, prepend=False, append=False))
@@ -64,13 +64,13 @@ def decode(runs: str, *, shape: tuple[int, int], order: Order) -> np.ndarray:
         Bool [H, W].
 
     Raises:
-        ValueError: If it is no such row of pairs, or leads out of the image; the value is named.
+        ValueError: If it is no such row of pairs, or leads out of the image; it names the value.
     """
     return _inside([_ends(runs, shape)], shape, order)
 
 
 def _ends(runs: str, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Where each run begins, and where it has ended; from 1."""
+    """The first pixel of each run and the first one after it, from 1."""
     size = shape[0] * shape[1]
     numbers = _numbers(runs)
     starts, lengths = numbers[::2], numbers[1::2]
@@ -103,13 +103,13 @@ def _inside(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """What a table says of one image.
+    """The run lengths of one image.
 
     Attributes:
         id: The image's, without an extension.
         runs: One row of pairs an object.
-        order: How the table counts pixels.
-        shape: (H, W) where the table tells it.
+        order: The order in which the table counts pixels.
+        shape: (H, W) where the table has it.
         where: The table and the line of its first row, for messages.
     """
 
@@ -123,7 +123,7 @@ class Encoded:
         """All objects together, bool [H, W].
 
         Raises:
-            ValueError: If the table tells another shape, or a row cannot be read.
+            ValueError: If the table has another shape, or a row cannot be read.
         """
         if self.shape not in (None, shape):
             raise ValueError(f"{self.where}: {self.id} is {self.shape}, the mask is {shape}.")
@@ -140,16 +140,16 @@ def read_stage1(
 
     Args:
         source: The table, a zip that holds it, or a tree with either in it.
-        name: What the table is called: `stage1_solution.csv`, with heights and widths, or
+        name: Of the table: `stage1_solution.csv`, with heights and widths, or
             `stage1_train_labels.csv`, without.
 
     Yields:
         Each image with all of its objects.
 
     Raises:
-        ValueError: If it is no such table, the rows of an image do not stand together, or a line,
+        ValueError: If it is no such table, the rows of an image are not consecutive, or a line,
             an image or the table is larger than any real one.
-        ArchiveError: If there is none, or it is damaged.
+        ArchiveError: If it is missing or damaged.
     """
     rows = _rows(source, name, ("ImageId", "EncodedPixels"), optional=("Height", "Width"))
     seen = set[str]()
@@ -177,7 +177,7 @@ def read_train_masks(
 ) -> Iterator[Encoded]:
     """Reads a table of Carvana: a row an image, along the rows.
 
-    Takes, yields and raises what `read_stage1` does.
+    Arguments, results and errors are as in `read_stage1`.
     """
     for row in _rows(source, name, ("img", "rle_mask")):
         key, runs = row.values
@@ -198,7 +198,7 @@ def _rows(
     *,
     optional: tuple[str, ...] = (),
 ) -> Iterator[_Row]:
-    """The wanted columns of each row, "" for an optional one that is not there."""
+    """The wanted columns of each row, "" for an optional one that is missing."""
     label, lines = _lines(source, name)
     first = next(lines, "")
     if (found := first.count(",") + 1) > _MOST_COLUMNS:

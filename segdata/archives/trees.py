@@ -1,7 +1,7 @@
 """One read-only tree over a folder, a zip, and zips inside zips. Nothing is extracted.
 
-A tree holds names and where their bytes lie, no open file: it may be read from any number of
-threads at once, pickled, and needs no closing. No image, no data set is known here.
+A tree holds names and the places of their bytes, but no open file: it can be read by any number of
+threads at once and pickled, and is never closed. No image and no dataset is known here.
 """
 
 import bisect
@@ -28,8 +28,8 @@ class Tree:
     """Files by name.
 
     Attributes:
-        label: Where the tree lies, for messages.
-        files: Relative posix name to where its bytes are.
+        label: The place of the tree, for messages.
+        files: Relative posix name to the place of its bytes.
     """
 
     label: str
@@ -60,7 +60,7 @@ class Tree:
         return b"".join(self.chunks(name))
 
     def chunks(self, name: str) -> Iterator[bytes]:
-        """A file's bytes piece by piece, checked as they pass; nothing larger is held."""
+        """A file's bytes in pieces, checked on the way; only a piece at a time is in memory."""
         file = self._file(name)
         if isinstance(file, pathlib.Path):
             yield from _chunks(file)
@@ -103,7 +103,7 @@ def open(path: str | os.PathLike[str]) -> Tree:  # noqa: A001 - always read as a
         path: The folder or the file.
 
     Raises:
-        ArchiveError: If there is nothing, or a file that is not a whole and well-behaved zip.
+        ArchiveError: If there is nothing, or a file that is not a complete and safe zip.
     """
     path = pathlib.Path(path)
     if path.is_dir():
@@ -120,19 +120,20 @@ def find(
     within: Sequence[str] = (),
     parts: Sequence[str] = (),
 ) -> Tree | None:
-    """The tree that is called `name`, wherever downloading and unpacking left it.
+    """Finds the tree called `name`, wherever downloading and unpacking left it.
 
-    Looked for in this order: the folder `name`, then `name.zip`; each in `folder`, then inside
-    the folders and zips of `within`. A folder inside a folder of the same name is entered.
+    The order is: the folder `name`, then `name.zip`; each in `folder`, then inside the folders and
+    zips of `within`. A folder inside a folder of the same name is entered.
 
     Args:
         folder: Where to look.
         name: Of the folder or the zip, without ".zip".
-        within: Names of what may hold it, without ".zip", such as the whole competition's download.
-        parts: Names of the folders in it: where they lie side by side without it, they are it.
+        within: Names of folders or zips that may hold it, without ".zip", such as the download of a
+            whole competition.
+        parts: Names of the folders in it, which may also be there without the folder around them.
 
     Returns:
-        None if there is no such thing.
+        The tree; None if there is none.
 
     Raises:
         ArchiveError: If what was found is broken, or a folder lacks files of the zip beside it.
@@ -184,7 +185,7 @@ def _compare(unpacked: Tree, packed: Tree) -> None:
 
 
 def _regular(path: pathlib.Path) -> os.stat_result:
-    """What is known of a file that can be read; to open a pipe would be to wait for ever."""
+    """The status of a regular, readable file; opening a pipe would wait for ever."""
     with _reading(path):
         found = path.stat()
         if stat.S_ISREG(found.st_mode):
@@ -206,7 +207,7 @@ def _reading(path: str | os.PathLike[str], doing: str = "read") -> Iterator[None
         yield
     except OSError as error:
         raise ArchiveError(
-            f"{os.fspath(path)} cannot be {doing}: {error.strerror}. Mend its permissions, or the "
+            f"{os.fspath(path)} cannot be {doing}: {error.strerror}. Fix its permissions, or the "
             "link that it is; or remove it."
         ) from error
 
@@ -214,9 +215,9 @@ def _reading(path: str | os.PathLike[str], doing: str = "read") -> Iterator[None
 def _walk(folder: str | os.PathLike[str]) -> Iterator[tuple[str, pathlib.Path]]:
     """The files of a folder by relative name.
 
-    Links to folders are followed after all that is really there, and not back up. Of several links
-    to one folder the first is, in the order of their depth and names: folders that are linked to
-    each other have more names than there is time for.
+    Links to folders are followed after all real folders, and not upwards. Of several links to one
+    folder only the first is followed, by depth and name: the number of paths through folders that
+    link to each other grows exponentially.
     """
     waiting = collections.deque([("", os.fspath(folder), frozenset[tuple[int, int]]())])
     linked = set[tuple[int, int]]()
@@ -247,9 +248,7 @@ def _zip(span: zips.Span, label: str) -> Tree:
         if any(map(_is_litter, name.split("/"))):
             continue
         if name in files:
-            raise ArchiveError(
-                f"{label}: {name!r} is in it twice; which is meant, nobody knows. Pack it again."
-            )
+            raise ArchiveError(f"{label}: {name!r} is in it twice. Pack it again with one of them.")
         files[name] = member
     if not files:
         raise ArchiveError(f"{label}: it is a zip with nothing in it. Download it again.")
@@ -257,7 +256,7 @@ def _zip(span: zips.Span, label: str) -> Tree:
 
 
 def _is_litter(part: str) -> bool:
-    """Whether a system or a file manager left a file or folder of that name."""
+    """Whether operating systems and file managers leave files or folders of that name."""
     return part.startswith(".") or part in _LITTER
 
 
@@ -269,7 +268,7 @@ def _child(tree: Tree, name: str) -> Tree | None:
 
 
 def _unwrapped(tree: Tree) -> Tree | None:
-    """The tree in the only folder that everything lies in, whatever its name."""
+    """The tree in the only folder at the top, whatever its name."""
     top, inside, _ = tree.names[0].partition("/")
     is_all = inside and tree.names[-1].startswith(f"{top}/")  # names are sorted
     return tree.sub(top) if is_all else None

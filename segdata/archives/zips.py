@@ -1,7 +1,7 @@
-"""Zips read in place: what is in one, where a member's bytes lie, those bytes checked as they pass.
+"""Zips read in place: their members, the places of members' bytes, and those bytes, checked.
 
-What is wrong with a zip is said at the first touch, never passed on as data. Nothing is extracted
-but a zip that is deflated inside a zip, once, to the user's cache.
+A damaged zip raises when it is opened or read; damaged data is never returned. Nothing is extracted
+except a zip that is deflated inside a zip, once, to the user's cache.
 """
 
 import functools
@@ -20,7 +20,7 @@ from typing import NamedTuple
 from segdata.archives import ArchiveError
 from segdata.core.system import files
 
-CHUNK = 1 << 20  # bytes; what one step of a read holds
+CHUNK = 1 << 20  # bytes; read at once
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of the name and the extra field
 _ENTRY, _END = b"PK\1\2", b"PK\5\6"
 _LONGEST_END = 22 + 65535  # bytes, with its comment
@@ -29,21 +29,21 @@ _MOST_FILES = 1 << 18  # the largest real archive has 100,064
 _LARGEST_DIRECTORY = 1 << 26  # bytes; that archive's has 9 MB
 _DEEPEST_NAME = 64  # folders in a name
 # A zip of pictures deflates to a third at best, a bomb to a thousandth.
-_SWELLING, _SMALL = 20, 1 << 20  # times the packed size; bytes that any may have
+_SWELLING, _SMALL = 20, 1 << 20  # times the packed size; bytes that are always allowed
 _SWELLING_AGAIN = 2  # of one inside such a one, or eight in each other would swell by 20⁸
 _AGAIN = "Delete the archive and download it again."
 _OTHERS = {b"Rar!": "RAR", b"7z\xbc\xaf": "7-Zip", b"\x1f\x8b": "gzip", b"BZh": "bzip2"}
 
 
 class Span(NamedTuple):
-    """A stretch of a file, in bytes."""
+    """A range of a file, in bytes."""
 
     path: pathlib.Path
     start: int
     size: int
 
     def open(self) -> io.BufferedReader:
-        """The stretch as a file of its own."""
+        """The range as a file of its own."""
         return io.BufferedReader(_Window(self))
 
 
@@ -55,19 +55,19 @@ class Member(NamedTuple):
 
 
 def members(archive: Span, label: str) -> Iterator[tuple[str, Member]]:
-    """The files of a zip by relative posix name; folders are passed over.
+    """The files of a zip by relative posix name; folders are left out.
 
     Args:
         archive: The zip.
-        label: Where it lies, for messages.
+        label: The place of the zip, for messages.
 
     Raises:
-        ArchiveError: If it is not a whole zip, one of several parts, or a name leads out of it.
+        ArchiveError: If it is not a complete zip, one of several parts, or a name leads out of it.
     """
     try:
         with _Bounded(_Window(archive)) as file, zipfile.ZipFile(file) as opened:
             infos = opened.infolist()
-    # A damaged directory makes the parser stumble in all of these ways.
+    # A damaged directory makes the parser raise any of these.
     except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, struct.error) as error:
         raise ArchiveError(f"{label}: {_diagnosis(archive, error)}") from error
     for info in infos:
@@ -84,7 +84,7 @@ def members(archive: Span, label: str) -> Iterator[tuple[str, Member]]:
 
 
 def chunks(member: Member, label: str) -> Iterator[bytes]:
-    """The bytes of a member, checked as they pass; nothing larger than a chunk is held.
+    """The bytes of a member in chunks, checked on the way; one chunk at a time is in memory.
 
     Raises:
         ArchiveError: If it is damaged, or packed in a way that cannot be read.
@@ -113,11 +113,11 @@ def chunks(member: Member, label: str) -> Iterator[bytes]:
 
 
 def unpacked(member: Member, label: str) -> Span:
-    """Where the bytes of a zip in a zip lie on disk, inflating it first if that cannot be helped.
+    """The place on disk of a zip in a zip; a deflated one is inflated first.
 
     Raises:
-        ArchiveError: If it is damaged, no zip, swells to over 20 times its packed size, or there is
-            no room for it.
+        ArchiveError: If it is damaged, no zip, over 20 times its packed size, or the disk is too
+            full for it.
     """
     archive, info = member
     if info.compress_type == zipfile.ZIP_STORED:
@@ -128,7 +128,7 @@ def unpacked(member: Member, label: str) -> Span:
 
 
 class _Window(io.RawIOBase):
-    """A stretch of a file as a file of its own."""
+    """A range of a file as a file of its own."""
 
     def __init__(self, span: Span):
         self._span = span
@@ -160,7 +160,7 @@ class _Window(io.RawIOBase):
 
 
 class _Bounded(io.BufferedReader):
-    """A zip as `zipfile` reads it, which takes the whole directory to memory whatever its size."""
+    """A limit on the directory, which `zipfile` reads into memory whatever its size."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > _LARGEST_DIRECTORY:
@@ -225,8 +225,8 @@ def _safe_name(info: zipfile.ZipInfo, label: str) -> str:
 def _inflated(member: Member, label: str) -> pathlib.Path:
     """A copy of a deflated zip in the user's cache, made once: deflate cannot be read at random.
 
-    It is called by the SHA-256 of the packed bytes, so nothing stands in for another zip, and is
-    used after its length and checksum were found to be those that the archive gives.
+    Its name is the SHA-256 of the packed bytes, so it cannot be taken for another zip. Its length
+    and checksum are compared with those in the archive before it is used.
     """
     archive, info = member
     cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or files.home() / ".cache", "segdata")
@@ -250,7 +250,7 @@ def _inflated(member: Member, label: str) -> pathlib.Path:
     except OSError as error:
         raise ArchiveError(
             f"{label} is a compressed zip, and cannot be inflated to {cache}: {error.strerror}. "
-            "Make room, mend its permissions, or set XDG_CACHE_HOME to another folder."
+            "Make room, fix its permissions, or set XDG_CACHE_HOME to another folder."
         ) from error
     return path
 
@@ -272,11 +272,11 @@ def _inflate_to(path: pathlib.Path, member: Member, label: str) -> None:
         with copy.open("wb") as file:
             file.writelines(chunks(member, label))
         for _ in members(Span(copy, 0, size), label):
-            pass  # what is no zip is not kept
+            pass  # raises if it is no zip, and the copy is removed
 
 
 def _hashes(span: Span) -> tuple[str, int]:
-    """The SHA-256 and CRC-32 of a stretch, remembered as long as its file stays the same."""
+    """The SHA-256 and CRC-32 of a range, cached as long as its file stays the same."""
     found = span.path.stat()
     return _hashed(span, (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns))
 
@@ -292,7 +292,7 @@ def _hashed(span: Span, _version: tuple[int, ...]) -> tuple[str, int]:
 
 
 def _data_start(file: io.BufferedReader, info: zipfile.ZipInfo, label: str) -> int:
-    """Where a member's data begins, in bytes from the start of its archive."""
+    """The start of a member's data, in bytes from the start of its archive."""
     if info.flag_bits & _ENCRYPTED:
         raise ArchiveError(f"{label} is encrypted. Unpack it with its password, give the folder.")
     if stat.S_ISLNK(info.external_attr >> 16):

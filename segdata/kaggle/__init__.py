@@ -1,1 +1,1 @@
-"""Downloads from Kaggle, resumed and checked; what is missing for them."""
+"""Downloads from Kaggle, resumed and checked; a report of what is missing for them."""

@@ -1,8 +1,8 @@
-"""Kaggle's own client: where its credentials lie, signing in, asking, and what its errors mean.
+"""A wrapper around the Kaggle client: credentials, signing in, requests, and diagnosis of errors.
 
-What the `kaggle` package (2.2.4) does badly for a program that uses it is mended here: it signs in
-while it is imported, waits for ever, prints, and calls `exit`. Bytes are received in `transfer`.
-TensorFlow is not imported, `kaggle` only when a client is made.
+The `kaggle` package (2.2.4) signs in when it is imported, waits without a timeout, prints, and
+calls `exit`; none of that happens here. Bytes are received in `transfer`. TensorFlow is not
+imported, `kaggle` only when a client is made.
 """
 
 import contextlib
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from kaggle import KaggleApi
 
 TIMEOUT = (15, 60)  # seconds without a connection, without a byte
-ATTEMPTS = 6  # in a row without a single new byte
-_LONGEST_WAIT = 3600.0  # seconds that Kaggle may ask for
+ATTEMPTS = 6  # in a row without a new byte
+_LONGEST_WAIT = 3600.0  # seconds in a Retry-After
 
 SIGN_IN = (
     "Create an API token at https://www.kaggle.com/settings and save it as "
@@ -34,15 +34,15 @@ SIGN_IN = (
 
 
 class FetchError(OSError):
-    """A file that Kaggle did not give, and why."""
+    """A file that could not be downloaded, and why."""
 
 
 class CredentialsError(FetchError):
-    """No credentials, or none that Kaggle takes."""
+    """No credentials, or none that Kaggle accepts."""
 
 
 class AccessError(FetchError):
-    """Credentials that are right, for a page whose terms the account has not accepted."""
+    """Valid credentials of an account that has not accepted the terms of a page."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Remote:
     """A file on Kaggle.
 
     Attributes:
-        slug: The competition, or `owner/name` of a data set.
-        file: The name of the file; a data set is one zip.
-        about: Its size in bytes, roughly.
+        slug: The competition, or `owner/name` of a dataset.
+        file: The name of the file; a dataset is one zip.
+        about: Its approximate size in bytes.
     """
 
     slug: str
@@ -61,24 +61,24 @@ class Remote:
 
     @property
     def is_dataset(self) -> bool:
-        """Whether it belongs to a data set, not to a competition."""
+        """Whether it belongs to a dataset, not to a competition."""
         return "/" in self.slug
 
     @property
     def page(self) -> str:
-        """Where people look at it."""
+        """The address of its page for a browser."""
         return f"https://www.kaggle.com/{'datasets' if self.is_dataset else 'c'}/{self.slug}"
 
     @property
     def terms(self) -> str:
-        """What to do in a browser before Kaggle gives it."""
+        """What to do in a browser before it can be downloaded."""
         if self.is_dataset:
-            return f"open {self.page}, signed in with the same account, and look what it asks for"
+            return f"open {self.page}, signed in with the same account, and do what it asks for"
         return f"accept the rules at {self.page}/rules, signed in with the same account"
 
 
 def credentials() -> list[str]:
-    """Where Kaggle credentials lie on this machine, right or wrong; nothing is imported or sent."""
+    """Where there are Kaggle credentials, valid or not; nothing is imported or sent."""
     home = files.home()
     settings = pathlib.Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config", "kaggle")
     places = [home / ".kaggle" / name for name in ("access_token", "access_token.txt")]
@@ -92,12 +92,12 @@ def credentials() -> list[str]:
     return found + [str(file) for file in places if file.exists()]
 
 
-def sign_in(*, say: Callable[[str], None], attempts: int = ATTEMPTS) -> "KaggleApi":
-    """A client of Kaggle's that is signed in, as far as it can know before it asks for a file.
+def sign_in(*, log: Callable[[str], None], attempts: int = ATTEMPTS) -> "KaggleApi":
+    """A Kaggle client that is signed in, as far as that is known before the first request.
 
     Args:
-        say: Is told whatever makes it take longer, in a line.
-        attempts: How often to try where Kaggle does not answer.
+        log: Called with a line of text before each wait.
+        attempts: How often to try if Kaggle does not answer.
 
     Raises:
         CredentialsError: If there are no credentials, or Kaggle refuses them.
@@ -112,27 +112,27 @@ def sign_in(*, say: Callable[[str], None], attempts: int = ATTEMPTS) -> "KaggleA
     failures = 0
     while True:
         try:
-            with _silence(), _untouched(), _understood("signing in"):
+            with _silence(), _credentials_kept(), _answer_errors("signing in"):
                 client.authenticate()
             return client
-        except SystemExit as error:  # how the client says that none of the credentials were taken
+        except SystemExit as error:  # the client exits where no credentials were accepted
             raise _refused(found) from error
         except requests.RequestException as error:
             if error.response is not None and error.response.status_code in (401, 403):
                 raise _refused(found) from error
             failures += 1
-            wait(error, "signing in", failures=failures, attempts=attempts, say=say)
+            wait(error, "signing in", failures=failures, attempts=attempts, log=log)
 
 
 def ask(client: "KaggleApi", remote: Remote) -> "requests.Response":
-    """Asks for a whole file; its body is not read yet.
+    """Requests a whole file; its body is not read yet.
 
     Raises:
         requests.HTTPError: If the answer is an error.
         requests.RequestException: If there is no answer.
-        FetchError: If it is none that the client understands.
+        FetchError: If the client does not understand the answer.
     """
-    with _silence(), _understood(remote.file):
+    with _silence(), _answer_errors(remote.file):
         if remote.is_dataset:
             client.dataset_download_files(remote.slug, path=".", force=True)
         else:
@@ -141,15 +141,15 @@ def ask(client: "KaggleApi", remote: Remote) -> "requests.Response":
 
 
 def diagnosis(error: "requests.RequestException", remote: Remote) -> FetchError | None:
-    """What an error means that no waiting mends; None for one that may pass."""
+    """The meaning of an error that does not pass by itself; None for one that may."""
     response = error.response
-    if response is None or response.history:  # after a redirect it is the storage that speaks,
-        return None  # whose addresses expire: a fresh one may do
+    if response is None or response.history:  # after a redirect, the storage answers,
+        return None  # whose addresses expire: a new one may work
     if response.status_code == 401:
         return _refused(credentials())
     if response.status_code == 403:
         return AccessError(
-            f"Kaggle does not give {remote.file} to this account (403{_said(error)}): "
+            f"Kaggle does not give {remote.file} to this account (403{_message(error)}): "
             f"{remote.terms}. Then run this again."
         )
     if response.status_code == 404:
@@ -159,7 +159,7 @@ def diagnosis(error: "requests.RequestException", remote: Remote) -> FetchError 
         )
     if response.status_code < 500 and response.status_code not in (408, 429):
         return FetchError(
-            f"Kaggle refuses {remote.file} ({response.status_code}{_said(error)}). "
+            f"Kaggle refuses {remote.file} ({response.status_code}{_message(error)}). "
             f"See {remote.page}."
         )
     return None
@@ -171,19 +171,19 @@ def wait(
     *,
     failures: int,
     attempts: int = ATTEMPTS,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> None:
-    """Waits before the next attempt, as long as Kaggle asks for; gives up where that is futile.
+    """Waits before the next attempt, as long as Kaggle asks for, or gives up.
 
     Args:
-        error: What went wrong.
-        what: What was tried.
-        failures: How often in a row.
-        attempts: How often it may.
-        say: Is told how long it takes.
+        error: The error of the last attempt.
+        what: What was attempted, for messages.
+        failures: The number of failures in a row.
+        attempts: The number of failures at which to give up.
+        log: Called with a line of text before the wait.
 
     Raises:
-        FetchError: If it went wrong too often, or Kaggle asks for more than an hour.
+        FetchError: If there were too many failures, or Kaggle asks for more than an hour.
     """
     delay = min(2.0 ** (failures - 1), 60)
     if error.response is not None and error.response.status_code == 429:
@@ -198,17 +198,17 @@ def wait(
             f"{what}: {reason(error)}, {failures} times in a row. "
             "Run this again later; what was received is kept."
         ) from error
-    say(f"{what}: {reason(error)}; trying again in {delay:.0f} s.")
+    log(f"{what}: {reason(error)}; trying again in {delay:.0f} s.")
     time.sleep(delay)
 
 
 def whole_number(header: str) -> int | None:
-    """The number that a header is; None if it is none, or longer than any size or time."""
+    """The number in a header; None if it holds none, or a longer one than any size or time."""
     return int(header) if header.isascii() and header.isdigit() and len(header) < 19 else None
 
 
 def reason(error: "requests.RequestException") -> str:
-    """What went wrong, in a few words."""
+    """The error in a few words."""
     if error.response is not None:
         status = error.response.status_code
         if status == 429:
@@ -222,8 +222,8 @@ def reason(error: "requests.RequestException") -> str:
     return "the connection broke"
 
 
-def _said(error: "requests.RequestException") -> str:
-    """What Kaggle itself said, if it said anything."""
+def _message(error: "requests.RequestException") -> str:
+    """Kaggle's own message, if there is one."""
     return "" if " for url: " in str(error) else f', "{error}"'
 
 
@@ -246,10 +246,10 @@ def _refused(found: list[str]) -> CredentialsError:
 
 
 def _client() -> Any:
-    """Kaggle's own client, made to hand over its answers and to speak up in time."""
+    """A Kaggle client that keeps its answers instead of writing files, and has timeouts."""
     import requests
 
-    with _import_in_peace():
+    with _import_offline():
         from kaggle.api.kaggle_api_extended import KaggleApi
     from kagglesdk import KaggleClient, kaggle_env
 
@@ -261,12 +261,12 @@ def _client() -> Any:
         answer: requests.Response
 
         def build_kaggle_client(self) -> KaggleClient:
-            """As the original, which sends all but "--local" to the real Kaggle, and waits on."""
+            """As the original, but with the endpoint of the environment, and timeouts."""
             client = super().build_kaggle_client()
             http = client.http_client()
             http._env = kaggle_env.get_env()
             http._endpoint = kaggle_env.get_endpoint(http._env)
-            with http:  # makes the session, which opens again when it is used
+            with http:  # makes the session, which reopens when it is used
                 session: Any = http._session
                 for scheme in ("http://", "https://"):
                     session.mount(scheme, Adapter())
@@ -279,8 +279,8 @@ def _client() -> Any:
 
 
 @contextlib.contextmanager
-def _import_in_peace() -> Iterator[None]:
-    """The package signs in while it is imported, without a timeout, and makes a folder."""
+def _import_offline() -> Iterator[None]:
+    """Stops the package from signing in on import, without a timeout, and from making a folder."""
     from kagglesdk.kaggle_http_client import KaggleHttpClient
 
     def refuse(*args: Any, **kwargs: Any) -> None:
@@ -298,8 +298,8 @@ def _import_in_peace() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _understood(what: str) -> Iterator[None]:
-    """What the client raises of an answer that it did not expect is anything."""
+def _answer_errors(what: str) -> Iterator[None]:
+    """Turns whatever the client raises on unexpected answers into FetchError."""
     try:
         yield
     except OSError:  # all errors of requests are
@@ -312,8 +312,8 @@ def _understood(what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _untouched() -> Iterator[None]:
-    """The client would write what it signs in with anew, and delete what is refused."""
+def _credentials_kept() -> Iterator[None]:
+    """Keeps the client from rewriting credentials, and from deleting refused ones."""
     from kagglesdk import KaggleCredentials
 
     def leave(*args: Any, **kwargs: Any) -> None:
@@ -335,7 +335,7 @@ def _swapped(owner: Any, name: str, other: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """What the client prints is for users of its own command."""
+    """Drops what the client prints, which is for users of its own command."""
     stdin, sys.stdin = sys.stdin, io.StringIO()  # without credentials the client calls `exit`,
     try:  # which closes the standard input
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):

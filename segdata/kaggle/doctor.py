@@ -1,4 +1,4 @@
-"""What stands between a user and a data set, each with what mends it. Changes nothing."""
+"""What is missing for a build of a dataset, each with how to fix it. Changes nothing."""
 
 import dataclasses
 import os
@@ -10,69 +10,71 @@ from segdata import console
 from segdata.core.system import files
 from segdata.kaggle import api, downloads, transfer
 
-_RATE = 10_000_000  # bytes a second, for estimates: 100 Mbit/s, less what it costs
+_RATE = 10_000_000  # bytes a second, for estimates: 100 Mbit/s with overheads
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        subject: What was looked at.
-        state: How it is.
-        mend: The command, or the page, that mends it; "" where all is well.
+        subject: What was checked.
+        state: Its state.
+        fix: The command or the page that fixes it; "" where nothing is wrong.
     """
 
     subject: str
     state: str
-    mend: str = ""
+    fix: str = ""
 
     @property
     def is_well(self) -> bool:
-        """Whether nothing is to be done."""
-        return not self.mend
+        """Whether nothing is wrong."""
+        return not self.fix
 
     def __str__(self) -> str:
         lines = [f"{'ok ' if self.is_well else 'BAD'} {self.subject}: {self.state}"]
-        lines += [] if self.is_well else [f"    {self.mend}"]
+        lines += [] if self.is_well else [f"    {self.fix}"]
         return "\n".join(map(console.printable, lines))
 
 
 def examine(name: str, folder: str | os.PathLike[str], *, config: str = "default") -> list[Finding]:
-    """Looks at files, credentials, rules, disk and time, reading every file through.
+    """Checks files, credentials, rules, disk and time; reads every file to its end.
 
     Kaggle is asked only if something is to be fetched.
 
     Args:
-        name: Of the data set, a key of `kaggle.SOURCES`.
-        folder: Where its files are looked for; it need not exist.
+        name: Of the dataset, a key of `downloads.SOURCES`.
+        folder: Where its files should be; it need not exist.
         config: The builder's config that the files are for.
 
     Returns:
-        The findings, in the order in which they are to be mended.
+        The findings, in the order in which to fix them.
 
     Raises:
-        ValueError: If there is no such data set or config.
+        ValueError: If there is no such dataset or config.
     """
     folder = pathlib.Path(folder)
     command = downloads.command(name, folder, config=config)
     files = downloads.needed(name, config)
     troubles = {file: downloads.damage(folder, name, file) for file in files}
     paths = {file: downloads.path_of(folder, name, file) for file in files}
-    looked_at = [_file(paths[file], trouble, command) for file, trouble in troubles.items()]
+    checked = [_file(paths[file], trouble, command) for file, trouble in troubles.items()]
     missing = [file for file, trouble in troubles.items() if trouble]
     place = Finding("folder", str(folder))
     if not missing:
-        return [place, *looked_at, Finding("Kaggle", "not asked: there is nothing to fetch")]
+        return [place, *checked, Finding("Kaggle", "not asked: there is nothing to fetch")]
     if _is_locked(folder):
-        place = Finding("folder", f"{folder}: a fetch is at work here", "Wait until it is done.")
+        place = Finding(
+            "folder", f"{folder}: another fetch is running here", "Wait until it is done."
+        )
     asked, sizes = _kaggle(downloads.SOURCES[name], missing)
     left = sum(
         max(0, sizes.get(file, file.about) - downloads.part_of(paths[file]).size)
         for file in missing
     )
     disk, duration = _disk(folder, left, name), _duration(left, "" if sizes else "about ")
-    return [place, *asked, disk, *looked_at, duration]
+    return [place, *asked, disk, *checked, duration]
 
 
 def _file(path: pathlib.Path, trouble: str, command: str) -> Finding:
@@ -88,31 +90,31 @@ def _file(path: pathlib.Path, trouble: str, command: str) -> Finding:
 def _kaggle(
     source: downloads.Source, missing: list[downloads.File]
 ) -> tuple[list[Finding], dict[downloads.File, int]]:
-    """Signs in and asks for each file, without reading any; what came of it, and their sizes."""
+    """Signs in and requests each file without reading it; the findings, and the sizes."""
     remotes = {file: source.remote(file) for file in missing}
     remote = remotes[missing[0]]
     accept = downloads.sentence(remote.terms)
     sizes = {}
     try:
-        client = api.sign_in(say=lambda _: None, attempts=1)
+        client = api.sign_in(log=lambda _: None, attempts=1)
         for file, remote in remotes.items():
             size = transfer.size_of(client, remote)
             if size is not None:
                 sizes[file] = size
     except api.CredentialsError as error:
-        state, _, mend = str(error).partition(". ")
-        unknown = Finding("rules", "not known before Kaggle lets you in", accept)
-        return [Finding("credentials", state, mend), unknown], {}
+        state, _, fix = str(error).partition(". ")
+        unknown = Finding("rules", "not known before signing in", accept)
+        return [Finding("credentials", state, fix), unknown], {}
     except api.AccessError as error:
         state, _, _ = str(error).partition(f": {remote.terms}")
-        return [_let_in(), Finding("rules", state, accept)], {}
+        return [_signed_in(), Finding("rules", state, accept)], {}
     except api.FetchError as error:
-        mend = f"Look at {remote.page} and at your network, then run this again."
-        return [_let_in(), Finding("Kaggle", str(error).partition(": see what")[0], mend)], {}
-    return [_let_in(), Finding("rules", "accepted: Kaggle gives every file that is missing")], sizes
+        fix = f"Check {remote.page} and your network, then run this again."
+        return [_signed_in(), Finding("Kaggle", str(error).partition(": see what")[0], fix)], {}
+    return [_signed_in(), Finding("rules", "accepted: every missing file can be downloaded")], sizes
 
 
-def _let_in() -> Finding:
+def _signed_in() -> Finding:
     return Finding("credentials", ", ".join(api.credentials()))
 
 

@@ -1,8 +1,8 @@
-"""Fetches what a data set is built from: only what is missing or bad, checked, written down.
+"""Downloads the files that a dataset is built from: only those that are missing or damaged.
 
-A file appears under its name when it is whole, not before; until then it is `NAME.part`. What was
-fetched is written to `segdata-fetched.json` beside it, with size and SHA-256. TensorFlow is not
-imported: this is for the command line, and for builders that find nothing to build from.
+A file gets its name when it is complete and checked; until then it is `NAME.part`. Sizes and
+SHA-256 of downloaded files are kept in `segdata-fetched.json` beside them. TensorFlow is not
+imported: this is for the command line, and for builders that find no files.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from segdata.kaggle import api, transfer
 
 MANIFEST = "segdata-fetched.json"
 LOCK = ".segdata-fetch.lock"
-_LARGE = 1 << 30  # bytes; reading more through takes a while, so one is told
+_LARGE = 1 << 30  # bytes; checking a larger file takes a while, so it is logged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +30,8 @@ class File:
     """A zip on Kaggle.
 
     Attributes:
-        name: Its name there, and here.
-        about: Its size in bytes, roughly; for estimates alone.
+        name: Its name on Kaggle and on disk.
+        about: Its approximate size in bytes, for estimates.
         holds: What it unpacks to, where that is not its name without ".zip".
     """
 
@@ -41,19 +41,19 @@ class File:
 
     @property
     def stem(self) -> str:
-        """What it is called when it is unpacked."""
+        """Its name when it is unpacked."""
         return self.holds or self.name.removesuffix(".zip")
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What a data set is built from.
+    """The files that a dataset is built from.
 
     Attributes:
-        slug: The competition, or `owner/name` of a data set on Kaggle.
-        files: The builder's config to the files that it reads; others read the default's.
-        wholes: Names of zips, without ".zip", that may hold everything.
-        parts: Folders that together are everything, where they were unpacked without one around.
+        slug: The competition, or `owner/name` of a dataset on Kaggle.
+        files: The builder's config to the files that it reads; other configs read the default's.
+        wholes: Names of zips, without ".zip", that may hold all files.
+        parts: Folders that together hold everything, if unpacked without a folder around them.
     """
 
     slug: str
@@ -62,7 +62,7 @@ class Source:
     parts: tuple[str, ...] = ()
 
     def remote(self, file: File) -> api.Remote:
-        """Where a file lies."""
+        """A file on Kaggle."""
         return api.Remote(self.slug, file.name, file.about)
 
 
@@ -82,7 +82,7 @@ SOURCES: Mapping[str, Source] = {
     "cityscapes_pairs": Source(
         "dansbecker/cityscapes-image-pairs",
         {"default": (File("cityscapes-image-pairs.zip", 106_000_000, holds="cityscapes_data"),)},
-        wholes=("archive", "cityscapes-image-pairs"),  # the browser's name for it is the first
+        wholes=("archive", "cityscapes-image-pairs"),  # a browser names it by the first
         parts=("train", "val"),
     ),
     "dsb2018": Source(
@@ -104,48 +104,48 @@ def fetch(
     folder: str | os.PathLike[str],
     *,
     config: str = "default",
-    say: Callable[[str], None] = console.log,
+    log: Callable[[str], None] = console.log,
 ) -> list[pathlib.Path]:
-    """Fetches what a data set's folder lacks, and checks all that is there.
+    """Downloads the files that a folder lacks, and checks the others.
 
     Args:
-        name: Of the data set, a key of `SOURCES`.
-        folder: Where to; made if missing.
+        name: Of the dataset, a key of `SOURCES`.
+        folder: The folder to download to; made if missing.
         config: The builder's config that the files are for.
-        say: Is told what happens, in lines.
+        log: Called with lines of text on the progress.
 
     Returns:
-        The files that were fetched just now.
+        The files that were downloaded.
 
     Raises:
-        api.FetchError: If a file cannot be had, or another fetch is at work there.
-        ValueError: If there is no such data set or config.
+        api.FetchError: If a file cannot be downloaded, or another fetch is running in the folder.
+        ValueError: If there is no such dataset or config.
     """
     wanted = needed(name, config)
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
         files.remove_unfinished(folder)
-        missing = [file for file in wanted if not _is_there(folder, name, file, say)]
-        client = api.sign_in(say=say) if missing else None
+        missing = [file for file in wanted if not _is_there(folder, name, file, log)]
+        client = api.sign_in(log=log) if missing else None
         if missing:
             about = spelled(sum(file.about for file in missing))
-            say(f"{', '.join(file.name for file in missing)}: about {about}, into {folder}.")
+            log(f"{', '.join(file.name for file in missing)}: about {about}, into {folder}.")
         for file in missing:
-            _fetch(client, SOURCES[name].remote(file), path_of(folder, name, file), say)
+            _fetch(client, SOURCES[name].remote(file), path_of(folder, name, file), log)
     return [path_of(folder, name, file) for file in missing]
 
 
 def find(name: str, part: str, *, folder: pathlib.Path) -> trees.Tree | None:
-    """What a data set's files or folders hold, wherever in a folder they were put.
+    """The tree of one of a dataset's archives or folders, wherever in a folder it is.
 
     Args:
-        name: Of the data set, a key of `SOURCES`.
-        part: Which of its archives or folders, without ".zip".
-        folder: That holds it, or the data set's own folder with it.
+        name: Of the dataset, a key of `SOURCES`.
+        part: The name of the archive or folder, without ".zip".
+        folder: Holds it, or the dataset's own folder with it.
 
     Returns:
-        None if it is not there.
+        The tree; None if there is none.
 
     Raises:
         ArchiveError: If what was found is broken.
@@ -158,16 +158,16 @@ def find(name: str, part: str, *, folder: pathlib.Path) -> trees.Tree | None:
 
 
 def supply(name: str, folder: str | os.PathLike[str], *, config: str = "default") -> None:
-    """Fetches for a builder that found nothing, if it can sign in; else says what a user must do.
+    """Downloads for a builder that found no files; without credentials, raises instructions.
 
     Args:
-        name: Of the data set.
+        name: Of the dataset.
         folder: TFDS's manual folder.
         config: The builder's config.
 
     Raises:
-        FileNotFoundError: If there are no credentials: three lines that say what to do.
-        api.FetchError: If a file cannot be had.
+        FileNotFoundError: If there are no credentials; the message has three lines of instructions.
+        api.FetchError: If a file cannot be downloaded.
     """
     if config not in SOURCES[name].files:
         config = "default"
@@ -180,7 +180,7 @@ def needed(name: str, config: str = "default") -> tuple[File, ...]:
     """The files that a config of a builder reads.
 
     Raises:
-        ValueError: If there is no such data set or config.
+        ValueError: If there is no such dataset or config.
     """
     if name not in SOURCES:
         raise ValueError(f"there is no source {name!r}; fetch {', '.join(SOURCES)}.")
@@ -191,14 +191,14 @@ def needed(name: str, config: str = "default") -> tuple[File, ...]:
 
 
 def command(name: str, folder: str | os.PathLike[str], *, config: str = "default") -> str:
-    """The command that fetches."""
+    """The command that downloads the files."""
     flag = "" if config == "default" else f" --config {config}"
     to = "" if pathlib.Path(folder) == default_folder() else f" --to {shlex.quote(str(folder))}"
     return f"segdata fetch {name}{flag}{to}"
 
 
 def instructions(name: str, folder: str | os.PathLike[str], *, config: str = "default") -> str:
-    """Three lines: which files go where, how to be let in, what to run."""
+    """Three lines: which files go where, how to sign in, what to run."""
     files = needed(name, config)
     terms = SOURCES[name].remote(files[0]).terms
     return (
@@ -210,7 +210,7 @@ def instructions(name: str, folder: str | os.PathLike[str], *, config: str = "de
 
 
 def spelled(size: int) -> str:
-    """A number of bytes in the unit that suits it."""
+    """A number of bytes in MB or GB."""
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
 
 
@@ -234,10 +234,10 @@ def manual_folder(dl_manager: Any) -> pathlib.Path:
 
 
 def damage(folder: pathlib.Path, name: str, file: File) -> str:
-    """What is wrong with a file in a folder: that it is missing, or damaged; "" if nothing is.
+    """What is wrong with a file in a folder, such as that it is missing; "" if nothing is.
 
-    A file that was fetched is compared with its SHA-256, any other read through to its last
-    checksum. Unpacked files, and zips that hold everything, count where a builder finds them.
+    A downloaded file is compared with its SHA-256, any other is read to its last checksum. Unpacked
+    files, and zips that hold everything, count if a builder finds them.
     """
     path = path_of(folder, name, file)
     if path.exists():
@@ -255,10 +255,10 @@ def damage(folder: pathlib.Path, name: str, file: File) -> str:
 
 
 def check(path: pathlib.Path) -> None:
-    """Reads a zip through to its last checksum.
+    """Reads a zip to its last checksum.
 
     Raises:
-        archives.ArchiveError: If it is not whole.
+        archives.ArchiveError: If it is damaged.
     """
     tree = trees.open(path)
     for _ in parallel.ordered_map(lambda member: sum(map(len, tree.chunks(member))), tree.names):
@@ -266,7 +266,7 @@ def check(path: pathlib.Path) -> None:
 
 
 def manifest(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
-    """What was found whole in a folder: name to size and SHA-256."""
+    """The files that were checked in a folder: name to size and SHA-256."""
     return {
         name: entry
         for name, entry in transfer.noted(folder / MANIFEST).items()
@@ -277,29 +277,29 @@ def manifest(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
 
 
 def path_of(folder: pathlib.Path, name: str, file: File) -> pathlib.Path:
-    """Where a file is, in a folder or the data set's own folder in it; else where it belongs."""
+    """The path of a file in a folder or in the dataset's own folder in it; else where it goes."""
     own = folder / name / file.name
     return own if own.exists() else folder / file.name
 
 
 def part_of(path: pathlib.Path) -> transfer.Part:
-    """What has been fetched so far of the file that will be at a path."""
+    """The part of a file that has been downloaded so far."""
     return transfer.Part(path.with_name(f"{path.name}.part"))
 
 
-def _is_there(folder: pathlib.Path, name: str, file: File, say: Callable[[str], None]) -> bool:
+def _is_there(folder: pathlib.Path, name: str, file: File, log: Callable[[str], None]) -> bool:
     path = path_of(folder, name, file)
     if path.exists() and path.stat().st_size > _LARGE:
-        say(f"{file.name} is being read through.")
+        log(f"{file.name} is being checked.")
     if trouble := damage(folder, name, file):
         if path.exists():
-            say(f"{file.name} is fetched again: {trouble}")
+            log(f"{file.name} is fetched again: {trouble}")
         return False
     if path.exists():
-        part_of(path).discard()  # what a kill may have left after the last byte
+        part_of(path).discard()  # a kill after the last byte may have left it
         if file.name not in manifest(path.parent):
             _record(path)
-    say(f"{file.name} is there.")
+    log(f"{file.name} is complete.")
     return True
 
 
@@ -307,14 +307,14 @@ def _fetch(
     client: Any,
     remote: api.Remote,
     path: pathlib.Path,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> None:
     part = part_of(path)
     _adopt(transfer.Part(path), part)
     if part.size:
-        say(f"{path.name} goes on after {part.size:,} bytes.")
+        log(f"{path.name} resumes after {part.size:,} bytes.")
     for attempt in (1, 2):
-        transfer.download(client, remote, part, say=say)
+        transfer.download(client, remote, part, log=log)
         try:
             check(part.path)
             break
@@ -325,13 +325,13 @@ def _fetch(
                 raise api.FetchError(
                     f"{path.name} arrives damaged, twice in a row: {gist}. See {remote.page}."
                 ) from error
-            say(f"{path.name} arrived damaged; once more from the start.")
+            log(f"{path.name} arrived damaged; starting over.")
     with part.path.open("rb") as written:
         os.fsync(written.fileno())
     part.path.replace(path)
     part.discard()
     _record(path)
-    say(f"{path.name}: {path.stat().st_size:,} bytes, whole.")
+    log(f"{path.name}: {path.stat().st_size:,} bytes, complete.")
 
 
 def _record(path: pathlib.Path) -> None:
@@ -343,10 +343,10 @@ def _record(path: pathlib.Path) -> None:
 
 
 def _adopt(begun: transfer.Part, part: transfer.Part) -> None:
-    """Goes on with what the `kaggle` command left under the final name."""
+    """Takes over the part that the `kaggle` command left under the final name."""
     if not begun.note.exists():
         return
-    if part.note.exists():  # there is one of our own
+    if part.note.exists():  # our own part comes first
         begun.discard()
         return
     if begun.path.exists():
@@ -355,7 +355,7 @@ def _adopt(begun: transfer.Part, part: transfer.Part) -> None:
 
 
 def _elsewhere(folder: pathlib.Path, name: str, file: File) -> bool:
-    """Whether a builder would find the file's content without the file."""
+    """Whether a builder finds the file's content elsewhere."""
     if any((place / file.stem).is_file() for place in (folder, folder / name)):
         return True
     with contextlib.suppress(archives.ArchiveError):
@@ -370,13 +370,13 @@ def _sha256(path: pathlib.Path) -> str:
 
 @contextlib.contextmanager
 def _alone(folder: pathlib.Path) -> Iterator[None]:
-    """Holds a folder for one fetch at a time, where it can be held."""
+    """Locks a folder for one fetch at a time, where locks are supported."""
     with contextlib.ExitStack() as held:
         try:
             held.enter_context(files.locked(folder / LOCK))
         except files.HeldError as error:
             raise api.FetchError(
-                f"{folder}: another `segdata fetch` is at work here; "
+                f"{folder}: another `segdata fetch` is running here; "
                 "run this again when it is done."
             ) from error
         yield

@@ -1,9 +1,9 @@
-"""One file from Kaggle to a part on disk, resumed wherever it broke off.
+"""Downloads one file from Kaggle to a part on disk, resuming where it broke off.
 
-The `kaggle` package asks; the bytes of its answer are received here. Its own transfer (2.2.4)
-writes the body of an error over what it has, tries a full disk six times and does not look what a
-resumed answer is a part of. Which files a data set needs is not known here, nor what is in them;
-TensorFlow is not imported.
+The `kaggle` package sends the request; the bytes of the answer are received here. Its own transfer
+(2.2.4) overwrites the part with the body of an error, tries a full disk six times and does not
+check which file a resumed answer belongs to. Which files a dataset needs and what is in them is not
+known here; TensorFlow is not imported.
 """
 
 import dataclasses
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     import requests
     from kaggle import KaggleApi
 
-_CHUNK = 1 << 16  # bytes; what a broken connection may lose
+_CHUNK = 1 << 16  # bytes; the most that a broken connection loses
 _LARGEST_NOTE = 1 << 20  # bytes
-_FAR = 4  # times the size that a file has, about; more is another file, or has no end
+_FAR = 4  # times the approximate size; more is another file, or has no end
 _CHANGES = 3  # of a file while it is being received
 
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """What tells one version of a file on a server from another.
+    """Identifies a version of a file on a server.
 
     Attributes:
-        validator: Its ETag, else when it was last modified; None if the server says neither.
-        size: In bytes; None if the server does not say.
+        validator: Its ETag, else its Last-Modified; None if the server sends neither.
+        size: In bytes; None if the server does not send it.
     """
 
     validator: str | None
@@ -44,9 +44,9 @@ class Identity:
 
     @classmethod
     def of(cls, response: "requests.Response") -> "Identity":
-        """That of a whole file's answer."""
+        """From the answer to a request for the whole file."""
         headers = response.headers
-        # A size of what is unpacked on the way says nothing of what is written.
+        # With a content encoding, the length is not that of the file.
         size = "" if "Content-Encoding" in headers else headers.get("Content-Length", "")
         validator = headers.get("ETag") or headers.get("Last-Modified")
         return cls(validator, api.whole_number(size))
@@ -54,16 +54,16 @@ class Identity:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """The first bytes of a file, and beside them what file they are of.
+    """The first bytes of a file, with a note of the version that they belong to.
 
-    The note has the form of the `kaggle` command's, so that what it began can be gone on with.
+    The note has the format of the `kaggle` command's, so that its downloads can be resumed.
     """
 
     path: pathlib.Path
 
     @property
     def note(self) -> pathlib.Path:
-        """The file that says what this is a part of."""
+        """The file with the identity."""
         return self.path.with_name(self.path.name + ".kaggle-partial")
 
     @property
@@ -72,12 +72,12 @@ class Part:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def identity(self) -> Identity | None:
-        """What file it is of; None if nobody knows."""
+        """The version that it is part of; None if unknown."""
         note = noted(self.note)
         return Identity(note.get("validator"), note.get("size")) if note else None
 
     def begin(self, identity: Identity) -> None:
-        """Forgets the bytes that are there and notes what file is coming."""
+        """Removes the bytes and writes the note of a new version."""
         self.discard()
         text = json.dumps({"validator": identity.validator, "size": identity.size})
         with files.replacing(self.note) as unfinished:
@@ -90,7 +90,7 @@ class Part:
 
 
 def noted(path: pathlib.Path) -> dict[str, Any]:
-    """What a small JSON file holds; nothing where it is no such file or holds no object."""
+    """The object in a small JSON file; empty if there is no such file or object."""
     try:
         if not path.is_file():
             return {}
@@ -102,10 +102,10 @@ def noted(path: pathlib.Path) -> dict[str, Any]:
 
 
 def size_of(client: "KaggleApi", remote: Remote) -> int | None:
-    """A file's size in bytes, asked for as it is fetched, but once; None if Kaggle does not say.
+    """A file's size in bytes, from one request as for a download; None if Kaggle does not send it.
 
     Raises:
-        FetchError: If the file would not be given.
+        FetchError: If the file cannot be downloaded.
     """
     import requests
 
@@ -120,18 +120,18 @@ def size_of(client: "KaggleApi", remote: Remote) -> int | None:
 
 
 def download(
-    client: "KaggleApi", remote: Remote, part: Part, *, say: Callable[[str], None]
+    client: "KaggleApi", remote: Remote, part: Part, *, log: Callable[[str], None]
 ) -> None:
-    """Brings a part up to the whole file, through all that passes by itself.
+    """Completes a part, through all errors that pass by themselves.
 
     Args:
         client: From `api.sign_in`.
         remote: The file.
-        part: What there is of it, and where it goes.
-        say: Is told whatever makes it take longer, in a line.
+        part: The bytes so far, and where to write.
+        log: Called with a line of text on each wait or restart.
 
     Raises:
-        FetchError: If it cannot be had; what was received stays in the part.
+        FetchError: If it cannot be completed; what was received stays in the part.
     """
     import requests
 
@@ -139,7 +139,7 @@ def download(
     while True:
         before = part.size
         try:
-            return _receive(api.ask(client, remote), remote, part, say)
+            return _receive(api.ask(client, remote), remote, part, log)
         except _ChangedError as error:
             part.discard()
             changes += 1
@@ -148,12 +148,12 @@ def download(
                     f"{remote.file} changes on Kaggle's side faster than it can be fetched: "
                     f"{changes} versions so far. Run this again later."
                 ) from error
-            say(f"{remote.file}: it has changed on Kaggle's side; starting over.")
+            log(f"{remote.file}: it has changed on Kaggle's side; starting over.")
         except _EndlessError as error:
             part.discard()
             raise FetchError(
                 f"{remote.file}: Kaggle sends more than {_FAR * remote.about:,} bytes, which it "
-                f"cannot be, and does not say how many will come. See {remote.page}."
+                f"cannot be, and does not say how many follow. See {remote.page}."
             ) from error
         except requests.RequestException as error:
             if error.response is not None:
@@ -161,35 +161,35 @@ def download(
             if fatal := api.diagnosis(error, remote):
                 raise fatal from error
             failures = 1 if part.size > before else failures + 1
-            api.wait(error, remote.file, failures=failures, say=say)
+            api.wait(error, remote.file, failures=failures, log=log)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise FetchError(
                     f"{part.path.parent}: the disk is full after {part.size:,} bytes of "
-                    f"{remote.file}. Make room and run this again: it goes on from there."
+                    f"{remote.file}. Make room and run this again: it resumes there."
                 ) from error
             raise
 
 
 class _ChangedError(Exception):
-    """The server has another version of the file than the part is of."""
+    """The server has another version of the file than the part."""
 
 
 class _EndlessError(Exception):
-    """The server sends far more than the file can be, and does not say how much will come."""
+    """The server sends far more than the file can be, without a length."""
 
 
 def _receive(
-    response: "requests.Response", remote: Remote, part: Part, say: Callable[[str], None]
+    response: "requests.Response", remote: Remote, part: Part, log: Callable[[str], None]
 ) -> None:
-    """Receives the rest of a file, whose whole answer has been opened."""
+    """Receives the rest of a file; `response` is an answer to a request for all of it."""
     import requests
 
     identity = Identity.of(response)
     _refuse_page(response, b"", remote)
     if part.size and (why := _unfit(part, identity)):
         part.discard()
-        say(f"{remote.file}: {why}; starting over.")
+        log(f"{remote.file}: {why}; starting over.")
     start = part.size
     if start and start == identity.size:
         response.close()
@@ -204,7 +204,7 @@ def _receive(
                 if identity == before
                 else "it has changed on Kaggle's side"
             )
-            say(f"{remote.file}: {why}; starting over.")
+            log(f"{remote.file}: {why}; starting over.")
     with response:
         if not start:
             part.discard()
@@ -217,10 +217,10 @@ def _receive(
 
 
 def _unfit(part: Part, identity: Identity) -> str:
-    """Why a part cannot be gone on with; "" if it can."""
+    """Why a part cannot be resumed; "" if it can."""
     begun = part.identity()
     if begun is None:
-        return "nobody knows which version of it was begun"
+        return "the version of the part is unknown"
     if begun != identity:
         return "it has changed on Kaggle's side since it was begun"
     return "" if identity.validator else "Kaggle does not say which version it has"
@@ -250,13 +250,13 @@ def _write(response: "requests.Response", remote: Remote, part: Part, size: int 
 def _ask_for_rest(
     whole: "requests.Response", start: int, identity: Identity
 ) -> "requests.Response":
-    """Asks again, for all but the first bytes, where the whole file's answer came from."""
+    """Requests all but the first bytes, from the address of the answer to the whole request."""
     import requests
 
     whole.close()
     request = whole.request.copy()
     request.headers["Range"] = f"bytes={start}-"
-    if identity.validator and not identity.validator.startswith("W/"):  # a weak one never holds
+    if identity.validator and not identity.validator.startswith("W/"):  # weak ones never match
         request.headers["If-Range"] = identity.validator
     request.headers["Accept-Encoding"] = "identity"
     with requests.Session() as session:
@@ -281,7 +281,7 @@ def _ask_for_rest(
 
 
 def _refuse_page(response: "requests.Response", head: bytes, remote: Remote) -> None:
-    """Stops where no zip is coming, before any of it is written."""
+    """Raises FetchError if the answer is no zip, before any of it is written."""
     is_page = response.headers.get("Content-Type", "").startswith("text/html")
     if is_page or b"<html" in head[:1024].lower() or b"<!doctype" in head[:1024].lower():
         response.close()

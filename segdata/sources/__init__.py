@@ -1,6 +1,6 @@
-"""Raw formats: one module a source; each reads its format and draws it.
+"""Raw formats: one module a source; each reads and synthesizes its format.
 
-No TensorFlow here, no TFDS, and nothing of splits, sizes or batches.
+No TensorFlow and no TFDS here; splits, sizes and batches are not known.
 """
 
 import dataclasses
@@ -15,24 +15,24 @@ Entry = TypeVar("Entry")
 
 
 class SizeMismatchError(archives.ArchiveError):
-    """An image and a mask that are not of one size."""
+    """An image and a mask of different sizes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Example:
-    """One image and what is known of its pixels.
+    """One image and its labels.
 
     Attributes:
         id: Unique within the source.
-        group: Examples of one group must never be parted by a split.
+        group: No split may divide the examples of a group.
         image: An encoded RGB image, 8 bits a channel, PNG or JPEG; untouched where the raw file
             already is one.
-        mask: uint8 [H, W] of class ids, 255 where nobody knows.
+        mask: uint8 [H, W] of class ids, 255 the ignore label.
         instances: uint16 [H, W], 0 for background, else the number of the object; None where the
             source has no objects.
-        overlap: Pixels that more than one object claimed.
-        renewed: Why a JPEG had to be encoded again, such as "EXIF orientation 6"; empty where its
-            bytes are untouched.
+        overlap: The number of pixels in more than one object.
+        renewed: Why a JPEG was re-encoded, such as "EXIF orientation 6"; empty where its bytes are
+            untouched.
     """
 
     id: str
@@ -45,10 +45,10 @@ class Example:
 
 
 def whole(entries: list[Entry], faults: Mapping[str, str]) -> list[Entry]:
-    """The entries of a survey in which nothing is wrong.
+    """The entries of a survey without faults.
 
     Raises:
-        ArchiveError: The first fault, if there is one.
+        ArchiveError: With the first fault, if there is one.
     """
     for fault in faults.values():
         raise archives.ArchiveError(fault)

@@ -1,9 +1,9 @@
 """Cars on a turntable, in the layout of the Carvana Image Masking Challenge.
 
 `<car>_<view>.jpg` is a photo, car being 12 hexadecimal digits and view 01 to 16, and
-`<car>_<view>_mask.gif` in another folder or zip is its mask, white on black in one frame; where
-nothing is labelled there is no mask. A JPEG passes through untouched unless it must be turned or is
-no RGB. What is drawn is read back: the bytes of the photos, every pixel of the masks.
+`<car>_<view>_mask.gif` in another folder or zip is its mask, white on black in one frame;
+unlabelled photos have none. A JPEG keeps its bytes unless EXIF turns it or it is not RGB; then it
+is re-encoded. Synthetic archives are read back exactly: the bytes of photos, the pixels of masks.
 
 Source: https://www.kaggle.com/c/carvana-image-masking-challenge/data.
 """
@@ -33,20 +33,20 @@ SIZE = (1280, 1918)
 
 _PHOTO = re.compile(r"([0-9a-f]{12}_[0-9]{2})\.jpe?g", re.IGNORECASE)
 _MASK = re.compile(r"([0-9a-f]{12}_[0-9]{2})_mask\.gif", re.IGNORECASE)
-_RENEWED = 95  # JPEG quality of what must be encoded again
+_RENEWED = 95  # JPEG quality of re-encoded photos
 
-# Folders of photos, with the JPEG quality at which drawn ones are about as large as real ones.
+# Folders of photos, with the JPEG quality at which synthetic ones are about as large as real ones.
 _DRAWN = {"high": ("train_hq", "test_hq", 86), "low": ("train", "test", 76)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """Where one example lies in its trees.
+    """The files of one example.
 
     Attributes:
         id: Car and view, such as "0cdf5b5d0ce1_01".
         image: The name of the photo.
-        mask: The name of the mask; empty where nothing is labelled.
+        mask: The name of the mask; empty for unlabelled examples.
     """
 
     id: str
@@ -67,28 +67,28 @@ def entries(photos: trees.Tree, labels: trees.Tree) -> list[Entry]:
         labels: Such as `train_masks`.
 
     Raises:
-        ArchiveError: If there are none, one is there twice, a photo has no mask or a mask no photo.
+        ArchiveError: If there are none, one occurs twice, a photo has no mask or a mask no photo.
     """
     return whole(*survey(photos, labels))
 
 
 def unlabelled_entries(photos: trees.Tree) -> list[Entry]:
-    """Lists examples as if nobody had labelled any, sorted by id; opens no image.
+    """Lists examples without their masks, sorted by id; opens no image.
 
     Raises:
-        ArchiveError: If there are none, or one is there twice.
+        ArchiveError: If there are none, or one occurs twice.
     """
     return whole(*survey_unlabelled(photos))
 
 
 def survey(photos: trees.Tree, labels: trees.Tree) -> tuple[list[Entry], dict[str, str]]:
-    """Lists the labelled examples that can be read, and says what is wrong with the rest.
+    """Lists the labelled examples that can be read, and the faults of the others.
 
     Returns:
         The entries, sorted by id, and example id or file name to fault.
 
     Raises:
-        ArchiveError: If it is no such source at all.
+        ArchiveError: If it is not this source at all.
     """
     found, faults = survey_unlabelled(photos)
     gifs, more = _matched(labels, ".gif", _MASK, "<car>_<view>_mask.gif")
@@ -109,7 +109,7 @@ def survey(photos: trees.Tree, labels: trees.Tree) -> tuple[list[Entry], dict[st
 
 
 def survey_unlabelled(photos: trees.Tree) -> tuple[list[Entry], dict[str, str]]:
-    """The same as if nobody had labelled any."""
+    """The same without their masks."""
     found, faults = _matched(photos, (".jpg", ".jpeg"), _PHOTO, "<12 hex digits>_<view>.jpg")
     return [Entry(key, found[key]) for key in sorted(found)], faults
 
@@ -130,12 +130,12 @@ def read_example(entry: Entry, *, photos: trees.Tree, labels: trees.Tree | None 
     """Reads and checks one example.
 
     Args:
-        entry: What to read, of `entries` or `unlabelled_entries`.
-        photos: Where its photo lies.
-        labels: Where its mask lies, if it has one.
+        entry: From `entries` or `unlabelled_entries`.
+        photos: The tree with its photo.
+        labels: The tree with its mask, if it has one.
 
     Returns:
-        The example; its group is the car. Without a mask, the mask is 255 everywhere.
+        The example; its group is the car. Without a mask file, the mask is 255 everywhere.
 
     Raises:
         ArchiveError: If the photo or the mask cannot be decoded, the mask has more than one frame,
@@ -165,25 +165,25 @@ def draw(
     quality: Literal["high", "low"] = "high",
     write: layouts.Writer = layouts.zips,
 ) -> None:
-    """Draws cars in a studio: `train_hq` and `train_masks`, and `test_hq` if asked for.
+    """Synthesizes cars in a studio: `train_hq` and `train_masks`, and `test_hq` if asked for.
 
-    A car has a body, a cabin with windows, wheels and a shadow, and is seen from all round. The
+    A car has a body, a cabin with windows, wheels and a shadow, and is seen from all sides. The
     files depend on the arguments alone, byte for byte.
 
     Args:
-        folder: Where; made if missing.
-        examples: How many photos with masks.
-        seed: Of all that is drawn.
-        unlabelled: How many photos without, of other cars.
+        folder: Where to write; made if missing.
+        examples: The number of photos with masks.
+        seed: Determines all files.
+        unlabelled: The number of photos without, of other cars.
         size: (H, W) of each photo.
         views: Of each car, from 1 to 16; the last car may have fewer.
-        quality: "low" draws `train` and `test`, of half the bytes, in place of `train_hq` and
+        quality: "low" writes `train` and `test`, with half the bytes, instead of `train_hq` and
             `test_hq`.
-        write: How the files are to lie there, of `packing`.
+        write: The layout of the files on disk, from `layouts`.
 
     Raises:
-        FileExistsError: If there is a source already; it is left as it is.
-        ValueError: If there is nothing to draw, or views are none or more than 16.
+        FileExistsError: If there is a source already; it is not changed.
+        ValueError: If `examples` is less than 1, or `views` not 1 to 16.
     """
     if examples < 1 or unlabelled < 0 or not 1 <= views <= turntable.VIEWS:
         raise ValueError(
@@ -202,7 +202,7 @@ def draw(
             ("train_masks", f"train_masks/{key}_mask.gif", mask),
         ]
 
-    last = -(-examples // views)  # cars of the test come after those of the training
+    last = -(-examples // views)  # test cars come after training cars
     places = [
         *((index // views, index % views, True) for index in range(examples)),
         *((last + index // views, index % views, False) for index in range(unlabelled)),
@@ -214,7 +214,7 @@ def draw(
 def _matched(
     tree: trees.Tree, endings: str | tuple[str, ...], pattern: re.Pattern[str], form: str
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """The files of a tree by the id in their names, and what is wrong with others, by name."""
+    """The files of a tree by the id in their names, and faults by file name."""
     found: dict[str, str] = {}
     faults: dict[str, str] = {}
     for name in tree.names:
@@ -245,7 +245,7 @@ def _label(tree: trees.Tree, name: str) -> str:
 
 
 def _photo(data: bytes, name: str) -> tuple[bytes, tuple[int, int], str]:
-    """A photo's bytes, its (W, H), and why they are not the bytes given, if they are not."""
+    """A photo's bytes, its (W, H), and why it was re-encoded, "" if it was not."""
     with images.opened(data, kinds=["JPEG"], name=name) as image:
         size, mode = image.size, image.mode
         if mode == "CMYK" and "adobe" not in image.info:
@@ -254,8 +254,8 @@ def _photo(data: bytes, name: str) -> tuple[bytes, tuple[int, int], str]:
             )
         turn = images.orientation(image)
         if mode == "RGB" and turn == 1:
-            # An eighth of the size: all bytes are read, so a cut or damaged file is found, in a
-            # fifth of the time of decoding it in full.
+            # At an eighth of the size all bytes are still read, so cut and damaged files raise, in
+            # a fifth of the time.
             image.draft("RGB", (max(1, size[0] // 8), max(1, size[1] // 8)))
             image.load()
             return data, size, ""
@@ -277,14 +277,14 @@ def _mask(data: bytes, name: str) -> np.ndarray:
 
 def _white(image: Image.Image) -> np.ndarray:
     image.load()
-    if image.mode == "P":  # the palette is looked at, not the picture: 6 times as fast
+    if image.mode == "P":  # decided by the palette, not by each pixel: 6 times as fast
         pixels = np.asarray(image)
         palette = np.reshape(image.getpalette("RGB") or [], (-1, 3)).mean(axis=-1)
         levels = np.zeros(256)
         levels[: len(palette)] = palette
         highest = int(pixels.max())
         brightest = float(levels[highest])
-        if brightest <= 1:  # else it does not matter which is brighter still
+        if brightest <= 1:  # above that, how bright does not matter
             brightest = float(levels[np.flatnonzero(image.histogram())].max())
         table = _is_white(levels, brightest)
         is_class = highest <= 1 and tuple(table[:2]) == (0, 1)
@@ -294,7 +294,7 @@ def _white(image: Image.Image) -> np.ndarray:
 
 
 def _is_white(levels: np.ndarray, brightest: float) -> np.ndarray:
-    # 0 and 1 in place of 0 and 255 are what an array of classes becomes when saved as grey levels.
+    # An array of classes that is saved as grey levels has 0 and 1 instead of 0 and 255.
     return (levels > (127 if brightest > 1 else 0)).astype(np.uint8)
 
 

@@ -1,8 +1,8 @@
 """Street scenes beside their masks, in the layout of the Cityscapes Image Pairs.
 
 `train/<number>.jpg` and `val/<number>.jpg` are JPEGs of twice their height in width: on the left
-the photo, on the right the mask in the colours of Cityscapes, smeared by the compression. What is
-read is the photo as a PNG of the very pixels, and the class of each pixel that shows one.
+the photo, on the right the mask in the colours of Cityscapes, smeared by the compression. They are
+read as a PNG with the photo's exact pixels, and a mask with the class of each pixel that has one.
 
 Source: https://www.kaggle.com/datasets/dansbecker/cityscapes-image-pairs; the classes and colours
 are those of cityscapesScripts, `labels.py`.
@@ -26,10 +26,10 @@ from segdata.sources import Example, whole
 from segdata.testing import layouts, streets
 
 DOWNLOADS = ("cityscapes-image-pairs", "archive")
-"""What the download is called, by Kaggle's client and by a browser, without ".zip"."""
+"""Names of the download by Kaggle's client and by a browser, without ".zip"."""
 
 FOLDER = "cityscapes_data"
-"""What is in it."""
+"""The folder in it."""
 
 PALETTE = {
     # The 19 classes that are scored, by their training ids.
@@ -52,7 +52,7 @@ PALETTE = {
     "train": (0, 80, 100),
     "motorcycle": (0, 0, 230),
     "bicycle": (119, 11, 32),
-    # The others, by their ids. The camera's own car, the frame and what stands still have the black
+    # The others, by their ids. The camera's own car, the frame and static objects have the black
     # of "unlabeled"; groups of poles and licence plates have the colours of poles and cars.
     "unlabeled": (0, 0, 0),
     "dynamic": (111, 74, 0),
@@ -72,22 +72,22 @@ CLASSES = tuple(PALETTE)
 # 0.19 %, as bridge and wall are 50 away. Away from any border 99.9 % lie within 11.
 _RADIUS, _CLEAN = 30, 10
 
-# The share of a mask's pixels that lie within _CLEAN of a class's colour: of drawn masks 0.67 at
-# quality 30 and 0.9 at 95, of drawn photos 0.02 to 0.27.
+# The share of a mask's pixels within _CLEAN of a class's colour: 0.67 in synthetic masks at
+# quality 30 and 0.9 at 95, 0.02 to 0.27 in synthetic photos.
 _LEAST = 0.4
 
 _COLOURS = np.array(list(PALETTE.values()), np.uint8)
 _PAIR = re.compile(r"(?:.*/)?(train|val)/([0-9]{1,9})\.jpe?g", re.IGNORECASE)
-_SIDE = 256  # of the drawn photos and all real ones, pixels
+_SIDE = 256  # of synthetic photos and all real ones, pixels
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """Where one pair lies in its tree.
+    """The file of one pair.
 
     Attributes:
-        split: The folder it is in.
-        number: The number it is called by there.
+        split: The folder that it is in.
+        number: Its number there.
         image: The name of the file.
     """
 
@@ -102,14 +102,14 @@ class Entry:
 
 
 def road(colours: np.ndarray) -> np.ndarray:
-    """Tells road from all else.
+    """Labels road and everything else.
 
     Args:
         colours: uint8 [H, W, 3], a mask of Cityscapes.
 
     Returns:
         uint8 [H, W]: 1 on the road, 0 elsewhere, 255 where the colour is of no class or is smeared
-        between road and something else.
+        between road and another class.
     """
     index, distance = masks.nearest_colour(colours, _COLOURS)
     is_road = (index == CLASSES.index("road")).astype(np.uint8)
@@ -117,7 +117,7 @@ def road(colours: np.ndarray) -> np.ndarray:
 
 
 def classes(colours: np.ndarray) -> np.ndarray:
-    """Tells all classes apart.
+    """Labels all classes.
 
     Args:
         colours: uint8 [H, W, 3], a mask of Cityscapes.
@@ -134,16 +134,16 @@ def entries(tree: trees.Tree) -> list[Entry]:
     """Lists the pairs, those of `train` first, by number; opens no image.
 
     Raises:
-        ArchiveError: If there are none, one has another name, or one is there twice.
+        ArchiveError: If there are none, one has another name, or one occurs twice.
     """
     return whole(*survey(tree))
 
 
 def survey(tree: trees.Tree) -> tuple[list[Entry], dict[str, str]]:
-    """Lists the pairs, as `entries` does, and says what is wrong with other files, by name.
+    """Lists the pairs, as `entries` does, and the faults of other files by name.
 
     Raises:
-        ArchiveError: If it is no such source at all.
+        ArchiveError: If it is not this source at all.
     """
     found: dict[str, Entry] = {}
     faults: dict[str, str] = {}
@@ -180,8 +180,8 @@ def read(
     """Reads pairs on all cores, those of `train` first, by number.
 
     Args:
-        tree: Where they lie.
-        label: What makes classes of colours, `road` or `classes`.
+        tree: The tree with the pairs.
+        label: From colours to classes: `road` or `classes`.
     """
     return ordered_map(lambda entry: read_example(tree, entry, label=label), entries(tree))
 
@@ -191,14 +191,14 @@ def read_example(
 ) -> Example:
     """Reads and checks one pair.
 
-    The photo is a PNG of the pixels that a JPEG of the photo alone would decode to, with no colour
-    of the mask in its last column. A JPEG cut from the JPEG could keep its bytes only where the
-    seam is a multiple of 16 pixels, and encoding it again would lose what no mask can bring back.
+    The photo becomes a PNG of the pixels that a JPEG of the photo alone would decode to, with no
+    colour of the mask in its last column. Cutting the JPEG without decoding works only where the
+    seam is at a multiple of 16 pixels, and re-encoding it would lose detail.
 
     Args:
-        tree: Where it lies.
-        entry: What to read, of `entries`.
-        label: What makes classes of colours, `road` or `classes`.
+        tree: The tree with the pair.
+        entry: From `entries`.
+        label: From colours to classes: `road` or `classes`.
 
     Returns:
         The example; its group is its id.
@@ -223,7 +223,7 @@ def read_example(
 
 
 def scene(index: int, *, seed: int) -> streets.Scene:
-    """What `draw` draws as its index-th pair, from 0: the photo, and the true classes."""
+    """The index-th synthetic pair, from 0: the photo and the true classes."""
     rng = np.random.default_rng([seed, index])
     numbers = {name: number for number, name in enumerate(CLASSES)}
     return streets.scene(numbers, side=_SIDE, rng=rng)
@@ -237,20 +237,20 @@ def draw(
     quality_range: tuple[int, int] = (75, 95),
     write: layouts.Writer = layouts.zips,
 ) -> None:
-    """Draws streets beside their masks, as the client downloads them; a seventh are in `val`.
+    """Synthesizes streets beside their masks, as the client downloads them; a seventh in `val`.
 
     The files depend on the arguments alone, byte for byte.
 
     Args:
-        folder: Where; made if missing.
-        examples: How many pairs, of both folders together.
-        seed: Of all that is drawn.
+        folder: Where to write; made if missing.
+        examples: The number of pairs in both folders together.
+        seed: Determines all files.
         quality_range: Lowest and highest JPEG quality.
-        write: How the files are to lie there, of `packing`.
+        write: The layout of the files on disk, from `layouts`.
 
     Raises:
-        FileExistsError: If there is a source already; it is left as it is.
-        ValueError: If there is nothing to draw, or no JPEG has such a quality.
+        FileExistsError: If there is a source already; it is not changed.
+        ValueError: If `examples` is less than 1, or a quality not 1 to 100.
     """
     low, high = quality_range
     if examples < 1 or not 1 <= low <= high <= 100:
@@ -269,7 +269,7 @@ def draw(
 
 
 def _share_of_classes(colours: np.ndarray) -> float:
-    """The share of pixels whose colour is that of a class, of every sixteenth."""
+    """The share of pixels with the colour of a class, among every sixteenth."""
     _, distance = masks.nearest_colour(colours[::4, ::4], _COLOURS)
     return np.count_nonzero(distance <= _CLEAN) / distance.size
 
@@ -288,7 +288,7 @@ def _halves(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
             )
         if images.orientation(image) != 1:
             raise archives.ArchiveError(
-                f"{name} is turned by its EXIF orientation; which half is the mask is not certain. "
+                f"{name} is turned by its EXIF orientation, so its halves are not certain. "
                 "Save it upright, or download it again."
             )
         pixels = np.array(image)
@@ -304,8 +304,8 @@ def _halves(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
 def _unblended(columns: np.ndarray) -> np.ndarray:
     """The RGB of the two columns at the seam without each other's colour.
 
-    Where colour has half the resolution, a decoder makes it up as three quarters of the nearer and
-    one quarter of the farther sample. Of two neighbours so blended both samples can be had back.
+    Where colour has half the resolution, a decoder interpolates three quarters of the nearer and
+    one quarter of the farther sample. From two such neighbours both samples follow.
 
     Args:
         columns: uint8 [H, 2, 3], YCbCr.

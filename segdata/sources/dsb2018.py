@@ -1,8 +1,8 @@
 """Nuclei under microscopes, in the layout of the Data Science Bowl 2018.
 
 `<id>/images/<id>.png` is the image, `<id>/masks/*.png` are its nuclei, one file each, at any depth
-of the tree; unlabelled images have no `masks`. What is read is 8-bit RGB; what is drawn is read
-back exactly.
+of the tree; unlabelled images have no `masks`. Images are read as 8-bit RGB. Synthetic archives
+are read back exactly.
 
 Source: https://www.kaggle.com/c/data-science-bowl-2018/data; the images are the Broad Institute's
 BBBC038.
@@ -35,12 +35,12 @@ _SIZES = (*4 * [(256, 256)], (256, 320), (360, 360), (520, 696))
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """Where one example lies in its tree.
+    """The files of one example.
 
     Attributes:
         id: The name of its folder.
         image: The name of the image file.
-        masks: The names of the mask files, sorted; empty where nothing is labelled.
+        masks: The names of the mask files, sorted; empty for unlabelled examples.
     """
 
     id: str
@@ -58,7 +58,7 @@ def entries(tree: trees.Tree) -> list[Entry]:
 
 
 def unlabelled_entries(tree: trees.Tree) -> list[Entry]:
-    """Lists examples as if nobody had labelled any, sorted by id; opens no image.
+    """Lists examples without their masks, sorted by id; opens no image.
 
     Raises:
         ArchiveError: If there are none, or a folder has no image.
@@ -67,13 +67,13 @@ def unlabelled_entries(tree: trees.Tree) -> list[Entry]:
 
 
 def survey(tree: trees.Tree) -> tuple[list[Entry], dict[str, str]]:
-    """Lists the labelled examples that can be read, and says what is wrong with the rest.
+    """Lists the labelled examples that can be read, and the faults of the others.
 
     Returns:
         The entries, sorted by id, and example id to fault.
 
     Raises:
-        ArchiveError: If it is no such source at all.
+        ArchiveError: If it is not this source at all.
     """
     found, faults = _survey(tree)
     faults |= {
@@ -84,7 +84,7 @@ def survey(tree: trees.Tree) -> tuple[list[Entry], dict[str, str]]:
     }
     faults |= {
         entry.id: f"{tree.label}: {entry.id} has {len(entry.masks):,} masks, more than the "
-        f"{masks.MOST_OBJECTS:,} that are told apart. Remove the folder."
+        f"{masks.MOST_OBJECTS:,} that can be numbered. Remove the folder."
         for entry in found
         if len(entry.masks) > masks.MOST_OBJECTS
     }
@@ -92,7 +92,7 @@ def survey(tree: trees.Tree) -> tuple[list[Entry], dict[str, str]]:
 
 
 def survey_unlabelled(tree: trees.Tree) -> tuple[list[Entry], dict[str, str]]:
-    """The same as if nobody had labelled any."""
+    """The same without their masks."""
     found, faults = _survey(tree)
     return [dataclasses.replace(entry, masks=()) for entry in found], faults
 
@@ -120,14 +120,14 @@ def read_image(tree: trees.Tree, entry: Entry) -> Image.Image:
 def read_example(tree: trees.Tree, entry: Entry) -> Example:
     """Reads and checks one example.
 
-    An 8-bit RGB PNG passes through untouched; grey, palette, RGBA and 16-bit images, and those
-    that EXIF turns, are encoded anew: alpha is dropped, and of 16 bits the upper 8 stay. A nucleus
-    is every pixel of its mask that is more than half as bright as the brightest in its strongest
-    channel, whatever the kind of PNG: edges may be smooth.
+    An 8-bit RGB PNG keeps its bytes; grey, palette, RGBA and 16-bit images, and those that EXIF
+    turns, are re-encoded: alpha is dropped, and of 16 bits the upper 8 are kept. The pixels of a
+    nucleus are those of its mask that are more than half as bright as the brightest, in their
+    strongest channel, whatever the kind of PNG: edges may be smooth.
 
     Args:
-        tree: Where it lies.
-        entry: What to read, of `entries` or `unlabelled_entries`.
+        tree: The tree with its files.
+        entry: From `entries` or `unlabelled_entries`.
 
     Returns:
         The example; its group is its id. Without masks, the mask is 255 everywhere and there are
@@ -157,20 +157,21 @@ def read_example(tree: trees.Tree, entry: Entry) -> Example:
 
 
 def draw(folder: str | os.PathLike[str], *, examples: int, seed: int, unlabelled: int = 0) -> None:
-    """Draws a small microscope source as folders: `stage1_train`, and `stage1_test` if asked for.
+    """Synthesizes microscope images as folders: `stage1_train`, `stage1_test` if asked for.
 
     Four in five images are fluorescence, dim on near black; the others are purple tissue and, one
-    in twenty, dark nuclei on bright ground. The files depend on the seed alone, byte for byte.
+    in twenty, dark nuclei on a bright background. The files depend on the seed alone, byte for
+    byte.
 
     Args:
-        folder: Where; made if missing.
-        examples: How many labelled images.
-        seed: Of all that is drawn.
-        unlabelled: How many images without masks.
+        folder: Where to write; made if missing.
+        examples: The number of labelled images.
+        seed: Determines all files.
+        unlabelled: The number of images without masks.
 
     Raises:
-        FileExistsError: If there is a source already; it is left as it is.
-        ValueError: If there is nothing to draw.
+        FileExistsError: If there is a source already; it is not changed.
+        ValueError: If `examples` is less than 1.
     """
     layouts.folders(folder, *_drawings(examples=examples, seed=seed, unlabelled=unlabelled))
 
@@ -178,12 +179,12 @@ def draw(folder: str | os.PathLike[str], *, examples: int, seed: int, unlabelled
 def draw_zips(
     folder: str | os.PathLike[str], *, examples: int, seed: int, unlabelled: int = 0
 ) -> None:
-    """Draws the same as `draw`, as `stage1_train.zip` and `stage1_test.zip`."""
+    """As `draw`, but as `stage1_train.zip` and `stage1_test.zip`."""
     layouts.zips(folder, *_drawings(examples=examples, seed=seed, unlabelled=unlabelled))
 
 
 def _survey(tree: trees.Tree) -> tuple[list[Entry], dict[str, str]]:
-    """Examples with one image each, and what is wrong with the others, by id."""
+    """Examples with one image each, and the faults of the others by id."""
     photos, objects = _files(tree)
     faults = {
         key: f"{tree.label}: {_miscounted(key, photos[key])}"
@@ -226,7 +227,7 @@ def _opened(
 
 
 def _is_plain(data: bytes) -> bool:
-    """Whether a PNG's header says RGB of 8 bits; Pillow's mode hides that it had 16."""
+    """Whether a PNG's header has 8-bit RGB; Pillow's mode does not show 16 bits."""
     bits, colour_type = data[24:26]
     return (bits, colour_type) == (8, 2)
 
@@ -246,7 +247,7 @@ def _nucleus(tree: trees.Tree, name: str, *, size: tuple[int, int]) -> np.ndarra
                 f"{tree.label}: {name} is {image.width}×{image.height}, its image "
                 f"{size[0]}×{size[1]}. One of them was replaced; download them again."
             )
-        alpha = image.mode in ("P", "PA", "LA", "RGBA")  # which is no colour
+        alpha = image.mode in ("P", "PA", "LA", "RGBA")  # not a colour
         pixels = np.asarray(images.rgb(image) if alpha else image)
     if pixels.ndim == 3:
         pixels = pixels.max(axis=-1)
@@ -256,7 +257,7 @@ def _nucleus(tree: trees.Tree, name: str, *, size: tuple[int, int]) -> np.ndarra
 def _drawings(
     *, examples: int, seed: int, unlabelled: int
 ) -> tuple[list[str], Iterator[layouts.File]]:
-    """The names of the archives, and the files to put there."""
+    """The names of the archives, and their files."""
     if examples < 1 or unlabelled < 0:
         raise ValueError(
             f"examples={examples}, unlabelled={unlabelled}: draw at least one example."
@@ -275,7 +276,7 @@ def _drawing(index: int, seed: int) -> dict[str, bytes]:
     """One example's files, by name; depends on its index and the seed alone."""
     rng = np.random.default_rng([seed, index])
     key = hashlib.sha256(f"{seed}/{index}".encode()).hexdigest()
-    share = index * 0.618034 % 1  # even shares however few are drawn
+    share = index * 0.618034 % 1  # even shares of any number
     nuclei = _nuclei(rng, sizes=_SIZES[:-1] if share >= 0.8 else _SIZES)
     paint = _fluorescence if share < 0.8 else _tissue if share < 0.95 else _bright_field
     colours = np.clip(paint(rng, nuclei), 0, 255).astype(np.uint8)
@@ -328,7 +329,7 @@ def _nuclei(rng: np.random.Generator, *, sizes: Sequence[tuple[int, int]]) -> _N
 def _blob(
     rng: np.random.Generator, centre: np.ndarray, radius: float, shape: tuple[int, ...]
 ) -> tuple[np.ndarray, slice, slice]:
-    """An ellipse with a few smooth harmonics: its depth float [h, w], and the window it lies in."""
+    """An ellipse with a few smooth harmonics: its depth float [h, w], and its window."""
     reach = 1.7 * radius
     low = np.clip(centre - reach, 0, shape).astype(int)
     high = np.clip(centre + reach, 0, shape).astype(int)
@@ -343,7 +344,7 @@ def _blob(
 
 
 def _fluorescence(rng: np.random.Generator, nuclei: _Nuclei) -> np.ndarray:
-    """Float [H, W]: light from the nuclei, blurred, unevenly lit, with shot and camera noise."""
+    """Float [H, W]: blurred light from the nuclei, unevenly lit, with shot and camera noise."""
     shape = nuclei.labels.shape
     brightness = np.append(0, rng.lognormal(0, 0.35, nuclei.labels.max()))[nuclei.labels]
     grain = np.maximum(1 + 0.25 * _clouds(rng, shape, scale=nuclei.radius / 4), 0)

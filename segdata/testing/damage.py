@@ -1,4 +1,4 @@
-"""Damage that real archives show, written into drawn ones: one victim, chosen by the seed."""
+"""Damage as in real archives, applied to synthetic ones: one victim, chosen by the seed."""
 
 import os
 import pathlib
@@ -8,7 +8,7 @@ import numpy as np
 
 from segdata.testing.damage_kinds import KINDS, Kind
 
-_HOLDS = {  # where each source keeps photos and masks
+_HOLDS = {  # the archive of photos and of masks of each source
     "carvana": {"photo": "train_hq", "mask": "train_masks"},
     "cityscapes_pairs": {"photo": "cityscapes-image-pairs"},
     "dsb2018": {"photo": "stage1_train", "mask": "stage1_train"},
@@ -33,16 +33,16 @@ def kind_of(name: str, *, source: str) -> Kind:
 
 
 def inflict(name: str, folder: str | os.PathLike[str], *, source: str, seed: int) -> str:
-    """Damages a drawn source in the way that is called `name`.
+    """Damages a synthetic source.
 
     Args:
         name: A key of `kinds(source)`.
-        folder: That holds the source as zips, undamaged.
-        source: What was drawn there.
+        folder: Holds the source as undamaged zips.
+        source: The name of the source.
         seed: Chooses the victim.
 
     Returns:
-        What was damaged: the name of a file, an example or a zip.
+        The name of the damaged file, example or zip.
 
     Raises:
         ValueError: If there is no such damage, or it cannot happen to this source.

@@ -1,7 +1,7 @@
-"""All kinds of damage: what has happened, and what becomes of it.
+"""The table of all kinds of damage and their outcomes.
 
-Each is read as if nothing were wrong, costs one example, or makes the whole archive unreadable, as
-it says here; never anything else. The table drives the tests.
+An archive with a kind of damage is read as if undamaged, costs one example, or is refused as a
+whole, as stated here. The table drives the tests.
 """
 
 import os
@@ -22,10 +22,10 @@ class Kind(NamedTuple):
     """One kind of damage.
 
     Attributes:
-        what: What has happened, in a line.
-        outcomes: Source to what becomes of it; sources that it cannot happen to are missing.
-        change: Does it to the zip that holds the victim.
-        part: What the victim is.
+        what: The damage, in a line.
+        outcomes: Source to outcome; sources that it cannot happen to are missing.
+        change: Applies it to the zip that holds the victim.
+        part: The kind of the victim.
     """
 
     what: str
@@ -94,7 +94,7 @@ _PHOTOS = {
     "no-pixels": _photo("a photo claims 0×0 pixels", images.claims(0, 0), _EXAMPLE),
     "tail": _photo("bytes follow a photo's end", images.with_tail, _READ),
     "turned": _photo(
-        "a photo lies on its side and EXIF says so",
+        "EXIF turns a photo",
         images.turned,
         _each("read", _CAR, _NUCLEI) | _each("example refused", _STREET),
     ),
@@ -148,7 +148,7 @@ _PNGS = {
         ("16-bit", "an image has 16 bits a channel", images.of_16_bits),
         ("16-bit-grey", "an image has 16 bits and is grey", images.of_16_bits_grey),
         ("interlaced", "an image comes in seven passes", images.interlaced),
-        ("transparent", "an image has a see-through colour", images.with_transparent_colour),
+        ("transparent", "an image has a transparent colour", images.with_transparent_colour),
         ("long-data", "an image holds 16 MB more than it has room for", images.with_long_data),
     )
 } | {
@@ -184,7 +184,7 @@ _MASKS = {
         "a mask's palette is the frame's own", images.with_own_palette, _each("read", _CAR)
     ),
     "see-through-mask": _mask(
-        "a mask's ground is see-through", images.see_through, _each("read", _CAR)
+        "a mask's background is transparent", images.see_through, _each("read", _CAR)
     ),
     "flipped-size": _mask(
         "a mask's frame is huge, by flipped bits",
@@ -227,7 +227,7 @@ _LISTINGS = {
         zips.renamed(_called("{folder}/IMG_0001{ending}")),
     ),
     "misplaced": Kind(
-        "an image lies in a folder of another name",
+        "an image is in a folder of another name",
         _each("example refused", _NUCLEI),
         zips.renamed(lambda name: name.replace("/images/", "/pictures/")),
     ),
@@ -240,12 +240,12 @@ _LISTINGS = {
         zips.renamed(_called("{folder}/{stem}.jpeg")),
     ),
     "alphabets": Kind(
-        "all lies in folders of other alphabets",
+        "all files are in folders of other alphabets",
         _READ,
         zips.all_renamed(_called("Загрузки/画像 é/{old}")),
     ),
     "deep": Kind(
-        "all lies forty folders deep", _READ, zips.all_renamed(_called("a/" * 40 + "{old}"))
+        "all files are forty folders deep", _READ, zips.all_renamed(_called("a/" * 40 + "{old}"))
     ),
     "doubled": Kind(
         "the top folder is doubled", _READ, zips.all_renamed(_called("stage1_train/train_hq/{old}"))
@@ -266,7 +266,7 @@ _ZIPS = {
     "drive": Kind("a name begins with a drive", _ARCHIVE, zips.with_names("C:\\x.jpg")),
     "same-name": Kind("two members have one name", _ARCHIVE, zips.with_names("a/x.jpg", "a/x.jpg")),
     "misspelt": Kind("names claim to be UTF-8 and are not", _ARCHIVE, zips.with_misspelt_names),
-    "too-deep": Kind("a zip lies in itself twenty times", _ARCHIVE, zips.nested(20)),
+    "too-deep": Kind("a zip is in itself twenty times", _ARCHIVE, zips.nested(20)),
     "nested": Kind("a zip in a zip in a zip", _READ, zips.nested(2)),
     "nested-deflated": Kind(
         "a zip deflated in a zip", _READ, zips.nested(1, method=zipfile.ZIP_DEFLATED)
@@ -300,7 +300,7 @@ _ZIPS = {
         ("too-long", "a member claims more bytes than it has", zips.patched({24: b"\0\0\0\4"})),
         ("elsewhere", "a member is not where the zip says", zips.patched({42: b"\5\0\0\0"})),
         ("contradiction", "a member has two names", zips.misnamed_inside),
-        ("overlap", "two members lie at the same place", zips.overlapping),
+        ("overlap", "two members are at the same place", zips.overlapping),
         ("link", "a member is a symbolic link", zips.link_inside),
     )
 }
@@ -308,7 +308,7 @@ _ZIPS = {
 _FOLDERS = {
     "unpacked": Kind("the zip is unpacked", _READ, folders.unpacked(lambda _: None)),
     "unpacked-bare": Kind(
-        "train and val lie there without a folder around",
+        "train and val are there without a folder around",
         _each("read", _STREET),
         folders.unpacked_bare,
     ),
@@ -322,7 +322,7 @@ _FOLDERS = {
     "folder-as-file": _file("a file is an empty folder", folders.folder_instead, _CAR, _NUCLEI),
     "forbidden": Kind(
         "a file may not be read, except by root",
-        _EXAMPLE if getattr(os, "geteuid", lambda: 0)() else _READ,  # nor is Windows held back
+        _EXAMPLE if getattr(os, "geteuid", lambda: 0)() else _READ,  # Windows may read it too
         folders.unpacked(folders.forbidden),
     ),
     "enormous-file": _file("a file is 8 GB of zeros", folders.enormous),

@@ -1,7 +1,7 @@
-"""What happens to folders that a zip was unpacked to: a zip of a drawn source becomes one.
+"""Damage to folders of unpacked zips: each change turns a zip of a synthetic source into one.
 
-A change takes the zip and the name of one of its members, and returns what a message about the
-damage must name.
+A change takes the zip and the name of one of its members, and returns the name that messages about
+the damage must have.
 """
 
 import os
@@ -14,7 +14,7 @@ Change = Callable[[pathlib.Path, str], str]
 
 
 def unpacked(change: Callable[[pathlib.Path], object]) -> Change:
-    """As a folder, with something done to one of the files."""
+    """Unpacks the zip and changes one of the files."""
 
     def inflict(path: pathlib.Path, victim: str) -> str:
         with zipfile.ZipFile(path) as archive:
@@ -27,7 +27,7 @@ def unpacked(change: Callable[[pathlib.Path], object]) -> Change:
 
 
 def unpacked_bare(path: pathlib.Path, victim: str) -> str:
-    """As the folders in the folder that is in it."""
+    """Unpacks the folders in its top folder, without the top folder."""
     unpacked(lambda _: None)(path, victim)
     (top,) = path.with_suffix("").iterdir()
     for folder in top.iterdir():
@@ -45,13 +45,13 @@ def half_unpacked(path: pathlib.Path, victim: str) -> str:
 
 
 def linked(file: pathlib.Path) -> None:
-    """A file is a link to where it really lies."""
+    """A file is a link to a file."""
     real = file.rename(file.with_name(f".{file.name}"))
     file.symlink_to(real.name)
 
 
 def folder_linked(file: pathlib.Path) -> None:
-    """The folder of a file is a link to where it really lies."""
+    """The folder of a file is a link to a folder."""
     real = file.parent.rename(file.parent.with_name(".elsewhere"))
     file.parent.symlink_to(real.name)
 
@@ -74,7 +74,7 @@ def linked_upwards(file: pathlib.Path) -> None:
 
 
 def pipe(file: pathlib.Path) -> None:
-    """A file is a pipe that nobody writes to."""
+    """A file is a pipe without a writer."""
     file.unlink()
     os.mkfifo(file)
 
@@ -86,10 +86,10 @@ def folder_instead(file: pathlib.Path) -> None:
 
 
 def forbidden(file: pathlib.Path) -> None:
-    """Nobody may read a file, the administrator excepted."""
+    """Only root may read a file."""
     file.chmod(0)
 
 
 def enormous(file: pathlib.Path) -> None:
-    """A file is 8 GB of nothing."""
+    """A file is 8 GB of zeros."""
     os.truncate(file, 1 << 33)

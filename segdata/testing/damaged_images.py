@@ -1,6 +1,6 @@
-"""What happens to image files on their way: bytes of a sound PNG, JPEG or GIF to damaged ones.
+"""Damage to image files: bytes of a PNG, JPEG or GIF to damaged ones.
 
-Whatever can still be read shows the same pixels, or nearly, where it is a JPEG encoded anew.
+Images that can still be read have the same pixels, or nearly, where a JPEG is re-encoded.
 """
 
 import io
@@ -44,17 +44,17 @@ def with_tail(data: bytes) -> bytes:
 
 
 def web_page(_: bytes) -> bytes:
-    """Is what a server sent in place of it."""
+    """Is a web page that a server sent instead."""
     return _PAGE
 
 
 def postscript(_: bytes) -> bytes:
-    """Is a program, which other readers of images would start."""
+    """Is a program, which some decoders would start."""
     return b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
 
 
 def with_garbage_exif(data: bytes) -> bytes:
-    """Has EXIF that is none."""
+    """Has invalid EXIF."""
     if data.startswith(b"\xff\xd8"):
         return data[:2] + b"\xff\xe1\0\x10Exif\0\0garbage!" + data[2:]
     header, *rest = images.png_chunks(data)
@@ -72,7 +72,7 @@ def in_mode(mode: str, kind: str, **options) -> Change:
 
 
 def turned(data: bytes) -> bytes:
-    """Lies on its side, and EXIF says so."""
+    """Is turned by EXIF."""
     image = _decoded(data)
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
@@ -107,7 +107,7 @@ def two_pictures(data: bytes) -> bytes:
 
 
 def two_frames(data: bytes) -> bytes:
-    """Moves."""
+    """Has two frames."""
     image = _decoded(data)
     mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return _saved(image, image.format, save_all=True, append_images=[mirrored])
@@ -170,7 +170,7 @@ def interlaced(data: bytes) -> bytes:
 
 
 def with_transparent_colour(data: bytes) -> bytes:
-    """Has a colour that is to be seen through."""
+    """Has a transparent colour."""
     pixels = _pixels(data)
     return _raw(pixels, more=[(b"tRNS", pixels[0, 0].astype(">u2").tobytes())])
 
@@ -236,7 +236,7 @@ def inverted_palette(data: bytes) -> bytes:
 
 
 def see_through(data: bytes) -> bytes:
-    """Has a background that is to be seen through."""
+    """Has a transparent background."""
     return _saved(_decoded(data), "GIF", transparency=0)
 
 
@@ -257,7 +257,7 @@ def with_own_palette(data: bytes) -> bytes:
 
 
 def cropped_frame(data: bytes) -> bytes:
-    """Is a GIF whose frame holds no more than it must."""
+    """Is a GIF whose frame is cropped to the mask."""
     image = _decoded(data)
     left, top, right, bottom = Image.fromarray(_inside(data)).getbbox() or (0, 0, 1, 1)
     small = _saved(image.crop((left, top, right, bottom)), "GIF")

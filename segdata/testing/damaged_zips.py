@@ -1,7 +1,7 @@
-"""What happens to zips on their way. Each changes a sound zip of a drawn source.
+"""Damage to zips: each change damages a zip of a synthetic source.
 
-A change takes the zip and the name of one of its members, and returns what a message about the
-damage must name.
+A change takes the zip and the name of one of its members, and returns the name that messages about
+the damage must have.
 """
 
 import io
@@ -82,7 +82,7 @@ def with_empty_folder(path: pathlib.Path, victim: str) -> str:
 
 
 def littered(path: pathlib.Path, victim: str) -> str:
-    """What systems and browsers leave lies beside one member."""
+    """Files of operating systems and browsers are beside one member."""
     folder, _, base = victim.rpartition("/")
     files = read(path)
     litter = {f"{folder}/{name.replace('{}', base)}": b"\0\5\x16\7" for name in _LITTER}
@@ -95,7 +95,7 @@ def with_names(*names: str) -> Change:
 
     def inflict(path: pathlib.Path, _: str) -> str:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a name twice is meant
+            warnings.simplefilter("ignore")  # a name occurs twice on purpose
             with zipfile.ZipFile(path, "a") as archive:
                 for name in names:
                     archive.writestr(zipfile.ZipInfo(name), b"strange")
@@ -105,7 +105,7 @@ def with_names(*names: str) -> Change:
 
 
 def with_misspelt_names(path: pathlib.Path, _: str) -> str:
-    """Names in Latin-1 that say they are UTF-8."""
+    """Names in Latin-1 are marked as UTF-8."""
     all_renamed(lambda name: f"Mönche/{name}")(path, "")
     return _edited(lambda data: data.replace("ö".encode(), b"\xf6\xf6"))(path, "")
 
@@ -197,7 +197,7 @@ def streamed(path: pathlib.Path, _: str) -> str:
 
 
 def patched(directory: dict[int, bytes], *, local: dict[int, bytes] | None = None) -> Change:
-    """Other fields of one member, by their offsets in the directory and where it lies."""
+    """Other fields of one member, by their offsets in the directory and in its local header."""
 
     def inflict(path: pathlib.Path, victim: str) -> str:
         data = bytearray(path.read_bytes())
@@ -212,7 +212,7 @@ def patched(directory: dict[int, bytes], *, local: dict[int, bytes] | None = Non
 
 
 def flipped(path: pathlib.Path, victim: str) -> str:
-    """Some bits of one member are not what they were."""
+    """Some bits of one member are flipped."""
     data = bytearray(path.read_bytes())
     at = data.index(victim.encode()) + len(victim) + 20
     data[at] ^= 0xFF
@@ -228,12 +228,12 @@ def swelling(path: pathlib.Path, victim: str) -> str:
 
 
 def misnamed_inside(path: pathlib.Path, victim: str) -> str:
-    """One member has another name where it lies than in the directory."""
+    """One member has another name in its local header than in the directory."""
     return patched({}, local={30: b"X"})(path, victim)
 
 
 def overlapping(path: pathlib.Path, victim: str) -> str:
-    """One member is said to lie where another does."""
+    """Two members are at the same place."""
     with zipfile.ZipFile(path) as archive:
         other = next(info for info in archive.infolist() if info.filename != victim)
     return patched({42: struct.pack("<I", other.header_offset)})(path, victim)
@@ -252,7 +252,7 @@ def link_inside(path: pathlib.Path, victim: str) -> str:
 
 
 def nested(times: int, *, method: int = zipfile.ZIP_STORED) -> Change:
-    """It lies in a zip of its name, and that in another."""
+    """It is in a zip of its name, and that in another."""
 
     def inflict(path: pathlib.Path, victim: str) -> str:
         for _ in range(times):
@@ -276,7 +276,7 @@ def write(path: pathlib.Path, files: Files, *, method: int = zipfile.ZIP_STORED)
 
 
 class _Pipe(io.BytesIO):
-    """What can be written to, and not gone back in."""
+    """A file that cannot seek."""
 
     def seekable(self) -> bool:
         return False

@@ -1,7 +1,7 @@
-"""Drawn files put on disk the ways that real downloads lie there.
+"""Synthetic files written to disk in the layouts of real downloads.
 
-Each way takes the folder, the names of the archives without ".zip", and the files as they are
-drawn: the name of the archive, the name in it, the bytes. None writes over what is there.
+Each function takes the folder, the names of the archives without ".zip", and the files: the name of
+the archive, the name in it, the bytes. None overwrites a file.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ Writer = Callable[[str | os.PathLike[str], Sequence[str], Iterable[File]], None]
 
 
 def folders(folder: str | os.PathLike[str], archives: Sequence[str], drawn: Iterable[File]) -> None:
-    """As unpacked: a folder for each archive.
+    """The layout after unpacking: a folder for each archive.
 
     Raises:
         FileExistsError: If a folder or a zip of that name is there.
@@ -32,7 +32,7 @@ def folders(folder: str | os.PathLike[str], archives: Sequence[str], drawn: Iter
 
 
 def zips(folder: str | os.PathLike[str], archives: Sequence[str], drawn: Iterable[File]) -> None:
-    """As downloaded one by one: a zip for each archive.
+    """The layout of single downloads: a zip for each archive.
 
     Raises:
         FileExistsError: If a folder or a zip of that name is there.
@@ -50,7 +50,7 @@ def zips(folder: str | os.PathLike[str], archives: Sequence[str], drawn: Iterabl
 def zip_of_zips(
     folder: str | os.PathLike[str], archives: Sequence[str], drawn: Iterable[File], *, name: str
 ) -> None:
-    """As downloaded at once: one zip, `name`.zip, that holds a zip for each archive.
+    """The layout of one download: one zip, `name`.zip, that holds a zip for each archive.
 
     Raises:
         FileExistsError: If a folder or a zip of that name, or of an archive's, is there.
@@ -70,7 +70,7 @@ def zip_of_zips(
 
 @contextlib.contextmanager
 def _written(path: pathlib.Path) -> Iterator[zipfile.ZipFile]:
-    """A new zip, which has its name when it is whole."""
+    """A new zip, which gets its name when it is complete."""
     with files.replacing(path) as unfinished, zipfile.ZipFile(unfinished, "w") as packed:
         yield packed
 
@@ -79,6 +79,6 @@ def _empty(folder: str | os.PathLike[str], archives: Sequence[str]) -> pathlib.P
     folder = pathlib.Path(folder)
     for path in (folder / name for archive in archives for name in (archive, f"{archive}.zip")):
         if path.exists():
-            raise FileExistsError(f"{path} exists; draw into another folder or remove it.")
+            raise FileExistsError(f"{path} exists; name another folder or remove it.")
     files.make_folder(folder)
     return folder

@@ -1,7 +1,7 @@
 """Pictures of streets through a windscreen, with the true class of each pixel.
 
 Shapes are painted back to front, labels and colours together. Arrays in, arrays out; no file format
-and no palette is known here: classes are called by the names that the caller numbers.
+and no palette is known here: the caller numbers the names of the classes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,19 +37,19 @@ _LOOKS = {
 
 
 class Scene(NamedTuple):
-    """What the camera sees, and what it is."""
+    """A photo and its true classes."""
 
     photo: np.ndarray  # uint8 [H, W, 3]
     labels: np.ndarray  # uint8 [H, W]
 
 
 def scene(classes: Mapping[str, int], *, side: int, rng: np.random.Generator) -> Scene:
-    """Invents a street: houses, trees, a road to the horizon, what stands and moves on it.
+    """A random street: houses, trees, a road to the horizon, objects and traffic on it.
 
     Args:
         classes: Class name to the number it has in the labels.
         side: Height and width in pixels.
-        rng: All chance.
+        rng: For everything random.
     """
     canvas = _Canvas(classes, side, rng)
     _background(canvas)

@@ -53,7 +53,7 @@ class Car:
 
 
 def car(rng: np.random.Generator) -> Car:
-    """Invents a car: low or tall, with a boot or without, of any paint."""
+    """A random car: low or tall, with a boot or without, of any paint."""
     long, tall = rng.uniform(3.9, 5.1), rng.uniform(1.38, 1.85)
     belt = 0.62 * tall
     bonnet = belt - rng.uniform(0.04, 0.16)
@@ -87,13 +87,13 @@ def car(rng: np.random.Generator) -> Car:
 def photograph(
     subject: Car, view: int, *, size: tuple[int, int], rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Takes a picture after turning the table.
+    """Photographs a car after turning the table.
 
     Args:
-        subject: What stands on it.
+        subject: The car on the table.
         view: From 0 to 15, a sixteenth of a turn each.
         size: (H, W).
-        rng: Of the camera's noise.
+        rng: For the camera's noise.
 
     Returns:
         The photo, uint8 [H, W, 3], and the mask, uint8 [H, W], 1 on the car.
