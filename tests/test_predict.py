@@ -24,6 +24,16 @@ class Bright:
         return images.mean(axis=-1, keepdims=True).astype(np.float32) / 255
 
 
+def probability_of(network, seen: np.ndarray, *, shape: tuple[int, int]) -> np.ndarray:
+    """The tiles that a mask is decided from, together: float32 [H, W, C]."""
+    small = np.asarray(network.predict_on_batch(seen[None]))[0]
+    whole = np.full((*shape, small.shape[-1]), np.nan, np.float32)
+    for rows, columns, part in predict._enlarged(small, shape):
+        assert part.dtype == np.float32
+        whole[rows, columns] = part
+    return whole
+
+
 def half_white(height: int, width: int) -> np.ndarray:
     image = np.zeros((height, width, 3), np.uint8)
     image[:, width // 2 :] = 255
@@ -34,17 +44,16 @@ def half_white(height: int, width: int) -> np.ndarray:
 def test_a_probability_has_its_images_size(height, width):
     network, image = Bright(), half_white(height, width)
     seen = resizing.image(image, (16, 32))
-    probability = predict.predict(network, seen, shape=image.shape[:2])
+    probability = probability_of(network, seen, shape=image.shape[:2])
     assert network.seen == [(1, 16, 32, 3)]
     assert probability.shape == (height, width, 1)
-    assert probability.dtype == np.float32
     assert probability.min() >= 0
     assert probability.max() <= 1
 
 
 def test_what_is_on_the_left_stays_on_the_left():
     seen = resizing.image(half_white(60, 100), (16, 32))
-    probability = predict.predict(Bright(), seen, shape=(60, 100))
+    probability = probability_of(Bright(), seen, shape=(60, 100))
     assert probability[:, :45].max() < 0.1
     assert probability[:, 55:].min() > 0.9
 
@@ -157,7 +166,7 @@ class Random:
 @pytest.mark.parametrize("shape", [(1, 1), (255, 257), (10_000, 7), (2, 70_000), (700, 810)])
 def test_tiles_have_no_seams_and_a_mask_is_what_the_probabilities_decide(classes, shape):
     seen, network = np.zeros((16, 24, 3), np.uint8), Random(classes)
-    whole = predict.predict(network, seen, shape=shape)
+    whole = probability_of(network, seen, shape=shape)
     at_once = [
         np.asarray(Image.fromarray(channel).resize(shape[::-1], Image.Resampling.BILINEAR))
         for channel in np.moveaxis(network.predict_on_batch(seen[None])[0], -1, 0)

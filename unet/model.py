@@ -14,6 +14,8 @@ import dataclasses
 import itertools
 from typing import TYPE_CHECKING, Literal, get_args
 
+from unet.saved import require
+
 if TYPE_CHECKING:
     import keras
 
@@ -72,26 +74,26 @@ class UNet:
 
     def __post_init__(self) -> None:
         _require_filters(self.filters)
-        _require(0 < self.convolutions <= 100, "convolutions", self.convolutions, "1 to 100")
-        _require(
+        require(0 < self.convolutions <= 100, "convolutions", self.convolutions, "1 to 100")
+        require(
             len(self.dropout) in (0, 1, len(self.filters), 2 * len(self.filters) - 1),
             "dropout",
             self.dropout,
             f"one rate for each of the {len(self.filters)} levels, one for each of the "
             f"{2 * len(self.filters) - 1} blocks down and up, one for all, or none",
         )
-        _require(all(0 <= p < 1 for p in self.dropout), "dropout", self.dropout, "rates in [0, 1)")
-        _require(
+        require(all(0 <= p < 1 for p in self.dropout), "dropout", self.dropout, "rates in [0, 1)")
+        require(
             self.upsampling in ("nearest", "transposed"),
             "upsampling",
             self.upsampling,
             "nearest or transposed",
         )
-        _require(
+        require(
             self.transposed_kernel in (2, 3), "transposed_kernel", self.transposed_kernel, "2 or 3"
         )
-        _require(self.stem_stride in (1, 2), "stem_stride", self.stem_stride, "1 or 2")
-        _require(
+        require(self.stem_stride in (1, 2), "stem_stride", self.stem_stride, "1 or 2")
+        require(
             0 <= self.head_filters <= _MOST_FILTERS,
             "head_filters",
             self.head_filters,
@@ -291,8 +293,8 @@ def _parameters(side: int, inputs: int, outputs: int) -> int:
 
 
 def _require_filters(filters: tuple[int, ...]) -> None:
-    _require(0 < len(filters) <= _MOST_LEVELS, "filters", filters, f"1 to {_MOST_LEVELS} levels")
-    _require(
+    require(0 < len(filters) <= _MOST_LEVELS, "filters", filters, f"1 to {_MOST_LEVELS} levels")
+    require(
         all(0 < n <= _MOST_FILTERS for n in filters),
         "filters",
         filters,
@@ -301,22 +303,17 @@ def _require_filters(filters: tuple[int, ...]) -> None:
 
 
 def _require_head(channels: int, activation: str) -> None:
-    _require(
+    require(
         activation in get_args(Head),
         "output_activation",
         activation,
         "sigmoid, softmax or linear",
     )
     least = 2 if activation == "softmax" else 1
-    _require(
+    require(
         least <= channels <= _MOST_CLASSES,
         "output_channels",
         channels,
         f"{'the number of classes, 2 or more, with softmax' if least == 2 else '1 or more'}, and "
         f"at most {_MOST_CLASSES}",
     )
-
-
-def _require(condition: bool, name: str, value: object, allowed: str) -> None:
-    if not condition:
-        raise ValueError(f"{name} is {value!r}; it must be {allowed}.")

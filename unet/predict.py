@@ -50,31 +50,13 @@ def read(path: pathlib.Path, *, size: tuple[int, int]) -> tuple[np.ndarray, np.n
         return pixels, images.at_size(image, size)
 
 
-def predict(network: Any, seen: np.ndarray, *, shape: tuple[int, int]) -> np.ndarray:
-    """Predicts one image of any size.
+def mask(network: Any, seen: np.ndarray, *, shape: tuple[int, int], threshold: float) -> np.ndarray:
+    """Predicts one image of any size, in memory that does not grow with the number of classes.
 
     Args:
         network: From uint8 [B, h, w, 3] to float32 [B, h, w, C].
         seen: The model's input, uint8 [h, w, 3].
         shape: Height and width of the image, H and W.
-
-    Returns:
-        Probability of foreground, or of each class, float32 [H, W, C].
-    """
-    probability = np.asarray(network.predict_on_batch(seen[None]))[0]
-    whole = np.empty((*shape, probability.shape[-1]), np.float32)
-    for rows, columns, part in _enlarged(probability, shape):
-        whole[rows, columns] = part
-    return whole
-
-
-def mask(network: Any, seen: np.ndarray, *, shape: tuple[int, int], threshold: float) -> np.ndarray:
-    """Predicts one image of any size, in memory that does not grow with the number of classes.
-
-    Args:
-        network: As for `predict`.
-        seen: As for `predict`.
-        shape: As for `predict`.
         threshold: With one channel, a pixel is foreground above this probability.
 
     Returns:
@@ -103,7 +85,7 @@ def files(
     classes, their ids, and `NAME.overlay.png`; each is written atomically.
 
     Args:
-        network: As for `predict`.
+        network: As for `mask`.
         paths: Image files.
         size: Height and width of the model's input.
         threshold: A pixel is foreground above this probability.

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from unet.model import FCN, UNet
+from unet.saved import require
 
 Loss = Literal["cross_entropy", "dice", "cross_entropy_dice", "batch_dice", "squared_error"]
 
@@ -77,37 +78,37 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name in ("batch", "epochs", "learning_rate", "epsilon"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "more than 0")
-        _require(
+            require(getattr(self, name) > 0, name, getattr(self, name), "more than 0")
+        require(
             all(side > 0 and side % self.model.stride == 0 for side in self.size),
             "size",
             self.size,
             f"two multiples of this model's stride, {self.model.stride}",
         )
         self._require_loss()
-        _require(
+        require(
             self.optimizer != "sgd" or self.epsilon == _EPSILON,
             "epsilon",
             self.epsilon,
             f"left at {_EPSILON} with sgd, which has none",
         )
-        _require(0 <= self.warmup <= self.epochs, "warmup", self.warmup, "in [0, epochs]")
-        _require(
+        require(0 <= self.warmup <= self.epochs, "warmup", self.warmup, "in [0, epochs]")
+        require(
             self.patience is None or self.patience > 0,
             "patience",
             self.patience,
             "1 or more, or none",
         )
-        _require(0 <= self.threshold < 1, "threshold", self.threshold, "in [0, 1)")
-        _require(0 <= self.seed < 2**32, "seed", self.seed, "in [0, 2³²)")  # as Keras has it
+        require(0 <= self.threshold < 1, "threshold", self.threshold, "in [0, 1)")
+        require(0 <= self.seed < 2**32, "seed", self.seed, "in [0, 2³²)")  # as Keras has it
 
     def _require_loss(self) -> None:
         """Raises ValueError if the loss does not fit the model's output."""
         head = self.model.output_activation
         fitting = {"softmax": ("cross_entropy",), "linear": ("squared_error",)}
         losses = fitting.get(head, get_args(Loss))
-        _require(self.loss in losses, "loss", self.loss, f"{' or '.join(losses)} with {head}")
-        _require(
+        require(self.loss in losses, "loss", self.loss, f"{' or '.join(losses)} with {head}")
+        require(
             head == "softmax" or self.model.output_channels == 1,
             "output_channels",
             self.model.output_channels,
@@ -151,11 +152,6 @@ def named(name: str) -> Recipe:
 def _with_tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Turns the lists of JSON into tuples."""
     return {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
-
-
-def _require(condition: bool, name: str, value: object, allowed: str) -> None:
-    if not condition:
-        raise ValueError(f"{name} is {value!r}; it must be {allowed}.")
 
 
 DSB2018_GENERATOR = Recipe(

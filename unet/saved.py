@@ -1,4 +1,4 @@
-"""Settings read back from JSON and checked against their annotations, whatever a file holds.
+"""Settings checked: values by their conditions; read back from JSON, types by their annotations.
 
 The settings' classes are known to the callers. Standard library only.
 """
@@ -23,6 +23,12 @@ def parsed(text: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"it holds {found!r:.40} and not an object")
     return found
+
+
+def require(condition: bool, name: str, value: object, allowed: str) -> None:
+    """Raises ValueError with the name of a setting, its value and what is allowed, if it is not."""
+    if not condition:
+        raise ValueError(f"{name} is {value!r}; it must be {allowed}.")
 
 
 def checked(settings: Settings) -> Settings:
