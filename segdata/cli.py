@@ -203,11 +203,14 @@ def _build(argv: Sequence[str]) -> None:
     """Build a dataset with TFDS; takes the flags of `tfds build`."""
     with console.quiet_start():
         import tensorflow  # noqa: F401 - TFDS imports it late, and loudly
-        from tensorflow_datasets.core import registered
-        from tensorflow_datasets.scripts.cli import build
+        import tensorflow_datasets as tfds
+
+        from segdata.building import internals
+
+        command = internals.build_command()
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Build(build.Args):
+    class Build(command):
         """Builds datasets; the flags are those of `tfds build`, and this one."""
 
         skip_damaged: bool = False
@@ -241,7 +244,7 @@ def _build(argv: Sequence[str]) -> None:
             positional_datasets=[f"{name}{suffix}" for name in names],
             datasets=[],
         ).execute()
-    except registered.DatasetNotFoundError as error:  # its own message lists a thousand names
+    except tfds.core.DatasetNotFoundError as error:  # its own message lists a thousand names
         raise ValueError(
             f"there is no dataset {' or '.join(names)}; segdata has {', '.join(_DATASETS)}."
         ) from error

@@ -37,7 +37,7 @@ CONFIGS = [
 def test_a_dataset_larger_than_a_few_shards_has_some_and_they_are_the_same_again(
     tmp_path, manual_dirs, name, monkeypatch
 ):
-    monkeypatch.setattr(shards.Shards, "min_shard_size", 8_000)
+    monkeypatch.setattr(shards, "_SMALLEST", 8_000)
     for place in "ab":
         built = build(name, manual_dirs[name], tmp_path / place)
         assert built.info.splits["train"].num_shards > 1
@@ -50,10 +50,12 @@ def test_a_number_of_shards_that_is_asked_for_is_kept(tmp_path, manual_dirs):
 
 
 def test_shards_hold_8_mib_or_more_and_an_example_at_least():
-    assert shards.Shards().get_number_shards(15 << 20, 100) == 1
-    assert shards.Shards().get_number_shards(33 << 20, 100) == 4
-    assert shards.Shards().get_number_shards(33 << 20, 3) == 2
-    assert shards.Shards(num_shards=7).get_number_shards(33 << 20, 100) == 7
+    mib = 1 << 20
+    assert shards.number(15, size=mib, asked=None) == 1
+    assert shards.number(33, size=mib, asked=None) == 4
+    assert shards.number(3, size=11 * mib, asked=None) == 2
+    assert shards.number(33, size=mib, asked=7) == 7
+    assert shards.number(1 << 20, size=mib, asked=None) == 1024
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -214,12 +216,12 @@ BUILD = """
 import os, sys
 from segdata import cli
 from segdata.building import builder
-look = builder.SourceBuilder._generate_splits
+write = builder.SourceBuilder.write
 def slow(*args):
     print("building", flush=True)
     sys.stdin.readline()
-    return look(*args)
-builder.SourceBuilder._generate_splits = slow
+    return write(*args)
+builder.SourceBuilder.write = slow
 sys.exit(cli.main())
 """
 

@@ -210,6 +210,17 @@ def test_overwriting_builds_anew(tmp_path, drawn_dsb2018):
     assert sorted(path.name for path in folder.parent.iterdir()) == [folder.name]
 
 
+def test_what_is_built_anew_has_the_format_that_was_asked_for(tmp_path, drawn_dsb2018):
+    paths = ["--manual_dir", str(drawn_dsb2018), "--data_dir", str(tmp_path)]
+    more = ["--file_format", "array_record", "--max_examples_per_split", "1"]
+    for _ in range(2):
+        command = ["build", "dsb2018", *paths, "--config", "default", "--overwrite", *more]
+        assert cli.main(command) == 0
+        files = [path.name for path in tmp_path.rglob("*-of-*")]
+        assert files
+        assert all(".array_record-" in name for name in files)
+
+
 def test_drawing_over_a_source_is_refused(tmp_path, capsys, drawn_dsb2018):
     assert cli.main(["draw", "dsb2018", "--to", str(drawn_dsb2018)]) == 2
     assert "stage1_train.zip exists" in one_line(capsys)

@@ -145,9 +145,11 @@ def _segdata(name: str, drawn: pathlib.Path, data_dir: pathlib.Path) -> dict[str
     with console.quiet_start():
         import apache_beam  # noqa: F401 - the command of TFDS imports it, late
         import tensorflow  # noqa: F401
-        from tensorflow_datasets.scripts.cli import build  # noqa: F401
 
         import segdata.datasets  # noqa: F401
+        from segdata.building import internals
+
+        internals.build_command()
 
     start = {"start": _age(), "start_mib": _peak()}
     command = ["build", CONFIGS[name], "--manual_dir", str(drawn), "--data_dir", str(data_dir)]

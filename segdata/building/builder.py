@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from segdata import archives, console, sources
 from segdata.archives import images, trees
-from segdata.building import shards, slices, splits, unfinished
+from segdata.building import internals, shards, slices, splits, unfinished
 from segdata.core.system import files
 from segdata.core.system.parallel import ordered_map
 from segdata.kaggle import downloads
@@ -30,18 +30,12 @@ class HasId(Protocol):
         ...
 
 
-class Photo(tfds.features.Image):
+class Photo(internals.Image):
     """An image that `as_dataset` decodes to the pixels that `data_source` does.
 
     By itself TensorFlow decodes JPEG with the fast integer transform, up to 6 levels away from
-    Pillow on 57 % of the pixels of drawn cars. The dataset's files know it as TFDS's own image, so
-    that they can be read without this package.
+    Pillow on 57 % of the pixels of drawn cars.
     """
-
-    @property
-    def _fully_qualified_class_name(self) -> str:
-        parent = tfds.features.Image
-        return f"{parent.__module__}.{parent.__name__}"
 
     def decode_example(self, example: Any) -> Any:
         """uint8 [H, W, 3] of the bytes of a JPEG or a PNG."""
@@ -50,7 +44,7 @@ class Photo(tfds.features.Image):
         return tf.io.decode_jpeg(example, channels=3, dct_method="INTEGER_ACCURATE")  # PNG too
 
 
-class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class SourceBuilder(internals.BaseBuilder, skip_registration=True):
     """A builder whose examples come from archives in the manual dir, fetched if they must be.
 
     What it is built from is in `kaggle.SOURCES`, under its name. Groups lie side by side in its
@@ -70,9 +64,10 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self.skip_damaged, self.renew = skip_damaged, renew
         super().__init__(**kwargs)
 
-    def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()["_original_state"]
-        return {"_original_state": state | {"skip_damaged": self.skip_damaged}}
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """`skip_damaged`; what is built anew is not built anew again."""
+        return {"skip_damaged": self.skip_damaged}
 
     def describe(
         self,
@@ -123,7 +118,7 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         Raises:
             ArchiveError: If what was found is broken.
         """
-        return downloads.find(self.name, name, folder=downloads.manual_folder(dl_manager))
+        return downloads.find(self.name, name, folder=internals.manual_folder(dl_manager))
 
     def need(self, dl_manager: tfds.download.DownloadManager, name: str) -> trees.Tree:
         """The same as `find`, of what the dataset cannot do without; fetched if it is nowhere.
@@ -136,7 +131,7 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """
         if tree := self.find(dl_manager, name):
             return tree
-        folder = downloads.manual_folder(dl_manager)
+        folder = internals.manual_folder(dl_manager)
         config = self.builder_config.name if self.builder_config else "default"
         downloads.supply(self.name, folder, config=config)
         if tree := self.find(dl_manager, name):
@@ -229,8 +224,7 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             The split, group by group. An example's `overlap` or `renewed`, where there is any,
             goes to the metadata of that name.
         """
-        features: Any = self.info.features
-        serializer = tfds.core.ExampleSerializer(features.get_serialized_info())
+        serialize = internals.serializer(self.info.features)
 
         def record(entry: Entry) -> shards.Record:
             common = {"id": entry.id, "group": group(entry)}
@@ -241,11 +235,9 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                     raise
                 return shards.Record(**common, data=None, notes={"skipped": _line(error)})
             pixels = {"image": example.image, "mask": images.mask_png(example.mask)}
-            encoded = serializer.get_tf_example(features.encode_example(common | pixels | more))
             return shards.Record(
                 **common,
-                # A protocol buffer writes its map in an order that changes from process to process.
-                data=encoded.SerializeToString(deterministic=True),
+                data=serialize(common | pixels | more),
                 notes={
                     note: value
                     for note in ("overlap", "renewed")
@@ -255,17 +247,15 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
         return shards.Part(splits.sort_by_group(entries, group), record)
 
-    def _as_dataset(
-        self, split: Any, decoders: Any = None, read_config: Any = None, shuffle_files: bool = False
-    ) -> Any:
-        whole = self.info.splits.whole(split)
-        return super()._as_dataset(whole, decoders, read_config, shuffle_files)
+    def whole(self, split: Any) -> Any:
+        """What to read for a split: of each group all or nothing."""
+        return self.info.splits.whole(split)
 
     def as_data_source(  # pyright: ignore[reportIncompatibleVariableOverride]
         self, split: Any = None, **options: Any
     ) -> Any:
         """The same as TFDS's, but that a slice parts no group."""
-        whole = slices.each(self.info.splits.whole, split)
+        whole = slices.each(self.whole, split)
         return super().as_data_source(**{"split": whole, **options})
 
     def download_and_prepare(  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -301,60 +291,38 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 super().download_and_prepare(**options)
             elif overwrites:
                 with unfinished.replaced(self.data_dir):
-                    # It knows nothing of the old one.
-                    fresh = type(self)(**self.__getstate__()["_original_state"])
-                    super(SourceBuilder, fresh).download_and_prepare(**options)
+                    super(SourceBuilder, self.fresh()).download_and_prepare(**options)
                 self.info.read_from_directory(self.data_dir)
             else:  # built meanwhile
                 self.info.read_from_directory(self.data_dir)
 
-    def _download_and_prepare(
-        self,
-        dl_manager: tfds.download.DownloadManager,
-        download_config: tfds.download.DownloadConfig,
-    ) -> None:
-        super()._download_and_prepare(dl_manager, download_config)
-        if self._skipped:
-            console.log(
-                f"{len(self._skipped):,} damaged examples were left out; the dataset's metadata "
-                "lists them under `skipped`."
-            )
-
-    def _generate_splits(
-        self,
-        dl_manager: tfds.download.DownloadManager,
-        download_config: tfds.download.DownloadConfig,
-    ) -> list[tfds.core.SplitInfo]:
-        most = download_config.max_examples_per_split
+    def write(
+        self, parts: Mapping[str, shards.Part], config: tfds.download.DownloadConfig
+    ) -> dict[str, list[internals.File]]:
+        """Writes all splits, on Apache Beam where the build is told so."""
+        most = config.max_examples_per_split
         parts = {
             split: dataclasses.replace(part, entries=part.entries[:most])
-            for split, part in self._split_generators(dl_manager).items()
+            for split, part in parts.items()
         }
-        templates = {split: self._get_filename_template(split) for split in parts}
         paths = {
-            split: templates[split].sharded_filepaths(
-                shards.number(
-                    len(part.entries), size=self.EXAMPLE_SIZE, asked=download_config.num_shards
-                )
+            split: self.paths(
+                split,
+                count=shards.number(
+                    len(part.entries), size=self.EXAMPLE_SIZE, asked=config.num_shards
+                ),
             )
             for split, part in parts.items()
         }
-        if download_config.beam_runner or download_config.beam_options:
-            written = shards.write_on_beam(
-                parts, paths, to=self._example_writer(), config=download_config
-            )
+        if config.beam_runner or config.beam_options:
+            written = shards.write_on_beam(parts, paths, to=self.writer(), config=config)
         else:
-            written = shards.write(parts, paths, to=self._example_writer())
+            written = shards.write(parts, paths, to=self.writer())
         self._note(written)
-        return [
-            tfds.core.SplitInfo(
-                name=split,
-                shard_lengths=[len(shard.groups) for shard in files],
-                num_bytes=sum(shard.size for shard in files),
-                filename_template=templates[split],
-            )
+        return {
+            split: [internals.File(len(shard.groups), shard.size) for shard in files]
             for split, files in written.items()
-        ]
+        }
 
     def _note(self, written: Mapping[str, Sequence[shards.Written]]) -> None:
         """Puts to the metadata, which TFDS saves last, what was found while writing."""
@@ -371,6 +339,11 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                     f"Every example of {split} of {self.name} is damaged; one of them: "
                     f"{next(iter(self._skipped.values()))}"
                 )
+        if self._skipped:
+            console.log(
+                f"{len(self._skipped):,} damaged examples were left out; the dataset's metadata "
+                "lists them under `skipped`."
+            )
 
 
 def _is_utf8(name: str) -> bool:

@@ -16,23 +16,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core import utils, writer
-from tensorflow_datasets.core.utils import shard_utils
 
+from segdata.building import internals
 from segdata.core.system import parallel
 
 Path = os.PathLike[str]
 
-
-@dataclasses.dataclass(frozen=True)
-class Shards(shard_utils.ShardConfig):
-    """Shards of 8 MiB or more, where TFDS makes one of all that is under 128 MiB.
-
-    One shard cannot be shuffled, read in parallel or dealt to hosts. TFDS computes their number
-    from the class's own smallest size and passes over that of a `DownloadConfig`.
-    """
-
-    min_shard_size: int = 8 << 20
+_SMALLEST = 8 << 20  # bytes of a file; TFDS makes one file, which cannot be shuffled, of 128 MiB
+_OVERHEAD = 16  # bytes of an example in a TFRecord file
+_MOST_FILES = 1024  # of a split, unless more are asked for
 
 
 def number(examples: int, *, size: int, asked: int | None) -> int:
@@ -50,7 +42,10 @@ def number(examples: int, *, size: int, asked: int | None) -> int:
         raise ValueError(
             f"num_shards={asked}: a split has {examples} examples, each file holds one at least."
         )
-    return Shards(num_shards=asked).get_number_shards(examples * size, examples)
+    if asked:
+        return asked
+    most = min(examples * (size + _OVERHEAD) // _SMALLEST, examples, _MOST_FILES)
+    return 1 << max(0, most.bit_length() - 1)  # a power of two, as with TFDS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,10 +79,10 @@ class Part:
 
     def shares(self, count: int) -> list["Part"]:
         """The same in so many parts, one after the other."""
-        ends = shard_utils.get_shard_boundaries(len(self.entries), count)
+        ends = (round(len(self.entries) * index / count) for index in range(count + 1))
         return [
             dataclasses.replace(self, entries=self.entries[first:last])
-            for first, last in itertools.pairwise([0, *ends])
+            for first, last in itertools.pairwise(ends)
         ]
 
 
@@ -110,7 +105,7 @@ def write(
     parts: Mapping[str, Part],
     paths: Mapping[str, Sequence[Path]],
     *,
-    to: writer.ExampleWriter,
+    to: tfds.core.ExampleWriter,
 ) -> dict[str, list[Written]]:
     """Writes splits on all cores of this process.
 
@@ -129,7 +124,7 @@ def write_on_beam(
     parts: Mapping[str, Part],
     paths: Mapping[str, Sequence[Path]],
     *,
-    to: writer.ExampleWriter,
+    to: tfds.core.ExampleWriter,
     config: tfds.download.DownloadConfig,
 ) -> dict[str, list[Written]]:
     """The same on Apache Beam, a shard at a time on each of its workers.
@@ -155,11 +150,11 @@ def write_on_beam(
     return {split: [_taken(_note(path)) for path in paths[split]] for split in paths}
 
 
-def _write(part: Part, paths: Sequence[Path], to: writer.ExampleWriter) -> Iterator[Written]:
+def _write(part: Part, paths: Sequence[Path], to: tfds.core.ExampleWriter) -> Iterator[Written]:
     parallel.tune_malloc()
     records = parallel.ordered_map(part.record, part.entries)
     name = os.path.basename(paths[0]).partition(".")[0]
-    shown = utils.tqdm(
+    shown = internals.progress(
         records, desc=f"Writing {name}...", unit=" examples", total=len(part.entries), leave=False
     )
     passing = iter(shown)  # once: it ends the bar when it is let go
@@ -167,7 +162,7 @@ def _write(part: Part, paths: Sequence[Path], to: writer.ExampleWriter) -> Itera
         yield _shard(path, itertools.islice(passing, len(share.entries)), to)
 
 
-def _shard(path: Path, records: Iterator[Record], to: writer.ExampleWriter) -> Written:
+def _shard(path: Path, records: Iterator[Record], to: tfds.core.ExampleWriter) -> Written:
     size = 0
     groups: list[str] = []
     notes = collections.defaultdict[str, dict[str, Any]](dict)

@@ -7,15 +7,13 @@ pixels is known here.
 """
 
 import bisect
-import dataclasses
-import functools
 import itertools
-import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core import splits
+
+from segdata.building import internals
 
 Sizes = Mapping[str, Sequence[int]]
 """Split to the sizes of its groups, in the order of the files; without it, groups are of one."""
@@ -45,21 +43,13 @@ def absolute(known: Any, split: Any) -> list[tuple[str, int, int]]:
         split: A string, a `ReadInstruction`, or one of `even_splits`.
     """
     whole = known.whole(split) if isinstance(known, Splits) else split
-    parts = splits.AbstractSplit.from_spec(whole).to_absolute(known)
-    return [
-        (
-            part.splitname,
-            part.from_ or 0,
-            known[part.splitname].num_examples if part.to is None else part.to,
-        )
-        for part in parts
-    ]
+    return internals.absolute(whole, known)
 
 
-class Splits(splits.SplitDict):
+class Splits(tfds.core.SplitDict):
     """A dataset's splits, which part no group when they are sliced."""
 
-    def __init__(self, known: Iterable[splits.SplitInfo], *, groups: Sizes):
+    def __init__(self, known: Iterable[tfds.core.SplitInfo], *, groups: Sizes):
         super().__init__(known)
         self._groups = groups
 
@@ -72,7 +62,16 @@ class Splits(splits.SplitDict):
         Args:
             split: A string, a `ReadInstruction`, or one of `even_splits`.
         """
-        return split if str(split) in self else _Whole(split, self._groups)
+        if str(split) in self:
+            return split
+
+        def move(name: str, count: int, first: int, last: int) -> tuple[int, int]:
+            if last < first:  # TFDS would count its examples as fewer than none
+                raise ValueError(f"{split} ends before it begins.")
+            ends = list(itertools.accumulate(self._groups.get(name) or [1] * count))
+            return _nearest(ends, first), _nearest(ends, last)
+
+        return internals.Moved(split, move)
 
 
 class Info(tfds.core.DatasetInfo):
@@ -82,29 +81,6 @@ class Info(tfds.core.DatasetInfo):
     def splits(self) -> Splits:
         """The splits by name; slices of them too."""
         return Splits(super().splits.values(), groups=(self.metadata or {}).get("groups", {}))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Whole(splits.AbstractSplit):
-    split: Any
-    groups: Sizes
-
-    def __str__(self) -> str:
-        return str(self.split)
-
-    def to_absolute(self, split_infos: Mapping[str, Any]) -> list[Any]:
-        def moved(part: Any) -> splits.AbstractSplit:
-            count = split_infos[part.splitname].num_examples
-            ends = list(itertools.accumulate(self.groups.get(part.splitname) or [1] * count))
-            first, last = part.from_ or 0, count if part.to is None else part.to
-            if last < first:  # TFDS would count its examples as fewer than none
-                raise ValueError(f"{self.split} ends before it begins.")
-            return tfds.core.ReadInstruction(
-                part.splitname, from_=_nearest(ends, first), to=_nearest(ends, last), unit="abs"
-            )
-
-        parts = splits.AbstractSplit.from_spec(self.split).to_absolute(split_infos)
-        return functools.reduce(operator.add, map(moved, parts)).to_absolute(split_infos)
 
 
 def _nearest(ends: Sequence[int], index: int) -> int:

@@ -12,8 +12,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator
 
-from tensorflow_datasets.core import constants
-
+from segdata.building import internals
 from segdata.core.system import files
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -34,7 +33,7 @@ def alone(folder: str | os.PathLike[str], *, waiting: Callable[[str], object]) -
     with files.locked(folder.with_name(f".{folder.name}.lock"), waiting=waiting) as held:
         if held:
             _restore(folder)
-            for left in folder.parent.glob(f"{constants.INCOMPLETE_PREFIX}*_{folder.name}"):
+            for left in folder.parent.glob(f"{internals.INCOMPLETE}*_{folder.name}"):
                 if _is_own_folder(left):
                     shutil.rmtree(left, ignore_errors=True)
         yield

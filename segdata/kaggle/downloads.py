@@ -225,14 +225,6 @@ def default_folder() -> pathlib.Path:
     return pathlib.Path(data_dir, "downloads", "manual")
 
 
-def manual_folder(dl_manager: Any) -> pathlib.Path:
-    """TFDS's manual folder of a build, also where it is missing or empty, which TFDS refuses."""
-    try:
-        return pathlib.Path(dl_manager.manual_dir)
-    except AssertionError:
-        return pathlib.Path(dl_manager._manual_dir)
-
-
 def damage(folder: pathlib.Path, name: str, file: File) -> str:
     """What is wrong with a file in a folder, such as that it is missing; "" if nothing is.
 

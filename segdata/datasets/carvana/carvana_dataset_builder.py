@@ -32,22 +32,13 @@ class Builder(builder.SourceBuilder):
     BUILDER_CONFIGS: ClassVar = [
         Config(name="default", description="Photos of high quality with masks.")
     ]
-    # Built when asked for by name: they need archives that training does not, and `tfds build`
-    # without a configuration builds all of BUILDER_CONFIGS.
+    # They need archives that training does not.
     MORE_CONFIGS: ClassVar = [
         Config(name="lowres", description="The photos in lower JPEG quality.", photos="train"),
         Config(name="with_test", description="With the unlabelled test photos.", test="test_hq"),
     ]
     EXAMPLE_SIZE = 170_000
     MANUAL_DOWNLOAD_INSTRUCTIONS = downloads.instructions("carvana", "MANUAL_DIR")
-
-    @tfds.core.utils.classproperty
-    @classmethod
-    def builder_configs(  # pyright: ignore[reportIncompatibleVariableOverride]
-        cls,
-    ) -> dict[str, tfds.core.BuilderConfig]:
-        """All configurations by name, as `tfds.load` looks them up."""
-        return {config.name: config for config in [*cls.BUILDER_CONFIGS, *cls.MORE_CONFIGS]}
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.describe(
