@@ -22,7 +22,6 @@ from segdata.kaggle.api import FetchError, Remote
 
 if TYPE_CHECKING:
     import requests
-    from kaggle import KaggleApi
 
 _CHUNK = 1 << 16  # bytes; the most that a broken connection loses
 _LARGEST_NOTE = 1 << 20  # bytes
@@ -101,7 +100,7 @@ def noted(path: pathlib.Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def size_of(client: "KaggleApi", remote: Remote) -> int | None:
+def size_of(client: "api.KaggleApi", remote: Remote) -> int | None:
     """A file's size in bytes, from one request as for a download; None if Kaggle does not send it.
 
     Raises:
@@ -120,7 +119,7 @@ def size_of(client: "KaggleApi", remote: Remote) -> int | None:
 
 
 def download(
-    client: "KaggleApi", remote: Remote, part: Part, *, log: Callable[[str], None]
+    client: "api.KaggleApi", remote: Remote, part: Part, *, log: Callable[[str], None]
 ) -> None:
     """Completes a part, through all errors that pass by themselves.
 
