@@ -5,6 +5,7 @@ import pathlib
 import random
 import struct
 import warnings
+import zlib
 from typing import Any
 
 import numpy as np
@@ -277,6 +278,78 @@ def test_a_mask_is_read_as_it_was_written(shape, values):
         assert image.mode == "L"
         np.testing.assert_array_equal(np.asarray(image), mask)
     np.testing.assert_array_equal(tf.io.decode_png(data)[..., 0], mask)
+
+
+def filtered(pixels: np.ndarray, kinds: Any) -> bytes:
+    """A PNG of grey levels [H, W], each row with a filter of its own."""
+    rows = bytearray()
+    height, width = pixels.shape
+    padded = np.pad(pixels, ((1, 0), (1, 0))).astype(int)
+    for y, kind in enumerate(kinds):
+        left, above, corner = padded[y + 1, :-1], padded[y, 1:], padded[y, :-1]
+        nearest = np.abs([above - corner, left - corner, left + above - 2 * corner]).argmin(axis=0)
+        paeth = np.choose(nearest, [left, above, corner])
+        guess = [0 * left, left, above, (left + above) // 2, paeth][kind % 5]
+        rows += bytes([kind]) + ((pixels[y] - guess) & 255).astype(np.uint8).tobytes()
+    return damaged_images._png(
+        [
+            (b"IHDR", struct.pack(">2I5B", width, height, 8, 0, 0, 0, 0)),
+            (b"IDAT", zlib.compress(bytes(rows))),
+            (b"IEND", b""),
+        ]
+    )
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 1), (24, 33)])
+def test_grey_levels_are_decoded_as_pillow_does_whatever_their_filters(shape):
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        pixels = rng.integers(0, 256, shape, np.uint8) & rng.choice([1, 255])
+        data = filtered(pixels, rng.integers(0, 5, shape[0]))
+        with images.opened(data, name="a") as image:
+            np.testing.assert_array_equal(np.asarray(image), pixels)
+        np.testing.assert_array_equal(images.grey(data), pixels)
+        assert images.grey(filtered(pixels, [*[0] * (shape[0] - 1), 5])) is None
+
+
+def test_only_whole_grey_pngs_are_decoded_without_pillow():
+    """Of what is damaged and has right checksums nothing is decoded that Pillow refuses."""
+    rng = random.Random(0)
+    whole = [images.mask_png(PIXELS[..., 0]), filtered(PIXELS[..., 0], [i % 5 for i in range(24)])]
+    outcomes = collections.Counter[bool]()
+    for _ in range(3_000):
+        data = mended(damaged(rng.choice(whole), rng))
+        found = images.grey(data)
+        outcomes[found is None] += 1
+        if found is not None:
+            with images.opened(data, name="a") as image:
+                np.testing.assert_array_equal(np.asarray(image), found)
+    assert min(outcomes.values()) > 20
+    alpha = np.concatenate([PIXELS, PIXELS[..., :1]], axis=-1)
+    for other in (PIXELS, alpha, PIXELS[..., :1] > 127, PIXELS[..., 0].astype(np.uint16)):
+        assert images.grey(encoded("PNG", other.squeeze())) is None
+    assert images.grey(encoded("PNG", PIXELS[..., 0], transparency=3)) is None
+    assert images.grey(b"") is None
+    bomb = [
+        (b"IHDR", struct.pack(">2I5B", 9, 9, 8, 0, 0, 0, 0)),
+        (b"IDAT", zlib.compress(bytes(99))),
+    ]
+    assert images.grey(damaged_images._png([*bomb, (b"IEND", b"")])) is None
+
+
+def test_class_ids_are_read_of_every_kind_of_mask():
+    classes = PIXELS[..., 0] % 3
+    palette = Image.fromarray(classes)
+    palette.putpalette([9, 9, 9, 1, 1, 1, 0, 0, 0])
+    indexed = io.BytesIO()
+    palette.save(indexed, "PNG")
+    for data in (images.mask_png(classes), indexed.getvalue()):
+        np.testing.assert_array_equal(images.classes_of_png(data, name="a"), classes)
+    one_bit = images.classes_of_png(encoded("PNG", classes > 0), name="a")
+    np.testing.assert_array_equal(one_bit, (classes > 0) * 255)
+    for data in (encoded("PNG"), encoded("JPEG", classes), images.mask_png(classes)[:-20], b""):
+        with pytest.raises(ArchiveError, match=r"^the mask of b "):
+            images.classes_of_png(data, name="the mask of b")
 
 
 def test_a_flat_mask_is_small():

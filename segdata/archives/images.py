@@ -25,9 +25,11 @@ from PIL import (
     TiffImagePlugin,
     WebPImagePlugin,
 )
+from zlib_ng import zlib_ng
 
 from segdata import archives
 from segdata.archives import resizing, trees
+from segdata.core.system.compiling import compiled
 
 # 261 real images on one core: level 1 makes 25.5 MB at 115 images/s, 3 makes 22.3 MB at 83, 6 makes
 # 21.0 MB at 34, 9 makes 18.7 MB at 4.
@@ -52,6 +54,7 @@ KINDS: tuple[Kind, ...] = tuple(_OPEN)
 """All kinds of images that can be opened."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_GREY = bytes([8, 0, 0, 0, 0])  # in a PNG's header: 8 bits, one channel, rows from the top down
 _PICTURES = {
     _PNG: "PNG",
     b"\xff\xd8\xff": "JPEG",
@@ -174,6 +177,51 @@ def classes(image: Image.Image) -> np.ndarray:
     return found
 
 
+def classes_of_png(data: bytes, *, name: str) -> np.ndarray:
+    """The class ids of a mask that is a PNG: uint8 [H, W].
+
+    Args:
+        data: The PNG; one bit decodes to 0 and 255, as in TFDS.
+        name: Of the file, for messages.
+
+    Raises:
+        ArchiveError: If it is no whole PNG of one channel and up to 8 bits.
+    """
+    if (found := grey(data)) is not None:
+        return found
+    with opened(data, name=name, kinds=["PNG"]) as image:
+        return classes(image)
+
+
+def grey(data: bytes) -> np.ndarray | None:
+    """Decodes a PNG that holds 8-bit grey levels and nothing else.
+
+    Masks are such PNGs: runs, which zlib copies byte by byte and Pillow inflates row by row. Of a
+    real car's mask of 1918×1280 zlib-ng inflates all at once in 0.3 ms, and Pillow in 4.8.
+
+    Returns:
+        uint8 [H, W]; None of any other file, of damaged ones too: `opened` reads it, or says what
+        is wrong with it.
+    """
+    if data[:16] != _PNG + b"\0\0\0\rIHDR" or data[24:29] != _GREY:
+        return None
+    width, height = struct.unpack_from(">2I", data, 16)
+    if not 0 < width * height <= _MOST_PIXELS or max(width, height) > _LONGEST_SIDE:
+        return None
+    size = height * (1 + width)
+    try:
+        (_, *pixels, _) = png_chunks(data)
+        inflater = zlib_ng.decompressobj()
+        rows = inflater.decompress(b"".join(content for _, content in pixels), size + 1)
+    except (ValueError, zlib_ng.error):  # pyright: ignore[reportGeneralTypeIssues] - its stub errs
+        return None
+    if {kind for kind, _ in pixels} != {b"IDAT"} or len(rows) != size or not inflater.eof:
+        return None
+    found = np.empty((height, width), np.uint8)
+    is_whole = _unfilter(np.frombuffer(rows, np.uint8).reshape(height, 1 + width), found)
+    return found if is_whole else None
+
+
 def upright(image: Image.Image) -> Image.Image:
     """Turns an image by its EXIF orientation; nothing else of EXIF is read."""
     turn = orientation(image)
@@ -237,7 +285,7 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         content, crc = data[at + 8 : at + 8 + size], data[at + 8 + size : at + 12 + size]
         if len(crc) < 4:
             raise ValueError(f"it is cut after {len(data):,} bytes")
-        if zlib.crc32(kind + content) != int.from_bytes(crc):
+        if zlib_ng.crc32(kind + content) != int.from_bytes(crc):
             raise ValueError(f"the checksum of its {kind.decode('latin-1')} chunk is wrong")
         yield kind, content
         at += 12 + size
@@ -247,6 +295,48 @@ def _check(data: bytes) -> None:
     """Pillow does not look at the checksums of pixels, and other readers do."""
     for _ in png_chunks(data):
         pass
+
+
+@compiled
+def _unfilter(rows: np.ndarray, pixels: np.ndarray) -> bool:
+    """Undoes what makes rows of a PNG smaller: uint8 [H, 1 + W] to [H, W]; False if unknown."""
+    height, width = pixels.shape
+    above = np.zeros(width, np.uint8)
+    for y in range(height):
+        kind, packed, row = rows[y, 0], rows[y, 1:], pixels[y]
+        if kind == 0:
+            for x in range(width):  # 4 times as fast as an assignment
+                row[x] = packed[x]
+        elif kind == 1:  # the difference from the pixel on the left
+            left = 0
+            for x in range(width):
+                left = (packed[x] + left) & 255
+                row[x] = left
+        elif kind == 2:  # from the pixel above
+            for x in range(width):
+                row[x] = packed[x] + above[x]
+        elif kind == 3:  # from the mean of both
+            left = 0
+            for x in range(width):
+                left = (packed[x] + (left + above[x]) // 2) & 255
+                row[x] = left
+        elif kind == 4:  # from whichever of these and the corner is nearest to what they predict
+            left = corner = 0
+            for x in range(width):
+                up = np.int64(above[x])
+                near_left, near_up = abs(up - corner), abs(left - corner)
+                near_corner = abs(left + up - 2 * corner)
+                if near_left <= near_up and near_left <= near_corner:
+                    guess = left
+                else:
+                    guess = up if near_up <= near_corner else corner
+                left = (packed[x] + guess) & 255
+                row[x] = left
+                corner = up
+        else:
+            return False
+        above = row
+    return True
 
 
 def _kind(data: bytes, name: str, kinds: Sequence[Kind]) -> Kind:

@@ -13,9 +13,10 @@ import shutil
 import stat
 import struct
 import zipfile
-import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
+
+from zlib_ng import zlib_ng
 
 from segdata.archives import ArchiveError
 from segdata.core.system import files
@@ -97,7 +98,7 @@ def chunks(member: Member, label: str) -> Iterator[bytes]:
         stored = info.compress_type == zipfile.ZIP_STORED
         for piece in packed if stored else _inflate(packed, label):
             size += len(piece)
-            crc = zlib.crc32(piece, crc)
+            crc = zlib_ng.crc32(piece, crc)
             if size > info.file_size:
                 raise ArchiveError(
                     f"{label} is longer than the {info.file_size:,} bytes it claims. "
@@ -287,7 +288,7 @@ def _hashed(span: Span, _version: tuple[int, ...]) -> tuple[str, int]:
     with span.open() as file:
         while piece := file.read(CHUNK):
             sha256.update(piece)
-            crc = zlib.crc32(piece, crc)
+            crc = zlib_ng.crc32(piece, crc)
     return sha256.hexdigest(), crc
 
 
@@ -332,7 +333,7 @@ def _pieces(file: io.BufferedReader, size: int, label: str) -> Iterator[bytes]:
 
 
 def _inflate(pieces: Iterator[bytes], label: str) -> Iterator[bytes]:
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflater = zlib_ng.decompressobj(-zlib_ng.MAX_WBITS)
     try:
         for piece in pieces:
             yield inflater.decompress(piece, CHUNK)
@@ -340,5 +341,5 @@ def _inflate(pieces: Iterator[bytes], label: str) -> Iterator[bytes]:
                 more := inflater.decompress(inflater.unconsumed_tail, CHUNK)
             ):
                 yield more
-    except zlib.error as error:
+    except zlib_ng.error as error:  # pyright: ignore[reportGeneralTypeIssues] - its stub errs
         raise ArchiveError(f"{label} is damaged: {error}. {_AGAIN}") from error

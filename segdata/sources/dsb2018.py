@@ -241,7 +241,10 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 def _nucleus(tree: trees.Tree, name: str, *, size: tuple[int, int]) -> np.ndarray:
     """Bool [H, W] of one mask, of an image of (W, H)."""
-    with _opened(tree.read(name), tree, name) as image:
+    data = tree.read(name)
+    if (levels := images.grey(data)) is not None and levels.shape == size[::-1]:
+        return levels > levels.max() // 2
+    with _opened(data, tree, name) as image:
         if image.size != size:
             raise SizeMismatchError(
                 f"{tree.label}: {name} is {image.width}×{image.height}, its image "
