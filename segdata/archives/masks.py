@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from segdata.core import IGNORE_LABEL
+from segdata.core.system.compiling import compiled
 
 MOST_OBJECTS = 65_535
 """Of one image: their numbers are uint16."""
@@ -53,16 +54,13 @@ def merge_instances(masks: Iterable[np.ndarray], *, shape: tuple[int, int]) -> I
     """
     labels = np.zeros(shape, np.uint16)
     contested = np.zeros(shape, bool)
-    flat_labels, flat_contested = labels.ravel(), contested.ravel()  # views
     for number, mask in enumerate(masks, start=1):
         if mask.shape != shape:
             raise ValueError(f"mask {number} has shape {mask.shape}, the image has {shape}.")
         if number > MOST_OBJECTS:
             raise ValueError(f"more than {number - 1:,} masks; a label map of uint16 ends there.")
-        pixels = np.flatnonzero(mask != 0)  # of bool it is 6 times as fast as of uint8
-        taken = flat_labels[pixels] > 0
-        flat_contested[pixels[taken]] = True
-        flat_labels[pixels[~taken]] = number
+        inside = mask if mask.dtype == bool else mask != 0
+        _claim(np.ascontiguousarray(inside), number, labels, contested)
     return Instances(labels, int(np.count_nonzero(contested)))
 
 
@@ -122,6 +120,24 @@ def without_smears(
     border = _of_neighbours(np.maximum, labels) != _of_neighbours(np.minimum, labels)
     unsure = (distance > radius) | (border & (distance > clean))
     return np.where(unsure, np.uint8(IGNORE_LABEL), labels)
+
+
+@compiled
+def _claim(inside: np.ndarray, number: int, labels: np.ndarray, contested: np.ndarray) -> None:
+    """Gives pixels to an object but for those that have one, which become contested."""
+    height, width = labels.shape
+    for y in range(height):
+        is_empty = True  # as nearly all rows of nearly all masks are: vector code finds out
+        for x in range(width):
+            is_empty &= not inside[y, x]
+        if is_empty:
+            continue
+        for x in range(width):
+            if inside[y, x]:
+                if labels[y, x]:
+                    contested[y, x] = True
+                else:
+                    labels[y, x] = number
 
 
 def _of_neighbours(extreme: np.ufunc, labels: np.ndarray) -> np.ndarray:
