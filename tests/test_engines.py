@@ -174,7 +174,8 @@ def test_a_stage_of_ones_own_is_part_of_every_engine_of_the_host(packed):
     plain = Stream(packed, batch=4, seed=3)
     for one, other in zip(made.batch(7), halved(*plain.batch(7)), strict=True):
         np.testing.assert_array_equal(one, other)
-    again = pickle.loads(pickle.dumps(Stream(packed, batch=4, seed=3, then=np.maximum)))
+    largest: Any = np.maximum
+    again = pickle.loads(pickle.dumps(Stream(packed, batch=4, seed=3, then=largest)))
     assert again.then is np.maximum
     data = tf_adapter.training(made, start_step=7, steps=3)
     assert data.element_spec[0].shape == (4, 10, 24, 3)

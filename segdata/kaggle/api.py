@@ -1,7 +1,7 @@
 """A wrapper around the Kaggle client: credentials, signing in, requests, and diagnosis of errors.
 
 The only module that imports `kaggle` and `kagglesdk`, some of whose private parts it needs;
-`tests/test_kaggle_client.py` states each. The `kaggle` package (2.2.4) signs in when it is imported,
+`tests/test_kaggle_client.py` states each. The `kaggle` package (2.2.4) signs in when imported,
 waits without a timeout, prints, and calls `exit`; none of that happens here. Bytes are received in
 `transfer`. TensorFlow is not imported, `kaggle` only when a client is made.
 """
