@@ -10,11 +10,15 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import simple_parsing
 
 from segdata import console
 from segdata.core.system import files
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _DATASETS = ("carvana", "cityscapes_pairs", "dsb2018")
 _WITHOUT = {  # flags of `tfds build` that do nothing here, what they are by default, what does it
@@ -110,8 +114,8 @@ class Audit:
 class Show:
     """Draws a contact sheet of examples with their masks over them."""
 
-    name: str = simple_parsing.field(positional=True, metavar="NAME")
-    """A built dataset, with a config where wanted."""
+    name: str = simple_parsing.field(default="", positional=True, metavar="NAME")
+    """A built dataset, with a config where wanted; not with --replay."""
     to: pathlib.Path
     """The PNG to write."""
     split: str = "train"
@@ -122,14 +126,47 @@ class Show:
     """How many examples, the first of the split."""
     seed: int = 0
     """Of the augmentation."""
+    replay: pathlib.Path | None = None
+    """Instead, the batch that a training saw: the folder of a run of `unet train`."""
+    step: int = 0
+    """Which step of it, from 0."""
     data_dir: pathlib.Path | None = None
-    """Where the dataset was built; TFDS's default if not given."""
+    """Where the dataset was built; TFDS's default, or the run's, if not given."""
 
     def __post_init__(self) -> None:
+        if bool(self.name) == bool(self.replay):
+            raise ValueError("name a built dataset, or give --replay with the folder of a run.")
         if not 1 <= self.count <= 1000:
             raise ValueError(f"--count {self.count}: a sheet holds 1 to 1,000 examples.")
         if self.to.suffix.lower() != ".png":
             raise ValueError(f"--to {self.to}: a sheet is a PNG; end the name in .png.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Packed:
+    """Lists what is packed of built datasets, and how large it is."""
+
+    name: str = simple_parsing.field(default="", positional=True, metavar="NAME")
+    """A built dataset, with a config where wanted; all if not given."""
+    data_dir: pathlib.Path | None = None
+    """Where the datasets were built; TFDS's default if not given."""
+    prune: str = ""
+    """What to remove, unless a process uses it: `stale`, which is what another build, format or
+    killed process left; or `all`."""
+
+    def __post_init__(self) -> None:
+        if self.prune not in ("", "stale", "all"):
+            raise ValueError(f"--prune {self.prune}: stale or all.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Verify:
+    """Reads what is packed of built datasets and compares it with its checksums."""
+
+    name: str = simple_parsing.field(default="", positional=True, metavar="NAME")
+    """A built dataset, with a config where wanted; all if not given."""
+    data_dir: pathlib.Path | None = None
+    """Where the datasets were built; TFDS's default if not given."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -144,6 +181,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "build": _build,
             "audit": _audit,
             "show": _show,
+            "packed": _packed,
+            "verify": _verify,
         },
         sys.argv[1:] if argv is None else argv,
     )
@@ -300,8 +339,14 @@ def _show(argv: Sequence[str]) -> None:
     settings = console.parse(Show, argv, prog="segdata show")
     files.require_writable(settings.to)
     with console.quiet_start():
-        from segdata.inspection import examples, sheet
+        from segdata.inspection import examples, replay, sheet
 
+    if settings.replay:
+        with console.quiet_start():
+            drawn = replay.drawn(settings.replay, step=settings.step, data_dir=settings.data_dir)
+        _write_png(settings.to, drawn)
+        console.log(f"{settings.to}: what step {settings.step:,} of {settings.replay} saw.")
+        return
     with console.quiet_start():  # the first compilation is loud too
         collection = examples.built(settings.name, data_dir=settings.data_dir, split=settings.split)
         drawn = sheet.of(
@@ -310,8 +355,57 @@ def _show(argv: Sequence[str]) -> None:
             augment=sheet.MILD if settings.augment else None,
             seed=settings.seed,
         )
-    encoded = io.BytesIO()
-    drawn.save(encoded, "PNG")
-    files.write(settings.to, encoded.getvalue())
+    _write_png(settings.to, drawn)
     count = min(settings.count, collection.count)
     console.log(f"{settings.to}: the first {count:,} examples of {settings.split}.")
+
+
+def _write_png(path: pathlib.Path, image: "Image.Image") -> None:
+    encoded = io.BytesIO()
+    image.save(encoded, "PNG")
+    files.write(path, encoded.getvalue())
+
+
+def _packed(argv: Sequence[str]) -> None:
+    """List what is packed of built datasets; remove it on request."""
+    settings = console.parse(Packed, argv, prog="segdata packed")
+    from segdata import packed
+
+    place = settings.data_dir or packed.default_data_dir()
+    lines, total = [], 0
+    for each in packed.found(place, name=settings.name):
+        state = each.state
+        if settings.prune == "all" or (settings.prune and state != "whole"):
+            state = "removed" if packed.remove(each) else "in use"
+        total += each.bytes if state != "removed" else 0
+        count = f"{each.count:,}" if each.count else "–"
+        lines.append((f"{each.dataset}/{each.manifest.stem}", count, _megabytes(each.bytes), state))
+    lines = [("packed", "records", "MB", "state"), *lines, ("in all", "", _megabytes(total), "")]
+    widths = [max(len(line[column]) for line in lines) for column in range(3)]
+    for name, count, size, state in lines:
+        line = f"{name:{widths[0]}}  {count:>{widths[1]}}  {size:>{widths[2]}}  {state}"
+        print(console.printable(line.rstrip()))
+
+
+def _verify(argv: Sequence[str]) -> int:
+    """Read what is packed, and compare it with its checksums; remembers what was whole."""
+    settings = console.parse(Verify, argv, prog="segdata verify")
+    from segdata import packed
+    from segdata.core import records
+
+    place = settings.data_dir or packed.default_data_dir()
+    damaged = 0
+    for each in packed.found(place, name=settings.name):
+        if each.state == "unfinished":
+            continue
+        try:
+            records.load(each.manifest).verify()
+            found = "whole"
+        except (OSError, ValueError) as error:
+            found, damaged = str(error), damaged + 1
+        print(console.printable(f"{each.dataset}/{each.manifest.stem}: {found}"))
+    return 1 if damaged else 0
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f}"

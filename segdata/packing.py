@@ -24,6 +24,7 @@ import segdata.datasets  # registers the builders
 from segdata import console
 from segdata.archives import images, resizing
 from segdata.building import slices
+from segdata.core import IGNORE_LABEL
 from segdata.core.records import Records, Row, opened, remove_unused, write
 from segdata.core.system import arguments, files, parallel
 
@@ -291,11 +292,10 @@ def _row(example: Mapping[str, Any], rule: _Rule) -> Row:
     with images.opened(example["image"], name=f"the image of {name}") as image:
         inner = rule.inner(image.height, image.width)
         pixels = images.at_size(image, inner)
-    with images.opened(example["mask"], name=f"the mask of {name}", kinds=["PNG"]) as mask:
-        classes = images.classes(mask)
+    classes = images.classes_of_png(example["mask"], name=f"the mask of {name}")
     row = np.empty((*(rule.size or inner), 4), np.uint8)
     row[..., :3] = rule.placed(pixels, empty=0)
-    row[..., 3] = rule.placed(resizing.mask(classes, inner), empty=255)
+    row[..., 3] = rule.placed(resizing.mask(classes, inner), empty=IGNORE_LABEL)
     if not rule.has_instances:
         return row
     numbers = resizing.mask(np.ascontiguousarray(example["instances"][..., 0]), inner)

@@ -1,0 +1,109 @@
+"""What is packed beside built datasets: listed, verified, removed.
+
+NumPy and the file system alone; what a record holds is known to `core.records`.
+"""
+
+import collections
+import dataclasses
+import json
+import os
+import pathlib
+import re
+from typing import Any
+
+from segdata.core import records
+from segdata.core.system import files
+
+_OWN = re.compile(r"(?P<stem>.+?)(-[0-9a-f]{8})?[.](tfrecord|means|index|instances|json)([.]part)?")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Packed:
+    """The files of one name in a folder `packed/`.
+
+    Attributes:
+        manifest: Its manifest, which may be missing.
+        dataset: Name, configuration and version, as the folders say.
+        count: How many records there are; 0 where that is not known.
+        bytes: Of all its files.
+        state: "whole"; "stale", if the dataset was built again since; or "unfinished".
+    """
+
+    manifest: pathlib.Path
+    dataset: str
+    count: int
+    bytes: int
+    state: str
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether a process reads it, or writes it."""
+        return any(files.in_use(path) for path in records.leftovers(self.manifest))
+
+
+def default_data_dir() -> pathlib.Path:
+    """Where TFDS keeps datasets unless it is told."""
+    return pathlib.Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
+
+
+def found(data_dir: str | os.PathLike[str], *, name: str = "") -> list[Packed]:
+    """All that is packed of the datasets of a folder, or of one of them.
+
+    Args:
+        data_dir: Where they were built.
+        name: A dataset, with a config where wanted; all where empty.
+
+    Raises:
+        ValueError: If there is no such folder, or no such dataset in it.
+    """
+    place = pathlib.Path(data_dir)
+    if not (place / name).is_dir():
+        raise ValueError(f"{place / name}: there is no such folder; no dataset is built there.")
+    folders = [folder for depth in (1, 2, 3) for folder in place.glob(f"{'*/' * depth}packed")]
+    return [
+        packed
+        for folder in sorted(folders)
+        if folder.is_relative_to(place / name)
+        for packed in _in(folder, dataset=str(folder.parent.relative_to(place)))
+    ]
+
+
+def remove(packed: Packed) -> bool:
+    """Removes its files, unless a process uses them; returns whether they are gone."""
+    if packed.is_in_use:
+        return False
+    packed.manifest.unlink(missing_ok=True)
+    packed.manifest.with_suffix(".json.part").unlink(missing_ok=True)
+    records.remove_unused(packed.manifest)
+    return not records.leftovers(packed.manifest)
+
+
+def _in(folder: pathlib.Path, *, dataset: str) -> list[Packed]:
+    sizes = collections.Counter[str]()
+    for path in folder.iterdir():
+        if (match := _OWN.fullmatch(path.name)) and path.is_file():
+            sizes[match["stem"]] += path.stat().st_size
+    found = []
+    for stem, size in sorted(sizes.items()):
+        manifest = folder / f"{stem}.json"
+        count, state = _state(manifest)
+        found.append(
+            Packed(manifest=manifest, dataset=dataset, count=count, bytes=size, state=state)
+        )
+    return found
+
+
+def _state(manifest: pathlib.Path) -> tuple[int, str]:
+    try:
+        noted = json.loads(manifest.read_text())
+        is_current = all(
+            _stamp(manifest.parent.parent / name) == stamp for name, stamp in noted["files"].items()
+        )
+        is_current = is_current and noted["format"] == records.FORMAT
+        return int(noted["count"]), "whole" if is_current else "stale"
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return 0, "unfinished"
+
+
+def _stamp(path: pathlib.Path) -> Any:
+    return [path.stat().st_size, path.stat().st_mtime_ns] if path.exists() else None
