@@ -274,7 +274,7 @@ def test_damaged_examples_are_left_out_and_listed_when_asked_for(
     build(name, manual_dirs[name], tmp_path / "sound")
     command = ["build", name, "--manual_dir", str(folder), "--data_dir", str(tmp_path / "data")]
     assert cli.main([*command, "--skip_damaged"]) == 0
-    assert "2 damaged examples were left out" in capsys.readouterr().out
+    assert "2 damaged examples were skipped" in capsys.readouterr().out
     sound, found = kept(tmp_path / "sound", name), kept(tmp_path / "data", name)
     metadata: Any = tfds.builder(name, data_dir=tmp_path / "data").info.metadata
     skipped = metadata["skipped"]

@@ -1,6 +1,6 @@
-"""What the TFDS builders share: where archives lie, what an example holds, in which order.
+"""Shared by the TFDS builders: finding archives, features, the order of examples.
 
-Equal archives make equal files, byte for byte. Nothing of a single data set is known here.
+Equal archives make equal files, byte for byte. No single dataset is known here.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 
 
 class HasId(Protocol):
-    """What tells of an example where it lies."""
+    """An entry of a source: the files of an example."""
 
     @property
     def id(self) -> str:
@@ -34,7 +34,7 @@ class Photo(internals.Image):
     """An image that `as_dataset` decodes to the pixels that `data_source` does.
 
     By itself TensorFlow decodes JPEG with the fast integer transform, up to 6 levels away from
-    Pillow on 57 % of the pixels of drawn cars.
+    Pillow on 57 % of the pixels of synthetic cars.
     """
 
     def decode_example(self, example: Any) -> Any:
@@ -45,20 +45,19 @@ class Photo(internals.Image):
 
 
 class SourceBuilder(internals.BaseBuilder, skip_registration=True):
-    """A builder whose examples come from archives in the manual dir, fetched if they must be.
+    """A builder of examples from archives in the manual dir, which are downloaded if missing.
 
-    What it is built from is in `kaggle.SOURCES`, under its name. Groups lie side by side in its
-    files, and no slice of a split parts one.
+    Its archives are in `downloads.SOURCES`, under its name. Groups are contiguous in its files, and
+    no slice of a split ever splits one.
 
     Attributes:
-        skip_damaged: Whether examples that cannot be read are left out and listed in the metadata
+        skip_damaged: Whether examples that cannot be read are skipped and listed in the metadata
             under `skipped`, id to reason; else the first of them ends the build.
-        renew: Whether a dataset that is there is built anew; it stays until the new one is
-            whole.
+        renew: Whether an existing dataset is rebuilt; it stays until the new one is complete.
     """
 
     EXAMPLE_SIZE: int
-    """Bytes of an example in the files, about; how many files there are follows from it."""
+    """The approximate bytes of an example in the files, which determine the number of files."""
 
     def __init__(self, *, skip_damaged: bool = False, renew: bool = False, **kwargs: Any):
         self.skip_damaged, self.renew = skip_damaged, renew
@@ -94,7 +93,7 @@ class SourceBuilder(internals.BaseBuilder, skip_registration=True):
             "mask": tfds.features.LabeledImage(
                 labels=list(labels),
                 shape=(None, None, 1),
-                doc="Class of each pixel; 255 where nobody knows.",
+                doc="Class of each pixel; 255 is the ignore label.",
             ),
             "id": tfds.features.Text(),
             "group": tfds.features.Text(doc=group),
@@ -121,12 +120,12 @@ class SourceBuilder(internals.BaseBuilder, skip_registration=True):
         return downloads.find(self.name, name, folder=internals.manual_folder(dl_manager))
 
     def need(self, dl_manager: tfds.download.DownloadManager, name: str) -> trees.Tree:
-        """The same as `find`, of what the dataset cannot do without; fetched if it is nowhere.
+        """As `find`, for a required archive, which is downloaded if missing.
 
         Raises:
-            FileNotFoundError: If it is nowhere and there are no credentials to fetch it with; three
-                lines say what to do.
-            FetchError: If it cannot be fetched.
+            FileNotFoundError: If it is missing and there are no credentials; the message has three
+                lines of instructions.
+            FetchError: If it cannot be downloaded.
             ArchiveError: If what was found is broken.
         """
         if tree := self.find(dl_manager, name):
@@ -141,12 +140,12 @@ class SourceBuilder(internals.BaseBuilder, skip_registration=True):
         )
 
     def kept(self, entries: list[Entry], faults: Mapping[str, str]) -> list[Entry]:
-        """The entries of a source's survey; without `skip_damaged` there must be no faults.
+        """The entries of a source's survey; without `skip_damaged`, faults raise.
 
-        An example whose name is not UTF-8 is a fault as well: a dataset holds it as text.
+        An example whose name is not UTF-8 is a fault as well, as datasets hold it as text.
 
         Raises:
-            ArchiveError: The first fault.
+            ArchiveError: With the first fault.
         """
         misnamed = {
             entry.id: f"the name of {entry.id} is not UTF-8; rename its files."
@@ -167,14 +166,14 @@ class SourceBuilder(internals.BaseBuilder, skip_registration=True):
     def readable(
         self, entries: Iterable[Entry], read: Callable[[Entry], Result]
     ) -> Iterator[tuple[Entry, Result]]:
-        """Reads entries on all cores, in their order; passes over the damaged with `skip_damaged`.
+        """Reads entries on all cores, in order; skips damaged ones with `skip_damaged`.
 
         Args:
             entries: Of any source.
             read: Reads one, or a part of it.
 
         Yields:
-            The entries that could be read, with what was read.
+            The entries that could be read, with the results.
 
         Raises:
             ArchiveError: If one is damaged and may not be skipped, or all are.
@@ -213,11 +212,11 @@ class SourceBuilder(internals.BaseBuilder, skip_registration=True):
         *,
         group: Callable[[Entry], str],
     ) -> shards.Part:
-        """A split: what it is read from, and how it is read and encoded.
+        """A split: its entries, and how they are read and encoded.
 
         Args:
-            entries: What to read.
-            read: Reads one, and gives the features that it has besides image, mask, id and group.
+            entries: The entries of its examples.
+            read: Reads one; returns its features besides image, mask, id and group as well.
             group: The group of one.
 
         Returns:
@@ -254,19 +253,18 @@ class SourceBuilder(internals.BaseBuilder, skip_registration=True):
     def as_data_source(  # pyright: ignore[reportIncompatibleVariableOverride]
         self, split: Any = None, **options: Any
     ) -> Any:
-        """The same as TFDS's, but that a slice parts no group."""
+        """As TFDS's, but slices never split a group."""
         whole = slices.each(self.whole, split)
         return super().as_data_source(**{"split": whole, **options})
 
     def download_and_prepare(  # pyright: ignore[reportIncompatibleVariableOverride]
         self, **options: Any
     ) -> None:
-        """The same as TFDS's, but that of several builds at once one does it and the others wait.
+        """As TFDS's, but of several builds at once one builds and the others wait.
 
         Raises:
-            ValueError: If fewer than one example of a split is asked for, or the folder's name is
-                not UTF-8.
-            OSError: If there is no room for the dataset.
+            ValueError: If `max_examples_per_split` is less than 1, or the folder's name not UTF-8.
+            OSError: If the disk is full.
         """
         config = options.get("download_config")
         most = config.max_examples_per_split if config else None
@@ -325,7 +323,7 @@ class SourceBuilder(internals.BaseBuilder, skip_registration=True):
         }
 
     def _note(self, written: Mapping[str, Sequence[shards.Written]]) -> None:
-        """Puts to the metadata, which TFDS saves last, what was found while writing."""
+        """Adds groups and notes of the written shards to the metadata, which TFDS saves last."""
         metadata: Any = self.info.metadata
         for split, parts in written.items():
             sizes = slices.sizes(group for shard in parts for group in shard.groups)
@@ -341,7 +339,7 @@ class SourceBuilder(internals.BaseBuilder, skip_registration=True):
                 )
         if self._skipped:
             console.log(
-                f"{len(self._skipped):,} damaged examples were left out; the dataset's metadata "
+                f"{len(self._skipped):,} damaged examples were skipped; the dataset's metadata "
                 "lists them under `skipped`."
             )
 

@@ -1,9 +1,9 @@
 """Examples written to the files of a TFDS dataset: in order, on all cores, in bounded memory.
 
-TFDS gathers a split, a gigabyte in memory and the rest on disk, to shuffle it and to see how many
-files it needs. Here both are settled before the first example is read. So examples pass through,
-and a shard depends on nothing but its own: it is the same whoever writes it, this process or a
-worker of Apache Beam. Nothing is known here of what an example holds.
+TFDS collects a split, a gigabyte in memory and the rest on disk, to shuffle it and to count the
+files that it needs. Here both are known before the first example is read. So examples are written
+as they are read, and a shard depends on its own examples alone: this process and a worker of Apache
+Beam write the same bytes. The contents of an example are not known here.
 """
 
 import collections
@@ -28,15 +28,15 @@ _MOST_FILES = 1024  # of a split, unless more are asked for
 
 
 def number(examples: int, *, size: int, asked: int | None) -> int:
-    """How many files a split has.
+    """The number of files of a split.
 
     Args:
-        examples: How many it has of those.
-        size: Bytes of one, about.
-        asked: How many files the user wants, if it matters.
+        examples: The number of its examples.
+        size: The approximate bytes of one.
+        asked: The number that the user asks for, or None.
 
     Raises:
-        ValueError: If there are fewer examples than files, or no files are asked for.
+        ValueError: If `asked` is less than 1 or more than the examples.
     """
     if not 1 <= (1 if asked is None else asked) <= examples:
         raise ValueError(
@@ -50,13 +50,13 @@ def number(examples: int, *, size: int, asked: int | None) -> int:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Record:
-    """An example as it is written.
+    """A serialized example.
 
     Attributes:
         id: Unique in the dataset.
-        group: Examples of one group lie side by side.
-        data: What is written; None if it is left out, and only its notes count.
-        notes: What goes to the dataset's metadata: the name of a note to its value.
+        group: The examples of a group are contiguous.
+        data: The bytes to write; None if it is skipped, with notes only.
+        notes: For the dataset's metadata: the name of a note to its value.
     """
 
     id: str
@@ -67,11 +67,11 @@ class Record:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A split that is to be written.
+    """A split to write.
 
     Attributes:
-        entries: What it is read from, in the order in which it is written.
-        record: Makes one; called from several threads at once, or on another machine.
+        entries: The entries of its examples, in the order of writing.
+        record: Makes a record of one; called from several threads at once, or on another machine.
     """
 
     entries: Sequence[Any]
@@ -88,11 +88,11 @@ class Part:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Written:
-    """What is to be known of a shard.
+    """Facts about a shard.
 
     Attributes:
         size: Bytes of its examples.
-        groups: The group of each, in turn.
+        groups: The group of each example, in order.
         notes: The name of a note to the examples that have it, with its value.
     """
 
@@ -111,11 +111,11 @@ def write(
 
     Args:
         parts: Split to its part.
-        paths: Split to the files that share it.
+        paths: Split to its files.
         to: Writes a file.
 
     Returns:
-        Split to what each of its files holds.
+        Split to the facts of each of its files.
     """
     return {split: list(_write(parts[split], paths[split], to)) for split in parts}
 
@@ -133,7 +133,7 @@ def write_on_beam(
         parts: As for `write`.
         paths: As for `write`, in a folder that all workers share.
         to: As for `write`.
-        config: Whose `beam_runner` and `beam_options` are used.
+        config: For its `beam_runner` and `beam_options`.
     """
     import apache_beam as beam
 
@@ -157,7 +157,7 @@ def _write(part: Part, paths: Sequence[Path], to: tfds.core.ExampleWriter) -> It
     shown = internals.progress(
         records, desc=f"Writing {name}...", unit=" examples", total=len(part.entries), leave=False
     )
-    passing = iter(shown)  # once: it ends the bar when it is let go
+    passing = iter(shown)  # one iterator for all files, as its end closes the bar
     for path, share in zip(paths, part.shares(len(paths)), strict=True):
         yield _shard(path, itertools.islice(passing, len(share.entries)), to)
 

@@ -1,9 +1,9 @@
-"""Slices of splits, such as `train[:80%]`, that part no group.
+"""Slices of splits, such as `train[:80%]`, that never split a group.
 
-Groups lie side by side in the files of a dataset. Where a slice begins or ends inside of one, that
-end moves to the nearest end of a group, and stays off the ends of the split. So slices that make up
-the split still do, and the first few examples are a group at least. Nothing of archives, files or
-pixels is known here.
+Groups are contiguous in the files of a dataset. Where a slice begins or ends inside a group, that
+end moves to the nearest end of a group other than the ends of the split. So slices that add up to
+the split still do, and a slice of the first few examples has at least a group. No archive, file or
+pixel is known here.
 """
 
 import bisect
@@ -16,11 +16,11 @@ import tensorflow_datasets as tfds
 from segdata.building import internals
 
 Sizes = Mapping[str, Sequence[int]]
-"""Split to the sizes of its groups, in the order of the files; without it, groups are of one."""
+"""Split to the sizes of its groups, in the order of the files; groups of one if missing."""
 
 
 def sizes(groups: Iterable[str]) -> list[int]:
-    """The sizes of groups, given the group of each example, one after the other."""
+    """The sizes of groups, given the group of each example, in order."""
     return [sum(1 for _ in members) for _, members in itertools.groupby(groups)]
 
 
@@ -57,7 +57,7 @@ class Splits(tfds.core.SplitDict):
         return super().__getitem__(self.whole(key))
 
     def whole(self, split: Any) -> Any:
-        """What to read for a split.
+        """The instruction that reads a split in whole groups.
 
         Args:
             split: A string, a `ReadInstruction`, or one of `even_splits`.

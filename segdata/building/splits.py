@@ -1,8 +1,8 @@
-"""Splits that keep together what belongs together, and look alike.
+"""Splits by group, stratified.
 
-Groups of near duplicates are found by a perceptual hash, strata by what an image looks like at a
-glance; whole groups of each stratum are dealt to the splits by the hash of their names. Of an image
-nothing but two small values is kept. No file, no format and no data set is known here.
+Groups of near duplicates are found by a perceptual hash, strata by colour and brightness; whole
+groups of each stratum are assigned to the splits by the hash of their names. Only two small values
+of an image are kept. No file, no format and no dataset is known here.
 """
 
 import collections
@@ -29,11 +29,11 @@ _BASIS = np.cos(np.pi / _SIDE * np.outer(np.arange(_TERMS), np.arange(_SIDE) + 0
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """What is kept of an image.
+    """Hash and stratum of an image.
 
     Attributes:
         hash: 63 bits; near duplicates differ in few.
-        stratum: "grey" or "colour", "dark" or "bright" ground, such as "grey dark".
+        stratum: "grey" or "colour", and "dark" or "bright" background, such as "grey dark".
     """
 
     hash: int
@@ -41,11 +41,11 @@ class Look:
 
 
 def look(image: Image.Image) -> Look:
-    """Looks at an image once.
+    """Computes the hash and the stratum of an image.
 
-    The hash says which of the lowest 63 frequencies of a 32×32 thumbnail lie above their median.
-    Half of them always do, so that near-black images do not collapse into one hash; the square
-    root lifts what is dim.
+    A bit of the hash is set where one of the lowest 63 frequencies of a 32×32 thumbnail is above
+    their median. Half of them always are, so nearly black images differ too; the square root
+    brightens dim images.
 
     Args:
         image: 8-bit RGB, of any size.
@@ -99,7 +99,7 @@ def near_duplicates(hashes: Mapping[str, int], *, distance: int = NEAR) -> dict[
 def assign(
     groups: Mapping[str, str], *, strata: Mapping[str, str], share: float = 0.1
 ) -> dict[str, Split]:
-    """Deals whole groups to training and validation, alike in every stratum.
+    """Assigns whole groups to training and validation, with the same share in every stratum.
 
     Of each stratum, the validation examples are nearer to the share than those of any other choice
     of whole groups, or as near. So they miss it by half of the largest group at most, unless one
@@ -153,7 +153,7 @@ def _digest(name: str) -> bytes:
 def _near_pairs(
     buckets: Iterable[Sequence[str]], hashes: Mapping[str, int], distance: int
 ) -> Iterator[tuple[str, str]]:
-    """Pairs that tie each bucket's near hashes together, one pair fewer than there are hashes.
+    """Pairs that connect the near hashes of each bucket, one pair fewer than there are hashes.
 
     Views of one scene are all near to each other; naming every pair of 100,000 would take hours.
     """

@@ -1,4 +1,4 @@
-"""Builds of a dataset: one at a time, and there whole or not at all.
+"""Builds of a dataset: one at a time, and atomic.
 
 TFDS builds in a folder such as `incomplete.4D8K1Z_1.0.0`, beside the one that it becomes. A build
 that is killed leaves that behind, for the next one to remove.
@@ -20,13 +20,13 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextlib.contextmanager
 def alone(folder: str | os.PathLike[str], *, waiting: Callable[[str], object]) -> Iterator[None]:
-    """Holds a dataset for one build, after removing what killed builds of it left.
+    """Locks a dataset for one build, and removes what killed builds of it left.
 
-    Where no lock can be had, nobody waits and nothing is removed.
+    Where locks are not supported, nothing waits and nothing is removed.
 
     Args:
-        folder: The dataset's, which need not be there; the one that holds it is made.
-        waiting: Called with who builds it, before waiting for that.
+        folder: The dataset's, which need not exist; its parent is made.
+        waiting: Called with the process that builds it, before waiting for it.
     """
     folder = pathlib.Path(folder)
     files.make_folder(folder.parent)
@@ -41,12 +41,12 @@ def alone(folder: str | os.PathLike[str], *, waiting: Callable[[str], object]) -
 
 @contextlib.contextmanager
 def replaced(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Sets a dataset aside while another is built in its place; brings it back after an error.
+    """Moves a dataset aside while another is built in its place; restores it after an error.
 
-    Use it inside of `alone`, which brings back what a killed build set aside.
+    Use it inside `alone`, which restores what a killed build moved aside.
 
     Raises:
-        files.HeldError: If what was packed of it is in use.
+        files.HeldError: If packed records of it are in use.
     """
     folder = pathlib.Path(folder)
     for path in folder.glob("packed/*"):
@@ -66,7 +66,7 @@ def _aside(folder: pathlib.Path) -> pathlib.Path:
 
 
 def _restore(folder: pathlib.Path) -> None:
-    """Brings back what was set aside; removes it where there is a new dataset."""
+    """Restores a dataset that was moved aside; removes it if there is a new one."""
     aside = _aside(folder)
     if _is_own_folder(aside):
         if folder.exists():
@@ -77,10 +77,10 @@ def _restore(folder: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def explained(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Says of a full disk what to do about it.
+    """Explains errors of a full disk.
 
     Raises:
-        OSError: If writing fails because there is no room; it names the folder.
+        OSError: If the disk is full; it names the folder.
     """
     try:
         yield
@@ -95,10 +95,10 @@ def explained(folder: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _full(error: Exception) -> str | None:
-    """How a full disk is called in an error; None where that is not the matter."""
+    """The part of an error that says that the disk is full; None for other errors."""
     if isinstance(error, OSError):
         return os.strerror(error.errno) if error.errno in _FULL else None
-    # What writes examples has errors of its own, with the system's words in them.
+    # Writers of examples have errors of their own, with the system's message in them.
     return next((text for text in map(os.strerror, _FULL) if text in str(error)), None)
 
 

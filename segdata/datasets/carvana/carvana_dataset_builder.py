@@ -1,4 +1,4 @@
-"""Cars of the Carvana Image Masking Challenge as a TFDS dataset; its source does the reading."""
+"""Cars of the Carvana Image Masking Challenge as a TFDS dataset, read by `sources.carvana`."""
 
 import dataclasses
 from typing import ClassVar
@@ -16,8 +16,8 @@ class Config(tfds.core.BuilderConfig):
     """Which archives are read.
 
     Attributes:
-        photos: Those with masks.
-        test: Those without; empty if none are wanted.
+        photos: The archive of photos with masks.
+        test: The archive of photos without; empty for none.
     """
 
     photos: str = "train_hq"
@@ -25,7 +25,7 @@ class Config(tfds.core.BuilderConfig):
 
 
 class Builder(builder.SourceBuilder):
-    """Photos as they were taken, with masks of two classes; a car's views are never parted."""
+    """Original photos with masks of two classes; all views of a car are in one split."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar = {"1.0.0": "A tenth of the cars for validation."}

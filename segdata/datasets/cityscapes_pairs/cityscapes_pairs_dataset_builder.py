@@ -1,4 +1,4 @@
-"""Street scenes of the Cityscapes Image Pairs as a TFDS dataset; its source does the reading."""
+"""Street scenes of the Cityscapes Image Pairs as a TFDS dataset; `sources` reads them."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -15,7 +15,7 @@ _SPLITS = {"train": "train", "val": "validation"}
 
 
 class Builder(builder.SourceBuilder):
-    """Photos of 256×256 with the road, or with `cityscapes_pairs/classes` everything, labelled."""
+    """Photos of 256×256 with labels of the road; of all classes in `cityscapes_pairs/classes`."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar = {"1.0.0": "The splits of Cityscapes."}

@@ -1,4 +1,4 @@
-"""Nuclei of the Data Science Bowl 2018 as a TFDS dataset. The reading is done by its source."""
+"""Nuclei of the Data Science Bowl 2018 as a TFDS dataset, read by `sources.dsb2018`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ _COMPETITION = "data-science-bowl-2018"
 
 
 class Builder(builder.SourceBuilder):
-    """Native-size images with class masks; `dsb2018/instances` adds the nuclei one by one."""
+    """Native-size images with class masks; `dsb2018/instances` adds a map of single nuclei."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar = {
@@ -52,7 +52,7 @@ class Builder(builder.SourceBuilder):
     ) -> dict[str, shards.Part]:
         tree = self.need(dl_manager, "stage1_train")
         listed = self.kept(*dsb2018.survey(tree))
-        # A first pass, of images alone: nothing but a hash and a stratum of each is kept.
+        # A first pass over the images: a hash and a stratum of each are kept.
         seen = list(self.readable(listed, lambda entry: _look(tree, entry)))
         entries = [entry for entry, _ in seen]
         looks = {entry.id: look for entry, look in seen}
