@@ -1,0 +1,185 @@
+"""The commands about what is packed: `segdata packed`, `verify`, and `show --replay`."""
+
+import io
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import holding
+import numpy as np
+import pytest
+from PIL import Image
+
+from segdata import cli, packed, packing
+from segdata.core import records
+from segdata.core.augment import Augment
+from segdata.core.stream import Stream
+from segdata.inspection import overlays
+
+HOLD = """
+import sys
+from segdata.core import records
+held = records.load(sys.argv[1])
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def built(built_dsb2018, tmp_path):
+    """A copy of the built dataset with two sizes packed, which nobody uses."""
+    copy = tmp_path / "data"
+    shutil.copytree(
+        built_dsb2018, copy, ignore=lambda _, names: [name for name in names if name == "packed"]
+    )
+    for size in ((8, 12), "native"):
+        packing.pack("dsb2018", "train", size=size, data_dir=copy)
+    return copy
+
+
+def lines_of(capsys, *command):
+    code = cli.main([*map(str, command)])
+    return code, capsys.readouterr().out.splitlines()
+
+
+def manifests(built):
+    return {packed_.manifest.stem: packed_ for packed_ in packed.found(built)}
+
+
+def test_what_is_packed_is_listed_with_its_size(built, capsys):
+    code, lines = lines_of(capsys, "packed", "--data_dir", built)
+    assert code == 0
+    (folder,) = built.glob("dsb2018/*/*/packed")
+    total = sum(path.stat().st_size for path in folder.iterdir())
+    shown = [line.split() for line in lines]
+    assert shown[0] == ["packed", "records", "MB", "state"]
+    place = str(folder.parent.relative_to(built))
+    assert [row[0] for row in shown[1:3]] == [f"{place}/train-8x12", f"{place}/train-native"]
+    assert {(row[1], row[3]) for row in shown[1:3]} == {("21", "whole")}
+    assert shown[3] == ["in", "all", f"{total / 1e6:.1f}"]
+    assert lines_of(capsys, "packed", "dsb2018/default", "--data_dir", built)[1] == lines
+
+
+def test_what_another_build_left_is_pruned_and_the_rest_stays(built, capsys):
+    (folder,) = built.glob("dsb2018/*/*/packed")
+    manifest = folder / "train-8x12.json"
+    noted = json.loads(manifest.read_text())
+    noted["files"]["dataset_info.json"][1] += 1
+    manifest.write_text(json.dumps(noted))
+    (folder / "train-9x9-0123abcd.tfrecord.part").write_bytes(bytes(5000))
+    (folder / "notes.txt").write_text("mine")
+    states = {stem: each.state for stem, each in manifests(built).items()}
+    assert states == {"train-8x12": "stale", "train-9x9": "unfinished", "train-native": "whole"}
+    code, lines = lines_of(capsys, "packed", "--data_dir", built, "--prune", "stale")
+    assert code == 0
+    assert [line.split()[-1] for line in lines[1:-1]] == ["removed", "removed", "whole"]
+    assert set(manifests(built)) == {"train-native"}
+    assert (folder / "notes.txt").exists()
+    assert not list(folder.glob("train-8x12*"))
+
+
+def test_what_a_process_uses_is_not_removed(built, capsys):
+    held = manifests(built)["train-native"].manifest
+    with holding.process(HOLD, held):
+        _, lines = lines_of(capsys, "packed", "--data_dir", built, "--prune", "all")
+    assert [line.split()[-2:] for line in lines[1:-1]][1] == ["in", "use"]
+    assert set(manifests(built)) == {"train-native"}
+    records.load(held).verify()
+    lines_of(capsys, "packed", "--data_dir", built, "--prune", "all")
+    assert manifests(built) == {}
+    assert len(packing.pack("dsb2018", "train", size=(8, 12), data_dir=built)) == 21
+
+
+@pytest.mark.parametrize("command", ["packed", "verify"])
+def test_a_dataset_that_is_not_there_is_named(built, capsys, command):
+    for arguments in (["carvana", "--data_dir", built], ["--data_dir", built / "none"]):
+        assert cli.main([command, *map(str, arguments)]) == 2
+        assert "there is no such folder" in capsys.readouterr().err
+    assert cli.main(["packed", "--data_dir", str(built), "--prune", "some"]) == 2
+    assert "--prune some: stale or all" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", ["tfrecord", "index"])
+def test_damage_that_left_no_trace_is_found_by_verify(built, capsys, ending):
+    code, lines = lines_of(capsys, "verify", "--data_dir", built)
+    assert code == 0
+    assert [line.split()[-1] for line in lines] == ["whole", "whole"]
+    (path,) = built.glob(f"dsb2018/*/*/packed/train-native-*.{ending}")
+    times = path.stat()
+    with path.open("r+b") as file:
+        file.seek(-3, io.SEEK_END)
+        byte = file.read(1)[0]
+        file.seek(-3, io.SEEK_END)
+        file.write(bytes([byte ^ 16]))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    code, lines = lines_of(capsys, "verify", "dsb2018", "--data_dir", built)
+    assert code == 1
+    assert "is damaged: delete it" in lines[1]
+    assert lines[0].endswith(": whole")
+
+
+def test_listing_needs_no_framework(built):
+    program = "import sys; from segdata import cli; cli.main(['packed', '--data_dir', sys.argv[1]])"
+    program += "; assert not {'tensorflow', 'tensorflow_datasets', 'PIL'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", program, str(built)], check=True, capture_output=True)
+
+
+def a_run(folder, **changes):
+    recipe = {
+        "dataset": "dsb2018",
+        "train_split": "train",
+        "size": [16, 24],
+        "batch": 4,
+        "seed": 3,
+        "augment": {"horizontal_flip": 0.5, "rotation_range": [-20, 20]},
+    }
+    folder.mkdir()
+    settings = {"recipe": recipe | changes, "data_dir": None}
+    (folder / "settings.json").write_text(json.dumps(settings))
+    return folder
+
+
+def test_what_a_step_of_a_run_saw_is_drawn(built, tmp_path, capsys):
+    run, picture = a_run(tmp_path / "run"), tmp_path / "step.png"
+    command = ["show", "--replay", run, "--step", 7, "--to", picture, "--data_dir", built]
+    assert cli.main([*map(str, command)]) == 0
+    assert "what step 7 of" in capsys.readouterr().out
+    held = packing.pack("dsb2018", "train", size=(16, 24), data_dir=built)
+    augment = Augment(horizontal_flip=0.5, rotation_range=(-20, 20))
+    image, mask = Stream(held, batch=4, augment=augment, seed=3).batch(7)
+    drawn = np.asarray(Image.open(picture).convert("RGB"))
+    for pixels, label in zip(image, mask, strict=True):
+        under = overlays.overlay(pixels, label[..., 0], classes=("background", "nucleus"))
+        for cell in (pixels, under):
+            windows = np.lib.stride_tricks.sliding_window_view(drawn, cell.shape)[..., 0, :, :, :]
+            assert (windows == cell).all(axis=(-3, -2, -1)).any()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "there is no such file; name the folder of a run"),
+        ("{}", "is not the settings of a run"),
+        ('{"recipe": 3}', "is not the settings of a run"),
+    ],
+)
+def test_a_folder_that_is_no_run_is_named(tmp_path, capsys, text, message):
+    if text is not None:
+        (tmp_path / "settings.json").write_text(text)
+    picture = str(tmp_path / "x.png")
+    assert cli.main(["show", "--replay", str(tmp_path), "--to", picture]) == 2
+    assert message in capsys.readouterr().err
+    for more in ([], ["dsb2018", "--replay", str(tmp_path)]):
+        assert cli.main(["show", *more, "--to", picture]) == 2
+        assert "name a built dataset, or give --replay" in capsys.readouterr().err
+    assert not pathlib.Path(picture).exists()
+
+
+def test_a_step_that_is_none_is_named(built, tmp_path, capsys):
+    run = a_run(tmp_path / "run")
+    command = ["show", "--replay", run, "--step", -1, "--to", tmp_path / "x.png"]
+    assert cli.main([*map(str, command), "--data_dir", str(built)]) == 2
+    assert "step=-1" in capsys.readouterr().err
