@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import simple_parsing
 
 from segdata import console
+from segdata.core.augment import Augment
 from segdata.core.system import files
 
 if TYPE_CHECKING:
@@ -121,7 +122,9 @@ class Show:
     split: str = "train"
     """A TFDS split."""
     augment: bool = False
-    """Below each example, what a mild augmentation makes of it in three epochs."""
+    """Below each example, what augmentation makes of it in three epochs: a mild one, or the one
+    that these flags say."""
+    settings: Augment = dataclasses.field(default_factory=Augment)
     count: int = 16
     """How many examples, the first of the split."""
     seed: int = 0
@@ -347,12 +350,15 @@ def _show(argv: Sequence[str]) -> None:
         _write_png(settings.to, drawn)
         console.log(f"{settings.to}: what step {settings.step:,} of {settings.replay} saw.")
         return
+    augment = sheet.MILD if settings.augment else None
+    if not settings.settings.is_neutral:
+        augment = settings.settings
     with console.quiet_start():  # the first compilation is loud too
         collection = examples.built(settings.name, data_dir=settings.data_dir, split=settings.split)
         drawn = sheet.of(
             collection,
             count=settings.count,
-            augment=sheet.MILD if settings.augment else None,
+            augment=augment,
             seed=settings.seed,
         )
     _write_png(settings.to, drawn)

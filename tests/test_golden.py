@@ -26,6 +26,30 @@ PIXELS = {
 }
 
 
+OWN = {  # the parameters that a setting is part of
+    **{
+        name: {"map"}
+        for name in (
+            *("horizontal_flip", "vertical_flip", "foreground"),
+            *("rotation_range", "scale_range", "shift_range"),
+        )
+    },
+    **{
+        name: {"matrix", "offset"}
+        for name in (
+            *("brightness_range", "contrast_range", "saturation_range", "hue_range"),
+            *("channel_shuffle", "grey"),
+        )
+    },
+    "elastic_range": {"elastic"},
+    "blur_range": {"blur"},
+    "gamma_range": {"gamma"},
+    "noise_range": {"deviation", "noise_key"},
+    "cutout": {"cutout"},
+    "cutmix": {"paste"},
+}
+
+
 def digest(*arrays):
     hashed = hashlib.sha256()
     for array in arrays:
@@ -61,19 +85,7 @@ def test_what_is_switched_on_changes_no_draw_of_the_others(name):
     )
     whole = planned(pixels, Augment(**EVERYTHING), size=(32, 40))
     one, other = without.steps(3).own, whole.steps(3).own
-    own = {  # what the setting is part of
-        **dict.fromkeys(("horizontal_flip", "vertical_flip", "foreground"), {"map"}),
-        **dict.fromkeys(("rotation_range", "scale_range", "shift_range"), {"map"}),
-        **dict.fromkeys(("brightness_range", "contrast_range"), {"matrix", "offset"}),
-        **dict.fromkeys(("saturation_range", "hue_range"), {"matrix", "offset"}),
-        **dict.fromkeys(("channel_shuffle", "grey"), {"matrix", "offset"}),
-        "elastic_range": {"elastic"},
-        "blur_range": {"blur"},
-        "gamma_range": {"gamma"},
-        "noise_range": {"deviation", "noise_key"},
-        "cutout": {"cutout"},
-        "cutmix": {"paste"},
-    }[name]
+    own = OWN[name]
     for field in one._fields:
         if field not in own:
             np.testing.assert_array_equal(getattr(one, field), getattr(other, field), field)
