@@ -1,9 +1,12 @@
 """Resizing: images by area, masks by the class that covers most of a pixel.
 
-Both see the same box, so neither moves against the other, and all sums are in integers, so that a
-flipped image becomes the flipped result. NumPy arrays in and out; the loops are compiled by Numba
-when first used and release the interpreter's lock. No file and no format is known here.
+Both see the same box, so neither moves against the other, and all sums are of whole numbers and
+exact, so that a flipped image becomes the flipped result. NumPy arrays in and out; the loops are
+compiled by Numba when first used and release the interpreter's lock. No file and no format is known
+here.
 """
+
+import functools
 
 import numpy as np
 
@@ -33,11 +36,13 @@ def image(
     full = full or pixels.shape[:2]
     if size == full == pixels.shape[:2]:
         return pixels
-    rows, columns = (
-        _shares(new, old, step) if new * step < old else _neighbours(new, old, step)
-        for new, old in zip(size, full, strict=True)
+    height, width, channels = pixels.shape
+    resized = _weighted(
+        np.ascontiguousarray(pixels).reshape(height, width * channels),
+        *_taps(size[0], full[0], step=step, old=height),
+        *_taps(size[1], full[1], step=step, old=width, channels=channels),
     )
-    return _weighted(np.ascontiguousarray(pixels), *rows, *columns)
+    return resized.reshape(*size, channels)
 
 
 def mask(classes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -72,6 +77,7 @@ def _require_kind(array: np.ndarray, *dtypes: type, dimensions: int) -> None:
         )
 
 
+@functools.lru_cache
 def _shares(new: int, old: int, step: int) -> tuple[np.ndarray, np.ndarray]:
     """How much of each new pixel the old ones cover.
 
@@ -100,40 +106,61 @@ def _neighbours(new: int, old: int, step: int) -> tuple[np.ndarray, np.ndarray]:
     return first, np.stack([unit - beyond, beyond], axis=1)
 
 
+@functools.lru_cache
+def _taps(
+    new: int, full: int, *, step: int, old: int, channels: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """What each value of a new row is made of, tap by tap.
+
+    Args:
+        new: How many pixels the row has.
+        full: How many the image had.
+        step: By what a decoder reduced it.
+        old: How many are left of it.
+        channels: How many values a pixel has, C.
+
+    Returns:
+        Where a value's K old values are, int32 [K, new·C]; their weights, float64 [K, new·C].
+    """
+    first, weights = (_shares if new * step < full else _neighbours)(new, full, step)
+    pixels = np.clip(first[:, None] + np.arange(weights.shape[1]), 0, old - 1)
+    places = pixels.T[..., None] * channels + np.arange(channels)
+    weights = np.repeat(weights.T, channels, axis=1).astype(np.float64)
+    return places.reshape(weights.shape).astype(np.int32), weights
+
+
 @compiled
 def _weighted(
-    pixels: np.ndarray,
-    first_row: np.ndarray,
+    rows: np.ndarray,
+    row_taps: np.ndarray,
     row_weights: np.ndarray,
-    first_column: np.ndarray,
-    column_weights: np.ndarray,
+    taps: np.ndarray,
+    weights: np.ndarray,
 ) -> np.ndarray:
-    height, width, channels = pixels.shape
-    flat = pixels.reshape(height, width * channels)
-    out = np.empty((len(first_row), len(first_column) * channels), np.uint8)
-    total = np.uint64(row_weights[0].sum() * column_weights[0].sum())
-    unit = np.uint64(2) * total
-    summed = np.empty(width * channels, np.uint64)
-    values = np.empty(out.shape[1], np.uint64)
-    # Loops over a whole row become vector code, and so do those over channels: twice as fast.
-    for y in range(len(first_row)):
+    """Rows of values, uint8 [h, w·C], to uint8 [H, W·C].
+
+    All sums are whole numbers, and exact: up to 511 times the sum of all weights, which is 2²⁵ for
+    the largest image. They are floats because such loops become vector code: 2.5 times as fast.
+    """
+    out = np.empty((row_taps.shape[1], taps.shape[1]), np.uint8)
+    total = row_weights[:, 0].sum() * weights[:, 0].sum()
+    scale = 0.5 / total
+    summed = np.empty(rows.shape[1])
+    values = np.empty(taps.shape[1])
+    for y in range(len(out)):
         summed[:] = 0
-        for k in range(row_weights.shape[1]):
-            weight = np.uint64(2 * row_weights[y, k])
+        for k in range(len(row_taps)):
+            row, weight = rows[row_taps[k, y]], 2 * row_weights[k, y]
             if weight:
-                row = flat[min(max(first_row[y] + k, 0), height - 1)]
-                for i in range(width * channels):
+                for i in range(len(summed)):
                     summed[i] += weight * row[i]
-        values[:] = total
-        for x in range(len(first_column)):
-            for k in range(column_weights.shape[1]):
-                weight = np.uint64(column_weights[x, k])
-                column = min(max(first_column[x] + k, 0), width - 1)
-                for c in range(channels):
-                    values[x * channels + c] += weight * summed[column * channels + c]
+        values[:] = total + 0.5  # half a level, and what keeps whole quotients whole
+        for k in range(len(taps)):
+            for i in range(len(values)):
+                values[i] += weights[k, i] * summed[taps[k, i]]
         for i in range(len(values)):
-            out[y, i] = np.uint8(values[i] // unit)
-    return out.reshape(len(first_row), len(first_column), channels)
+            out[y, i] = np.uint8(np.int32(values[i] * scale))
+    return out
 
 
 @compiled
