@@ -211,16 +211,17 @@ def test_foreground_that_the_index_does_not_know_is_refused():
             planned(pixels, augment, size=(4, 4))
 
 
-def test_the_places_of_a_class_are_spread_evenly_over_its_pixels():
+@pytest.mark.parametrize("classes", [5, 40])
+def test_the_places_of_a_class_are_spread_evenly_over_its_pixels(classes):
     rng = np.random.default_rng(0)
-    mask = rng.integers(0, 6, (50, 31), np.uint8)
+    mask = rng.integers(0, classes + 1, (90, 61), np.uint8)
     mask[mask == 3] = 0
     mask[7, 9] = 3
-    places = records_.places_of(mask, 5)
-    for label in range(5):
+    places = records_.places_of(mask, classes)
+    for label in range(classes):
         own = np.flatnonzero(mask == label)
         expected = [own[(2 * k + 1) * len(own) // 64] for k in range(32)]
-        y, x = np.divmod(expected, 31)
+        y, x = np.divmod(expected, 61)
         np.testing.assert_array_equal(places[label], y << 16 | x)
     assert (records_.places_of(mask[:5] * 0, 2)[1] == records_.NOWHERE).all()
 

@@ -34,6 +34,7 @@ NOWHERE = 0xFFFFFFFF
 """In the index, instead of a pixel's place, where a record has none of a class."""
 _HEADER, _FOOTER = 12, 4  # TFRecord: length and its CRC before each record, the record's CRC after
 _FRAME = _HEADER + _FOOTER
+_FEW = 16  # classes that are counted one by one
 _LONGEST = 65_535  # pixels of a side, for a place is two times 16 bits
 _POLYNOMIAL = 0x82F63B78  # of CRC-32C, reversed
 _PART = ".part"  # the ending of what is not whole yet
@@ -443,8 +444,10 @@ def leftovers(manifest: pathlib.Path, *, but: str | None = None) -> list[pathlib
 
 def means_of(row: np.ndarray) -> np.ndarray:
     """Mean of each channel of records uint8 [..., H, W, 4]: int32 [..., 3], 16 binary places."""
-    total = row[..., :3].sum(axis=(-3, -2), dtype=np.int64)
-    area = row.shape[-3] * row.shape[-2]
+    *many, height, width, _ = row.shape
+    flat = np.ascontiguousarray(row).reshape(-1, height, width, 4)
+    total = np.array([_sums(each) for each in flat], np.int64).reshape(*many, 3)
+    area = height * width
     return ((total * (1 << 17) + area) // (2 * area)).astype("<i4")
 
 
@@ -455,23 +458,49 @@ def places_of(mask: np.ndarray, classes: int) -> np.ndarray:
 
 @compiled
 def _places(mask: np.ndarray, classes: int) -> np.ndarray:
-    counts = np.zeros(256, np.int64)
-    for value in mask.reshape(-1):
-        counts[value] += 1
+    height, width = mask.shape
+    in_row = np.zeros((height, classes), np.int64)
+    for y in range(height):
+        row = mask[y]
+        if classes <= _FEW:
+            for label in range(classes):  # each over the whole row: so it becomes vector code
+                found = np.int32(0)
+                for x in range(width):
+                    found += np.int32(row[x] == label)
+                in_row[y, label] = found
+        else:
+            for x in range(width):
+                if row[x] < classes:
+                    in_row[y, row[x]] += 1
     places = np.full((classes, PLACES), np.uint32(NOWHERE), np.uint32)
-    seen, kept = np.zeros(256, np.int64), np.zeros(256, np.int64)
-    for y in range(mask.shape[0]):
-        for x in range(mask.shape[1]):
-            label = mask[y, x]
-            if label >= classes:
-                continue
-            while kept[label] < PLACES and seen[label] == (
-                (2 * kept[label] + 1) * counts[label] // (2 * PLACES)
-            ):
-                places[label, kept[label]] = np.uint32(y << 16 | x)
-                kept[label] += 1
-            seen[label] += 1
+    for label in range(classes):
+        total = in_row[:, label].sum()
+        y, before = 0, 0
+        for k in range(PLACES if total else 0):
+            wanted = (2 * k + 1) * total // (2 * PLACES)
+            while before + in_row[y, label] <= wanted:
+                before += in_row[y, label]
+                y += 1
+            x, left = 0, wanted - before
+            while mask[y, x] != label or left:
+                left -= mask[y, x] == label
+                x += 1
+            places[label, k] = np.uint32(y << 16 | x)
     return places
+
+
+@compiled
+def _sums(row: np.ndarray) -> np.ndarray:
+    """Of red, green and blue over a record; int64 [3]."""
+    sums = np.zeros(3, np.int64)
+    for y in range(row.shape[0]):
+        red, green, blue = np.uint32(0), np.uint32(0), np.uint32(0)
+        for x in range(row.shape[1]):
+            red += np.uint32(row[y, x, 0])
+            green += np.uint32(row[y, x, 1])
+            blue += np.uint32(row[y, x, 2])
+        sums += np.array([red, green, blue], np.int64)
+    return sums
 
 
 class _Frame(NamedTuple):
