@@ -4,7 +4,7 @@ For each count a process of its own packs random records and reads 200 training 
 validation pass from them: the memory that is its own (anonymous: what the kernel cannot drop and
 read again), the time to the first batch, compiling included, and to the first of the pass.
 
-    python tools/bench_memory.py
+    python tools/bench/memory.py
 """
 
 import argparse
@@ -38,6 +38,17 @@ def main() -> None:
             f"| {row['first']:.2f} | {row['validation']:.2f} |"
         )
     print(f"anonymous memory, last to first: {found[-1]['anonymous'] / found[0]['anonymous']:.3f}")
+
+
+def ratio(folder: pathlib.Path, counts: tuple[int, int] = (1_000, 40_000)) -> float:
+    """Anonymous memory of a stream over many records, by that of one over few.
+
+    Args:
+        folder: Where the records are written.
+        counts: How many, few first.
+    """
+    few, many = (_median(folder, count, rounds=3)["anonymous"] for count in counts)
+    return many / few
 
 
 def _median(folder: pathlib.Path, count: int, rounds: int) -> dict[str, float]:
