@@ -1,4 +1,4 @@
-"""Each example, as written, in a process of its own."""
+"""Each example, and the code of each page of documentation, as written, in its own process."""
 
 import pathlib
 import re
@@ -10,6 +10,7 @@ import pytest
 import segdata
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
+DOCS = EXAMPLES.parent / "docs"
 
 
 @pytest.mark.heavy
@@ -25,3 +26,16 @@ def test_an_example_runs_and_learns(name, built_dsb2018):
     assert done.returncode == 0, done.stderr
     losses = [float(loss) for loss in re.findall(r"\bloss:? ([\d.]+)", done.stdout)]
     assert losses[-1] < 0.95 * losses[0]
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("page", sorted(path.stem for path in DOCS.glob("*.md")))
+def test_the_code_of_a_page_runs(page, built_dsb2018, tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / f"{page}.md").read_text(), re.DOTALL)
+    assert blocks
+    (tmp_path / "data").symlink_to(built_dsb2018)
+    (tmp_path / "page.py").write_text("\n".join(blocks))
+    done = subprocess.run(
+        [sys.executable, "page.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr

@@ -66,6 +66,7 @@ def test_a_killed_worker_of_two_neither_loses_nor_doubles_a_step(built_dsb2018):
         batch=BATCH,
         augment=AUGMENT,
         seed=SEED,
+        steps="endless",
         engine="xla",
         data_dir=built_dsb2018,
     )
