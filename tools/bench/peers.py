@@ -184,7 +184,7 @@ def dali(job: Job) -> Iterator[Any]:
     from nvidia.dali import fn, pipeline_def, types  # pyright: ignore[reportMissingImports]
 
     images, masks = Examples(job.packed, "none").arrays()
-    height, width = job.packed.size
+    height, width = images.shape[1:3]
 
     def chosen() -> Iterator[Any]:
         for index in rows(job):
@@ -262,12 +262,12 @@ def tf_batched(job: Job) -> Iterator[Any]:
             image = tf.where(coin, tf.reverse(image, [2]), image)
             mask = tf.where(coin, tf.reverse(mask, [2]), mask)
         else:
-            place = _transforms(job.batch, *job.packed.size)
+            place = _transforms(job.batch, *array.shape[1:3])
             image, mask = (
                 tf.raw_ops.ImageProjectiveTransformV3(
                     images=part,
                     transforms=place,
-                    output_shape=job.packed.size,
+                    output_shape=array.shape[1:3],
                     fill_value=0.0,
                     interpolation=how,
                     fill_mode="REFLECT",
