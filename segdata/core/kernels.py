@@ -12,7 +12,8 @@ import numpy as np
 from segdata.core.plan import CUTOUT, ONE, Parameters, Step
 from segdata.core.system.compiling import compiled
 
-_inlined = numba.njit(nogil=True)
+# Only compiled code calls these: they need no wrappers, which take time to compile.
+_inlined = numba.njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 _HALF = ONE // 2
 _STRIP = 2048  # pixels that are finished together: they stay in the first cache
@@ -123,7 +124,7 @@ def _render(
                         height,
                         down,
                         along,
-                        0,
+                        np.int64(0),  # a literal would be a type of its own: all compiled twice
                         height,
                         other,
                         buffers,
@@ -282,8 +283,8 @@ def _warp(
             xs[x] = np.int32(from_x + np.int32(by_x * np.int32(x)))
             ys[x] = np.int32(begin_y + np.int32(by_y * np.int32(x)))
         if len(points):
-            _elastic(points, down, along, first + k, 0, xs)
-            _elastic(points, down, along, first + k, 1, ys)
+            _elastic(points, down, along, first + k, np.int64(0), xs)
+            _elastic(points, down, along, first + k, np.int64(1), ys)
         if is_constant:
             _bound(xs, record_width, across)
             _bound(ys, record_height, below)
@@ -322,7 +323,8 @@ def _lerp(a, b, fraction):
     half = np.uint32(0x800080)
     even = (a & low) * other + (b & low) * fraction + half
     odd = ((a >> np.uint32(8)) & low) * other + ((b >> np.uint32(8)) & low) * fraction + half
-    return ((even >> np.uint32(8)) & low) | (odd & np.uint32(0xFF00FF00))
+    # Numba takes this for uint64, which would have its callers compiled for both.
+    return np.uint32(((even >> np.uint32(8)) & low) | (odd & np.uint32(0xFF00FF00)))
 
 
 @_inlined
