@@ -44,17 +44,21 @@ def render(
         partner_places: The same of the partners; needed where there is CutMix.
     """
     batch, height, width, _ = image.shape
+    own, partner = step
+    rows_of = image.reshape(batch, height, width * 3), mask.reshape(batch, height, width)
+    if not (len(own.map) or len(own.blur) or len(own.paste)):
+        _render_moved(words, places, own, is_constant, *rows_of)
+        return
     _render(
         words,
         places,
         places if partner_places is None else partner_places,
-        step.own,
-        step.partner,
+        own,
+        partner,
         is_constant,
-        bicubic(height, step.own.elastic.shape[1] - 2),
-        bicubic(width, step.own.elastic.shape[2] - 2),
-        image.reshape(batch, height, width * 3),
-        mask.reshape(batch, height, width),
+        bicubic(height, own.elastic.shape[1] - 2),
+        bicubic(width, own.elastic.shape[2] - 2),
+        *rows_of,
     )
 
 
@@ -74,6 +78,42 @@ def bicubic(side: int, grid: int) -> np.ndarray:
     weights = [(-t + 2 * t2 - t3) >> 1, (8192 - 5 * t2 + 3 * t3) >> 1, (t + 4 * t2 - 3 * t3) >> 1]
     end = np.searchsorted(first, first, side="right")
     return np.stack([first, *weights, 4096 - sum(weights), end]).astype(np.int32)
+
+
+@compiled
+def _render_moved(
+    words: np.ndarray,
+    places: np.ndarray,
+    own: Parameters,
+    is_constant: bool,
+    image: np.ndarray,
+    mask: np.ndarray,
+) -> None:
+    """`_render` of what is not warped, blurred or mixed: compiles in less than half the time."""
+    batch, height, width = mask.shape
+    strip = min(height, max(1, _STRIP // width))
+    canvas = np.empty((strip, width), np.uint32)
+    for i in range(batch):
+        for first in range(0, height, strip):
+            rows = min(strip, height - first)
+            _move(
+                words,
+                places[i],
+                own.window,
+                own.symmetry,
+                i,
+                is_constant,
+                height,
+                first,
+                rows,
+                canvas,
+            )
+            _finish(own, i, height, first, rows, canvas)
+            _part(
+                canvas[:rows].reshape(-1),
+                image[i, first : first + rows].reshape(-1),
+                mask[i, first : first + rows].reshape(-1),
+            )
 
 
 @compiled
@@ -162,6 +202,12 @@ def _draw(words, place, own, i, is_constant, height, down, along, first, rows, c
         _move(words, place, own.window, own.symmetry, i, is_constant, height, first, rows, canvas)
     if len(own.blur):
         _blur(canvas, own.blur[i])
+    _finish(own, i, height, first, rows, canvas)
+
+
+@_inlined
+def _finish(own, i, height, first, rows, canvas):
+    """Colours of some rows, and what covers them."""
     row = canvas[:rows].reshape(-1)
     if len(own.matrix):
         matrix, offset = own.matrix[i], own.offset[i]
