@@ -6,6 +6,8 @@ Each step of an example goes over a row of pixels in a loop of its own that beco
 loop that does all of it runs at a sixth of the speed. Nothing is drawn here and no file is known.
 """
 
+from typing import Any
+
 import numba
 import numpy as np
 
@@ -13,7 +15,8 @@ from segdata.core.plan import CUTOUT, ONE, Parameters, Step
 from segdata.core.system.compiling import compiled
 
 # Only compiled code calls these: they need no wrappers, which take time to compile.
-_inlined = numba.njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+_bare: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_inlined = numba.njit(nogil=True, **_bare)
 
 _HALF = ONE // 2
 _STRIP = 2048  # pixels that are finished together: they stay in the first cache
