@@ -382,7 +382,8 @@ def _packed(argv: Sequence[str]) -> None:
     for each in packed.found(place, name=settings.name):
         state = each.state
         if settings.prune == "all" or (settings.prune and state != "whole"):
-            state = "removed" if packed.remove(each) else "in use"
+            was_in_use = each.is_in_use or each.state == "being packed"
+            state = "removed" if packed.remove(each) else "in use" if was_in_use else "not removed"
         total += each.bytes if state != "removed" else 0
         count = f"{each.count:,}" if each.count else "–"
         lines.append((f"{each.dataset}/{each.manifest.stem}", count, _megabytes(each.bytes), state))
@@ -402,7 +403,7 @@ def _verify(argv: Sequence[str]) -> int:
     place = settings.data_dir or packed.default_data_dir()
     damaged = 0
     for each in packed.found(place, name=settings.name):
-        if each.state == "unfinished":
+        if each.state in ("unfinished", "being packed"):
             continue
         try:
             records.load(each.manifest).verify()

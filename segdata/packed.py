@@ -4,6 +4,7 @@ NumPy and the file system alone; what a record holds is known to `core.records`.
 """
 
 import collections
+import contextlib
 import dataclasses
 import json
 import os
@@ -26,7 +27,8 @@ class Packed:
         dataset: Name, configuration and version, as the folders say.
         count: How many records there are; 0 where that is not known.
         bytes: Of all its files.
-        state: "whole"; "stale", if the dataset was built again since; or "unfinished".
+        state: "whole"; "stale", if the dataset was built again since; "unfinished", without a
+            manifest; "damaged", with one that cannot be read; or "being packed".
     """
 
     manifest: pathlib.Path
@@ -37,7 +39,7 @@ class Packed:
 
     @property
     def is_in_use(self) -> bool:
-        """Whether a process reads it, or writes it."""
+        """Whether a process reads or writes its files."""
         return any(files.in_use(path) for path in records.leftovers(self.manifest))
 
 
@@ -70,19 +72,25 @@ def found(data_dir: str | os.PathLike[str], *, name: str = "") -> list[Packed]:
 
 def remove(packed: Packed) -> bool:
     """Removes its files, unless a process uses them; returns whether they are gone."""
-    if packed.is_in_use:
+    try:
+        with files.locked(packed.manifest.with_suffix(".lock")):
+            if packed.is_in_use:
+                return False
+            packed.manifest.unlink(missing_ok=True)
+            packed.manifest.with_suffix(".json.part").unlink(missing_ok=True)
+            records.remove_unused(packed.manifest)
+            return not records.leftovers(packed.manifest)
+    except files.HeldError:
         return False
-    packed.manifest.unlink(missing_ok=True)
-    packed.manifest.with_suffix(".json.part").unlink(missing_ok=True)
-    records.remove_unused(packed.manifest)
-    return not records.leftovers(packed.manifest)
 
 
 def _in(folder: pathlib.Path, *, dataset: str) -> list[Packed]:
     sizes = collections.Counter[str]()
     for path in folder.iterdir():
-        if (match := _OWN.fullmatch(path.name)) and path.is_file():
-            sizes[match["stem"]] += path.stat().st_size
+        match = _OWN.fullmatch(path.name)
+        if match and not files.is_unfinished(path.name):
+            with contextlib.suppress(FileNotFoundError):  # gone meanwhile
+                sizes[match["stem"]] += path.lstat().st_size
     found = []
     for stem, size in sorted(sizes.items()):
         manifest = folder / f"{stem}.json"
@@ -94,6 +102,10 @@ def _in(folder: pathlib.Path, *, dataset: str) -> list[Packed]:
 
 
 def _state(manifest: pathlib.Path) -> tuple[int, str]:
+    if files.in_use(manifest.with_suffix(".lock")):
+        return 0, "being packed"
+    if not manifest.is_file():
+        return 0, "unfinished"
     try:
         noted = json.loads(manifest.read_text())
         is_current = all(
@@ -101,8 +113,10 @@ def _state(manifest: pathlib.Path) -> tuple[int, str]:
         )
         is_current = is_current and noted["format"] == records.FORMAT
         return int(noted["count"]), "whole" if is_current else "stale"
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return 0, "unfinished"
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return 0, "damaged"
+    except (ArithmeticError, RecursionError):  # an infinite count; brackets without end
+        return 0, "damaged"
 
 
 def _stamp(path: pathlib.Path) -> Any:

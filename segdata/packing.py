@@ -95,7 +95,7 @@ def pack(
     given: Any = {
         "size": rule.size,
         "source": source,
-        "classes": min(features["mask"].num_classes or 256, 256),
+        "classes": min(features["mask"].num_classes or IGNORE_LABEL, IGNORE_LABEL),
         "has_instances": instances,
     }
     if records := opened(manifest, count=count, **given):
@@ -118,7 +118,7 @@ def pack(
             return records.select(rows)
 
         def packed(first: int) -> Iterator[Row]:
-            examples = tfds.as_numpy(_raw(builder, whole, first))
+            examples = _read(builder, whole, first)
             made = parallel.ordered_map(lambda example: _row(example, rule), examples)
             progress = {"desc": f"Packing {what}", "total": count, "initial": first}
             return iter(tqdm.tqdm(made, unit=" images", leave=False, **progress))
@@ -284,6 +284,21 @@ def _raw(builder, whole: Sequence[str], first: int = 0) -> tf.data.Dataset:
         read_config=tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1),
     )
     return data.skip(first)
+
+
+def _read(builder, whole: Sequence[str], first: int) -> Iterator[Mapping[str, Any]]:
+    """`_raw` as NumPy values.
+
+    Raises:
+        OSError: If the dataset's files are damaged.
+    """
+    try:
+        yield from tfds.as_numpy(_raw(builder, whole, first))
+    except tf.errors.OpError as error:
+        raise OSError(
+            f"the files of {'+'.join(whole)} in {builder.data_dir} are damaged: {error.message}. "
+            "Build the dataset again with --overwrite."
+        ) from error
 
 
 def _row(example: Mapping[str, Any], rule: _Rule) -> Row:

@@ -41,8 +41,9 @@ def train_batches(
     """Training batches; the one of step k depends on (seed, k) alone.
 
     Step k holds positions k·B to k·B+B-1 of an endless row of epochs, each a keyed permutation of
-    all examples. The dataset is as long as an epoch, and where one iteration has ended the next
-    goes on with the next epoch: `model.fit(train, epochs=10)` is ten epochs.
+    all examples. An iteration has as many batches as hold all examples, and where one has ended the
+    next goes on: `model.fit(train, epochs=10)` is ten such rounds, none like another. A `prefetch`
+    after it reads ahead, to the end of a short iteration that is left early.
 
     Args:
         name: A built TFDS dataset, `dsb2018` or `dsb2018/instances`.

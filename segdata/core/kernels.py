@@ -11,6 +11,7 @@ from typing import Any
 import numba
 import numpy as np
 
+from segdata.core import IGNORE_LABEL
 from segdata.core.plan import CUTOUT, ONE, Parameters, Step
 from segdata.core.system.compiling import compiled
 
@@ -20,7 +21,7 @@ _inlined = numba.njit(nogil=True, **_bare)
 
 _HALF = ONE // 2
 _STRIP = 2048  # pixels that are finished together: they stay in the first cache
-_IGNORED = np.uint32(0xFF000000)  # black, and the ignore label
+_IGNORED = np.uint32(IGNORE_LABEL << 24)  # black, and the ignore label
 _COLOURS = np.uint32(0x00FFFFFF)
 
 

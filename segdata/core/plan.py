@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from segdata.core import random
+from segdata.core import IGNORE_LABEL, random
 from segdata.core.augment import Augment
 from segdata.core.random import Array
 from segdata.core.records import NOWHERE
@@ -148,6 +148,8 @@ class Plan:
         Raises:
             ValueError: If they do not.
         """
+        if not self.count:
+            raise ValueError("rows: there are no records to plan with.")
         require_fit(self.augment, record=self.record, size=self.size, index=self.index)
         index, shards = self.shard
         if not 0 <= index < shards or self.batch % shards:
@@ -260,12 +262,17 @@ def require_fit(
         )
     if settings.foreground:
         known = 0 if index is None else index["places"].shape[1]
-        wanted = settings.foreground_classes or tuple(range(1, known))
+        wanted = foreground_classes(settings, known)
         if not known or max(wanted, default=0) >= known or not wanted:
             raise ValueError(
                 f"foreground={settings.foreground:g} of the classes {list(wanted)}: the index of "
                 f"the records knows the classes below {known}; pack them with all classes."
             )
+
+
+def foreground_classes(settings: Augment, known: int) -> tuple[int, ...]:
+    """The classes that crops are to hold, of those that the index knows; never the ignore label."""
+    return settings.foreground_classes or tuple(range(1, min(known, IGNORE_LABEL)))
 
 
 def partners(*, seed: Array, epoch: Array, row: Array, count: int, xp: Any = np) -> Array:
@@ -392,7 +399,7 @@ def _foreground(draw: _Draws, places: Array) -> _Held:
     """A pixel of a class of the foreground, where the record has any."""
     xp, (_, known, kept) = draw.xp, places.shape
     flat = xp.reshape(xp.astype(places, np.int64), [-1, known * kept])
-    wanted = draw.settings.foreground_classes or tuple(range(1, known))
+    wanted = foreground_classes(draw.settings, known)
     there = [xp.astype(flat[:, label * kept] != NOWHERE, np.int64) for label in wanted]
     total = sum(there)
     nth = draw.below("foreground_class", xp.maximum(total, 1))

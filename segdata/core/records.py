@@ -84,12 +84,14 @@ class Records:
 
     def __post_init__(self) -> None:
         for path in self.paths:
+            if path.exists() and not path.is_file():
+                raise OSError(f"{path} is no file but a folder, a pipe or a device. Remove it.")
             files.use(path, owner=self)
 
     def __reduce__(self) -> Any:
         """Another process, or a copy, keeps the file as well."""
         given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return functools.partial(Records, **given), ()
+        return _reopened, (given,)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -99,6 +101,8 @@ class Records:
 
     def __getitem__(self, number: int) -> np.ndarray:
         """One of them, memory-mapped: uint8 [H, W, 4], read-only."""
+        if isinstance(number, slice):
+            raise TypeError("records are taken one by one; `select` gives some of them.")
         return self._pixels(self.path, self.rows[number], _HEADER // 4, np.dtype("<u4")).view(
             np.uint8
         )
@@ -139,15 +143,21 @@ class Records:
     def select(self, rows: range | Iterable[int]) -> "Records":
         """Some of these, by their numbers from 0 to `count`, in that order; no file is copied.
 
+        A stream draws for a row and an epoch; so a record that is chosen twice is augmented alike
+        in both places of an epoch.
+
         Raises:
             ValueError: If there are none, or one is out of range.
         """
         if not isinstance(rows, range):
-            rows = np.fromiter((arguments.integer("rows", row) for row in rows), np.int64)
+            try:
+                rows = np.array([arguments.integer("rows", row) for row in rows], np.int64)
+            except TypeError as error:
+                raise ValueError(f"rows={rows!r:.60} is no sequence of numbers of rows.") from error
         ends = np.array([rows[0], rows[-1]] if isinstance(rows, range) and rows else rows)
         if not len(ends) or not 0 <= ends.min() <= ends.max() < self.count:
             raise ValueError(f"rows={rows!s:.60}: one at least, each from 0 to {self.count - 1:,}.")
-        if isinstance(self.rows, range) and isinstance(rows, range):
+        if isinstance(self.rows, range) and isinstance(rows, range) and rows.step > 0:
             chosen: range | np.ndarray = self.rows[rows.start : rows.stop : rows.step]
         else:
             chosen = np.asarray(self.rows)[np.asarray(rows)]
@@ -204,26 +214,22 @@ class Records:
         Raises:
             OSError: If they differ, or cannot be read.
         """
+        _require_whole(self)
         index, checksum = self.index(), 0
-        damaged = OSError(f"{self.path} is damaged: delete it, and it is packed again.")
         with contextlib.ExitStack() as stack:
             data, *maps = (
                 stack.enter_context(path.open("rb"))
                 for path in self.paths
                 if path != self.index_path
             )
-            start = _HEADER // 4
             for row in index:
                 area = int(row["height"]) * int(row["width"])
-                if int(row["start"]) != start or not 0 < area <= _LONGEST**2:
-                    raise damaged
                 parts = [data.read(4 * area + _FRAME), row.tobytes()]
                 parts += [file.read(2 * area) for file in maps]
                 for part in parts:
                     checksum = zlib.crc32(part, checksum)
-                start += area + _FRAME // 4
-            if checksum != self.checksum or data.read(1):
-                raise damaged
+        if checksum != self.checksum:
+            raise OSError(f"{self.path} is damaged: delete it, and it is packed again.")
 
 
 def load(manifest: str | os.PathLike[str]) -> Records:
@@ -243,7 +249,7 @@ def load(manifest: str | os.PathLike[str]) -> Records:
     if not manifest.is_file():
         raise FileNotFoundError(f"{manifest}: there is no such manifest of a packed file.")
     try:
-        noted = json.loads(manifest.read_text())
+        noted = _read(manifest)
         found = noted["format"]
         if found != FORMAT:
             raise ValueError(f"its format is {found!r:.40}, not {FORMAT}; pack it again")
@@ -269,7 +275,7 @@ def opened(
         None where there is none.
     """
     try:
-        noted = json.loads(manifest.read_text())
+        noted = _read(manifest)
         known = {"token": noted["token"], "crc32": noted["crc32"], "seen": noted["seen"]}
         wanted = _noted(source, size=size, classes=classes, has_instances=has_instances)
         return _opened(manifest, noted) if noted == {**wanted, "count": count, **known} else None
@@ -308,31 +314,49 @@ def _opened(manifest: pathlib.Path, noted: dict[str, Any]) -> Records:
         checksum=arguments.integer("crc32", noted["crc32"], least=0),
         rows=range(count),
     )
-    now = _seen(records)
-    lengths = [length for length, _, _ in now]
-    if lengths[1] != count * index_type(records.classes).itemsize or lengths != _lengths(records):
-        raise OSError(f"{records.path} is cut: delete it, and it is packed again.")
-    if now != noted["seen"]:
+    _require_whole(records)
+    if _seen(records) != noted["seen"]:
         records.verify()
         with contextlib.suppress(OSError):  # where it may not be written, it is read each time
             _write_manifest(manifest, noted, records)
     return records
 
 
-def _lengths(records: Records) -> list[int]:
-    """The bytes of its files, by the last row of its index.
+def _reopened(given: dict[str, Any]) -> Records:
+    """What was pickled, if its files are still those."""
+    records = Records(**given)
+    _require_whole(records)
+    return records
+
+
+def _require_whole(records: Records) -> None:
+    """Compares the index with the files, so that nothing beyond them is read; reads no record.
 
     Raises:
+        OSError: If they differ.
         ValueError: If the index is of records of another size.
     """
-    first, last = records.index()[[0, -1]]
-    for row in (first, last):
-        if records.size and (row["height"], row["width"]) != records.size:
-            raise ValueError(f"size={records.size}: its index says {row['height']}×{row['width']}.")
-    area = int(last["height"]) * int(last["width"])
-    pixels = int(last["start"]) - 3 - 4 * (records.total - 1) + area
-    lengths = [4 * (pixels + 4 * records.total), records.index_path.stat().st_size]
-    return [*lengths, *[2 * pixels] * records.has_instances]
+    lengths = [path.stat().st_size for path in records.paths]
+    if lengths[1] != records.total * index_type(records.classes).itemsize:
+        raise OSError(f"{records.path} is cut: delete it, and it is packed again.")
+    index = records.index()
+    height, width = (index[side].astype(np.int64) for side in ("height", "width"))
+    if records.size and ((height != records.size[0]) | (width != records.size[1])).any():
+        raise ValueError(f"size={records.size}: its index says {height[0]}×{width[0]}.")
+    pixels = np.concatenate([[0], np.cumsum(height * width)])
+    frames = 3 + 4 * np.arange(records.total)
+    expected = [4 * (pixels[-1] + 4 * records.total), 2 * pixels[-1]]
+    is_whole = min(height.min(), width.min()) > 0 and max(height.max(), width.max()) <= _LONGEST
+    is_whole = is_whole and (index["start"] == pixels[:-1] + frames).all()
+    if not is_whole or [lengths[0], *lengths[2:]] != expected[: len(lengths) - 1]:
+        raise OSError(f"{records.path} is cut: delete it, and it is packed again.")
+
+
+def _read(manifest: pathlib.Path) -> Any:
+    """JSON of a file, and not of a pipe, which would be waited for."""
+    if not manifest.is_file():
+        raise FileNotFoundError(f"{manifest} is no file.")
+    return json.loads(manifest.read_text())
 
 
 Row = np.ndarray | tuple[np.ndarray, np.ndarray]
@@ -381,7 +405,8 @@ def write(
     unwanted = [*parts, *finals, *[kept] * callable(rows)]
     try:
         if callable(rows):
-            files.write(kept, json.dumps({**noted, "token": token}).encode())
+            with files.replacing(kept) as place:
+                place.write_text(json.dumps({**noted, "token": token}))
         with contextlib.ExitStack() as stack:
             opened_ = [stack.enter_context(part.open("a+b")) for part in parts]
             for file in opened_:
@@ -578,6 +603,8 @@ class _Writer:
             if shape != (size or shape) or not 0 < min(shape) <= max(shape) <= _LONGEST:
                 return
             area = shape[0] * shape[1]
+            if 4 * area > os.fstat(self._data.fileno()).st_size:
+                return
             data = self._data.read(4 * area + _FRAME)
             held = [file.read(2 * area) for file in self._maps]
             if len(data) != 4 * area + _FRAME or any(len(part) != 2 * area for part in held):
@@ -599,7 +626,7 @@ class _Writer:
 def _begun(kept: pathlib.Path, noted: Mapping[str, Any]) -> str | None:
     """The token of what a killed process began to write from the same."""
     try:
-        found = json.loads(kept.read_text())
+        found = _read(kept)
         token = found.pop("token")
         _path(kept, token)
         return token if found == noted else None

@@ -141,7 +141,14 @@ class Stream:
 
     def _done(self, step: plan.Step) -> Batch:
         batch = self.render(step)
-        return self.then(*batch) if self.then else batch
+        if not self.then:
+            return batch
+        given = self.then(*batch)
+        if not isinstance(given, tuple) or len(given) != 2:
+            raise ValueError(
+                f"then= gave {type(given).__name__} {given!s:.60}, not a tuple of image and mask."
+            )
+        return given
 
     def render(self, step: plan.Step) -> Batch:
         """Makes the pixels of any part of a plan."""

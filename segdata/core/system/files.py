@@ -98,7 +98,8 @@ def require_utf8(path: str | os.PathLike[str]) -> None:
 def in_use(path: str | os.PathLike[str]) -> bool:
     """Whether somebody `use`s a file; False where that cannot be known."""
     with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        how = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe would wait
+        descriptor = os.open(path, os.O_RDONLY | how)
         try:
             return hold(descriptor) is False
         finally:
@@ -167,7 +168,8 @@ def is_unfinished(name: str) -> bool:
 def remove_unused(path: pathlib.Path) -> None:
     """Removes a file that nobody holds or uses; leaves it where that cannot be known."""
     with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+        how = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        descriptor = os.open(path, os.O_RDWR | how)
         try:
             if hold(descriptor):
                 path.unlink()
