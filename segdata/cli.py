@@ -138,7 +138,15 @@ class Show:
 
     def __post_init__(self) -> None:
         if bool(self.name) == bool(self.replay):
-            raise ValueError("name a built dataset, or give --replay with the folder of a run.")
+            raise ValueError(
+                "name a built dataset, or give --replay with the folder of a run: one of them."
+            )
+        if self.step < 0 or (self.step and not self.replay):
+            raise ValueError(f"--step {self.step}: a whole number from 0, with --replay.")
+        if self.replay and (self.augment or not self.settings.is_neutral):
+            raise ValueError("--replay draws what the run did; leave out flags of augmentation.")
+        if self.settings.foreground:
+            raise ValueError("--foreground is for crops, and a sheet shows whole images.")
         if not 1 <= self.count <= 1000:
             raise ValueError(f"--count {self.count}: a sheet holds 1 to 1,000 examples.")
         if self.to.suffix.lower() != ".png":
@@ -197,7 +205,7 @@ def _draw(argv: Sequence[str]) -> None:
     from segdata.sources import carvana, cityscapes_pairs, dsb2018
     from segdata.testing import damage
 
-    if settings.to is None:  # a list of damages was asked for
+    if settings.damage == "list" or settings.to is None:
         for name, kind in damage.kinds(settings.source).items():
             print(f"{name:16}  {kind.what}")
         return
@@ -381,7 +389,7 @@ def _packed(argv: Sequence[str]) -> None:
     lines, total = [], 0
     for each in packed.found(place, name=settings.name):
         state = each.state
-        if settings.prune == "all" or (settings.prune and state != "whole"):
+        if settings.prune == "all" or (settings.prune and state != "current"):
             was_in_use = each.is_in_use or each.state == "being packed"
             state = "removed" if packed.remove(each) else "in use" if was_in_use else "not removed"
         total += each.bytes if state != "removed" else 0
@@ -401,7 +409,7 @@ def _verify(argv: Sequence[str]) -> int:
     from segdata.core import records
 
     place = settings.data_dir or packed.default_data_dir()
-    damaged = 0
+    damaged, read = 0, 0
     for each in packed.found(place, name=settings.name):
         if each.state in ("unfinished", "being packed"):
             continue
@@ -410,7 +418,10 @@ def _verify(argv: Sequence[str]) -> int:
             found = "whole"
         except (OSError, ValueError) as error:
             found, damaged = str(error), damaged + 1
+        read += 1
         print(console.printable(f"{each.dataset}/{each.manifest.stem}: {found}"))
+    if not read:
+        print("nothing is packed there.")
     return 1 if damaged else 0
 
 

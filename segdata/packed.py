@@ -27,7 +27,7 @@ class Packed:
         dataset: Name, configuration and version, as the folders say.
         count: How many records there are; 0 where that is not known.
         bytes: Of all its files.
-        state: "whole"; "stale", if the dataset was built again since; "unfinished", without a
+        state: "current"; "stale", if the dataset was built again since; "unfinished", without a
             manifest; "damaged", with one that cannot be read; or "being packed".
     """
 
@@ -112,7 +112,7 @@ def _state(manifest: pathlib.Path) -> tuple[int, str]:
             _stamp(manifest.parent.parent / name) == stamp for name, stamp in noted["files"].items()
         )
         is_current = is_current and noted["format"] == records.FORMAT
-        return int(noted["count"]), "whole" if is_current else "stale"
+        return int(noted["count"]), "current" if is_current else "stale"
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return 0, "damaged"
     except (ArithmeticError, RecursionError):  # an infinite count; brackets without end

@@ -73,12 +73,20 @@ def pack(
         ValueError: If the dataset or the split is not there, or the size is not positive.
         OSError: If it cannot be written.
     """
-    rule = _Rule.of(size, fit=fit, has_instances=instances)
+    if not isinstance(instances, bool):
+        raise ValueError(f"instances={instances!r} is neither True nor False.")
+    return pack_by(Rule.of(size, fit=fit, has_instances=instances), name, split, data_dir=data_dir)
+
+
+def pack_by(
+    rule: "Rule", name: str, split: str, *, data_dir: str | os.PathLike[str] | None = None
+) -> Records:
+    """`pack`, by a rule."""
     builder = built(name, data_dir=data_dir)
     files.require_utf8(builder.data_dir)
     examples(builder, split)
     features: Any = builder.info.features
-    if instances and "instances" not in features:
+    if rule.has_instances and "instances" not in features:
         raise ValueError(f"instances=True: {builder.info.full_name} has no feature `instances`.")
     whole, rows = _rows(builder, split)
     count = sum(builder.info.splits[part].num_examples for part in whole)
@@ -96,7 +104,7 @@ def pack(
         "size": rule.size,
         "source": source,
         "classes": min(features["mask"].num_classes or IGNORE_LABEL, IGNORE_LABEL),
-        "has_instances": instances,
+        "has_instances": rule.has_instances,
     }
     if records := opened(manifest, count=count, **given):
         remove_unused(manifest)
@@ -131,8 +139,8 @@ def pack(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Rule:
-    """How large records are.
+class Rule:
+    """How large records are, and what shape images have in them.
 
     Attributes:
         size: Height and width of all; None where they differ.
@@ -147,17 +155,31 @@ class _Rule:
     has_instances: bool
 
     @classmethod
-    def of(cls, size: Any, *, fit: str, has_instances: bool) -> "_Rule":
+    def of(
+        cls, size: Any, *, fit: str = "stretch", has_instances: bool = False, name: str = "size"
+    ) -> "Rule":
+        """The rule of `pack`'s arguments, of which `size` is called `name` in messages.
+
+        Raises:
+            ValueError: If they are of another kind.
+        """
         if fit not in FITS:
             raise ValueError(f"fit={fit!r}: there are {', '.join(map(repr, FITS))}.")
         both, longest = None, None
-        if isinstance(size, str) or np.ndim(size) == 0:
-            if size != "native":
-                longest = arguments.integer("size", size, least=1, most=65_535)
-            if fit != "stretch":
-                raise ValueError(f"fit={fit!r} is for a height and a width, not size={size!r}.")
-        else:
-            both = arguments.size(size)
+        try:
+            if isinstance(size, str) and size == "native":
+                pass
+            elif np.ndim(size) == 0:
+                longest = arguments.integer(name, size, least=1, most=65_535)
+            else:
+                both = arguments.size(size)
+        except ValueError as error:
+            raise ValueError(
+                f"{name}={size!r} is neither a height and a width in pixels, nor a longest side, "
+                'nor "native".'
+            ) from error
+        if fit != "stretch" and both is None:
+            raise ValueError(f"fit={fit!r} is for a height and a width, not {name}={size!r}.")
         return cls(size=both, longest=longest, fit=fit, has_instances=has_instances)
 
     def __str__(self) -> str:
@@ -301,7 +323,7 @@ def _read(builder, whole: Sequence[str], first: int) -> Iterator[Mapping[str, An
         ) from error
 
 
-def _row(example: Mapping[str, Any], rule: _Rule) -> Row:
+def _row(example: Mapping[str, Any], rule: Rule) -> Row:
     """A record of an example."""
     name = example["id"].decode(errors="replace")
     with images.opened(example["image"], name=f"the image of {name}") as image:
@@ -328,7 +350,7 @@ def _stamp(builder) -> dict[str, list[int]]:
     }
 
 
-def _stem(split: str, rule: _Rule) -> str:
+def _stem(split: str, rule: Rule) -> str:
     """What files of splits and a rule are called; a digest stands for the rest of a long name."""
     quoted = urllib.parse.quote(split, safe="+")
     if len(quoted) > _LONGEST_SPLIT:

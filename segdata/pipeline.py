@@ -84,7 +84,10 @@ def train_batches(
             'steps="epoch" needs an iteration to know of the one before, and engine="xla" is a '
             'graph without state. Give steps="endless", and `steps_per_epoch` to `fit`.'
         )
-    records = packing.pack(name, split, size=record_size or size, fit=fit, data_dir=data_dir)
+    rule = packing.Rule.of(size, fit=fit)
+    if record_size is not None:
+        rule = packing.Rule.of(record_size, fit=fit, name="record_size")
+    records = packing.pack_by(rule, name, split, data_dir=data_dir)
     batches = stream.Stream(
         records, batch=batch, augment=augment, seed=seed, size=size, shard=shard, then=then
     )

@@ -1,5 +1,6 @@
 """All engines make equal bytes: the kernels, and array expressions by NumPy, TensorFlow and JAX."""
 
+import dataclasses
 import functools
 import gc
 import pickle
@@ -21,6 +22,11 @@ from segdata.core import records as records_
 from segdata.core.augment import Augment
 from segdata.core.stream import Stream
 from segdata.core.system import files
+
+
+def whole(name):
+    """Settings for examples as large as their records."""
+    return dataclasses.replace(SETTINGS[name], foreground=0.0)
 
 
 def expressed(pixels, step, *, augment, size, xp):
@@ -143,7 +149,21 @@ def test_only_selected_records_are_seen(native, packed):
             np.testing.assert_array_equal(found, chosen.array())
 
 
-@pytest.mark.parametrize("rows", [[], range(0), [7], [-1], range(-1, 3), range(5, 8), ["a"], [1.5]])
+@pytest.mark.parametrize(
+    "rows", [range(6, -1, -1), range(4, -1, -3), range(0, 7, 3), range(6, 1, -2)]
+)
+def test_rows_may_be_selected_from_the_last_to_the_first(packed, rows):
+    some = packed.select(rows)
+    np.testing.assert_array_equal(some.array(), packed.array()[list(rows)])
+    again = some.select(range(len(rows) - 1, -1, -1))
+    np.testing.assert_array_equal(again.array(), packed.array()[list(rows)[::-1]])
+    order, _ = Stream(again, batch=len(rows)).plan.order(0)
+    assert sorted(order) == sorted(rows)
+
+
+@pytest.mark.parametrize(
+    "rows", [[], range(0), [7], [-1], range(-1, 3), range(5, 8), ["a"], [1.5], 5, None, slice(3)]
+)
 def test_rows_that_are_none_are_named(packed, rows):
     with pytest.raises(ValueError, match=r"^rows="):
         packed.select(rows)
@@ -181,6 +201,16 @@ def test_a_stage_of_ones_own_is_part_of_every_engine_of_the_host(packed):
     assert data.element_spec[0].shape == (4, 10, 24, 3)
     assert assert_batches(data.as_numpy_iterator(), made, first=7) == 3
     assert assert_batches(jax_adapter.training(made, steps=3), made) == 3
+    for one, other in zip(next(iter(torch_adapter.Batches(made))), made.batch(0), strict=True):
+        np.testing.assert_array_equal(one, other)  # as they are
+    weighted = Stream(packed, batch=4, then=lambda image, mask: (image, mask, mask[:, 0, 0, 0]))
+    assert len(tf_adapter.training(weighted).element_spec) == 3
+    wrong: list[Any] = [lambda i, m: i, lambda i, m: None, lambda i, m: (i, 3), lambda i, m: [i, m]]
+    for then in wrong:
+        other = Stream(packed, batch=4, then=then)
+        for call in (lambda o=other: o.batch(0), lambda o=other: tf_adapter.training(o)):
+            with pytest.raises(ValueError, match=r"^then= gave .*, not a tuple of NumPy arrays"):
+                call()
     refused = (
         lambda: tf_adapter.training(made, engine="xla"),
         lambda: jax_adapter.training(made, engine="device"),
@@ -193,7 +223,7 @@ def test_a_stage_of_ones_own_is_part_of_every_engine_of_the_host(packed):
 
 @pytest.mark.parametrize("name", ["nothing", "everything"])
 def test_tf_data_gives_the_batches_of_the_stream(packed, name):
-    made = Stream(packed, batch=6, augment=SETTINGS[name], seed=3)
+    made = Stream(packed, batch=6, augment=whole(name), seed=3)
     data = tf_adapter.training(made, start_step=4)
     for step, found in enumerate(data.take(20).as_numpy_iterator(), 4):
         for one, other in zip(made.batch(step), found, strict=True):
@@ -275,12 +305,12 @@ def test_memory_is_used_again_when_nobody_refers_to_it(packed):
 
 @pytest.mark.parametrize("shards", [1, 2, 3, 6])
 def test_shards_are_the_rows_of_the_same_batch(packed, shards):
-    whole = Stream(packed, batch=6, augment=SETTINGS["everything"], seed=1).batch(8)
+    complete = Stream(packed, batch=6, augment=whole("everything"), seed=1).batch(8)
     parts = [
-        Stream(packed, batch=6, augment=SETTINGS["everything"], seed=1, shard=(k, shards)).batch(8)
+        Stream(packed, batch=6, augment=whole("everything"), seed=1, shard=(k, shards)).batch(8)
         for k in range(shards)
     ]
-    for one, others in zip(whole, zip(*parts, strict=True), strict=True):
+    for one, others in zip(complete, zip(*parts, strict=True), strict=True):
         np.testing.assert_array_equal(one, np.concatenate(others))
 
 
@@ -306,7 +336,7 @@ def test_the_core_needs_numpy_and_numba_alone(tmp_path):
 
 
 def test_what_training_saw_is_made_again(packed):
-    made = Stream(packed, batch=6, augment=SETTINGS["everything"], seed=2)
+    made = Stream(packed, batch=6, augment=whole("everything"), seed=2)
     rows, epochs = made.plan.order(11)
     for one, other in zip(made.batch(11), made.replay(rows, epochs), strict=True):
         np.testing.assert_array_equal(one, other)

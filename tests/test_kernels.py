@@ -1,4 +1,5 @@
 import ctypes
+import dataclasses
 import mmap
 
 import numpy as np
@@ -73,6 +74,8 @@ def index_of(pixels):
 def planned(pixels, augment, *, batch=4, seed=3, size=None):
     """Of records uint8 [count, H, W, 4], or of a list of some that differ in size."""
     varies = isinstance(pixels, list)
+    if not varies and size in (None, pixels.shape[1:3]):
+        augment = dataclasses.replace(augment, foreground=0.0)
     return plan.Plan(
         rows=range(len(pixels)),
         record=None if varies else pixels.shape[1:3],
@@ -206,9 +209,16 @@ def test_a_share_of_crops_holds_the_foreground_and_the_others_are_as_without_it(
 
 def test_foreground_that_the_index_does_not_know_is_refused():
     pixels = records(3, 9, 9)
-    for augment in (Augment(foreground=0.5, foreground_classes=(4,)),):
-        with pytest.raises(ValueError, match=r"foreground=0.5 of the classes \[4\]: .* below 4"):
-            planned(pixels, augment, size=(4, 4))
+    augment = Augment(foreground=0.5, foreground_classes=(4,))
+    with pytest.raises(ValueError, match=r"foreground=0.5 of the classes \[4\]: .* below 4"):
+        planned(pixels, augment, size=(4, 4))
+    with pytest.raises(ValueError, match=r"foreground=0.5 is for crops"):
+        plan.require_fit(augment, record=(9, 9), size=(9, 9), index=index_of(pixels))
+
+
+def test_the_ignore_label_is_no_foreground():
+    assert plan.foreground_classes(Augment(foreground=1), 256) == tuple(range(1, 255))
+    assert plan.foreground_classes(Augment(foreground=1, foreground_classes=(0, 3)), 4) == (0, 3)
 
 
 @pytest.mark.parametrize("classes", [5, 40])

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from segdata import cli, packed, packing
 from segdata.core import records
 from segdata.core.augment import Augment
 from segdata.core.stream import Stream
+from segdata.core.system import files
 from segdata.inspection import overlays
 
 HOLD = """
@@ -58,7 +60,7 @@ def test_what_is_packed_is_listed_with_its_size(built, capsys):
     assert shown[0] == ["packed", "records", "MB", "state"]
     place = str(folder.parent.relative_to(built))
     assert [row[0] for row in shown[1:3]] == [f"{place}/train-8x12", f"{place}/train-native"]
-    assert {(row[1], row[3]) for row in shown[1:3]} == {("21", "whole")}
+    assert {(row[1], row[3]) for row in shown[1:3]} == {("21", "current")}
     assert shown[3] == ["in", "all", f"{total / 1e6:.1f}"]
     assert lines_of(capsys, "packed", "dsb2018/default", "--data_dir", built)[1] == lines
 
@@ -72,10 +74,10 @@ def test_what_another_build_left_is_pruned_and_the_rest_stays(built, capsys):
     (folder / "train-9x9-0123abcd.tfrecord.part").write_bytes(bytes(5000))
     (folder / "notes.txt").write_text("mine")
     states = {stem: each.state for stem, each in manifests(built).items()}
-    assert states == {"train-8x12": "stale", "train-9x9": "unfinished", "train-native": "whole"}
+    assert states == {"train-8x12": "stale", "train-9x9": "unfinished", "train-native": "current"}
     code, lines = lines_of(capsys, "packed", "--data_dir", built, "--prune", "stale")
     assert code == 0
-    assert [line.split()[-1] for line in lines[1:-1]] == ["removed", "removed", "whole"]
+    assert [line.split()[-1] for line in lines[1:-1]] == ["removed", "removed", "current"]
     assert set(manifests(built)) == {"train-native"}
     assert (folder / "notes.txt").exists()
     assert not list(folder.glob("train-8x12*"))
@@ -91,6 +93,37 @@ def test_what_a_process_uses_is_not_removed(built, capsys):
     lines_of(capsys, "packed", "--data_dir", built, "--prune", "all")
     assert manifests(built) == {}
     assert len(packing.pack("dsb2018", "train", size=(8, 12), data_dir=built)) == 21
+
+
+def test_what_another_process_is_packing_is_left_alone(built, capsys):
+    (folder,) = built.glob("dsb2018/*/*/packed")
+    with (
+        files.locked(folder / "train-9x9.lock"),
+        files.replacing(folder / "train-9x9.json") as unfinished,
+    ):
+        (folder / "train-9x9-0123abcd.tfrecord.part").write_bytes(bytes(9))
+        for prune in ("stale", "all"):
+            _, lines = lines_of(capsys, "packed", "--data_dir", built, "--prune", prune)
+            assert unfinished.exists()
+            assert lines[-2 if prune == "all" else 2].endswith("in use")
+        code, lines = lines_of(capsys, "verify", "--data_dir", built)
+        assert (code, lines) == (0, ["nothing is packed there."])
+
+
+@pytest.mark.parametrize("text", ["[]", "\udcff", "[" * 5000, '{"count": 1e999, "files": {}}'])
+def test_a_damaged_manifest_is_named(built, capsys, text):
+    manifest = manifests(built)["train-8x12"].manifest
+    if "1e999" in text:
+        text = json.dumps(json.loads(manifest.read_text()) | {"count": 0}).replace(
+            '"count": 0', '"count": 1e999'
+        )
+    manifest.write_text(text, errors="surrogateescape")
+    assert manifests(built)["train-8x12"].state == "damaged"
+    code, lines = lines_of(capsys, "verify", "--data_dir", built)
+    assert code == 1
+    assert "train-8x12.json is no manifest of a packed file" in lines[0]
+    lines_of(capsys, "packed", "--data_dir", built, "--prune", "stale")
+    assert set(manifests(built)) == {"train-native"}
 
 
 @pytest.mark.parametrize("command", ["packed", "verify"])
@@ -178,8 +211,19 @@ def test_a_folder_that_is_no_run_is_named(tmp_path, capsys, text, message):
     assert not pathlib.Path(picture).exists()
 
 
-def test_a_step_that_is_none_is_named(built, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--step", "-1"], "--step -1: a whole number from 0"),
+        (["--step", "30"], "step=30: .* has come to step 30; from 0 to before that"),
+        (["--augment"], "--replay draws what the run did"),
+        (["--grey", "1"], "--replay draws what the run did"),
+        (["--foreground", "1"], "--foreground is for crops"),
+    ],
+)
+def test_what_cannot_be_replayed_is_named(built, tmp_path, capsys, more, message):
     run = a_run(tmp_path / "run")
-    command = ["show", "--replay", run, "--step", -1, "--to", tmp_path / "x.png"]
-    assert cli.main([*map(str, command), "--data_dir", str(built)]) == 2
-    assert "step=-1" in capsys.readouterr().err
+    (run / "state.json").write_text('{"step": 30}')
+    command = ["show", "--replay", run, "--to", tmp_path / "x.png", "--data_dir", built]
+    assert cli.main([*map(str, command), *more]) == 2
+    assert re.search(message, capsys.readouterr().err)

@@ -65,7 +65,7 @@ def test_what_the_model_sees_of_a_file_is_what_packing_makes_of_it(tmp_path, sha
     path = tmp_path / f"noise.{kind.lower()}"
     Image.fromarray(pixels).save(path, kind)
     mask = images.mask_png(np.zeros(shape, np.uint8))
-    rule = packing._Rule.of((16, 32), fit="stretch", has_instances=False)
+    rule = packing.Rule.of((16, 32), fit="stretch", has_instances=False)
     row = packing._row({"id": b"noise", "image": path.read_bytes(), "mask": mask}, rule)
     assert isinstance(row, np.ndarray)
     image, seen = predict.read(path, size=(16, 32))

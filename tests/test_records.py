@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import pathlib
+import pickle
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import tensorflow_datasets as tfds
 from segdata import packing
 from segdata.archives import resizing
 from segdata.core import records
+from segdata.core.stream import Stream
 from segdata.core.system import files
 
 SIZE = (24, 40)
@@ -44,7 +46,7 @@ def manifest_of(packed):
 
 
 def packed_row(example, size):
-    row = packing._row(example, packing._Rule.of(size, fit="stretch", has_instances=False))
+    row = packing._row(example, packing.Rule.of(size, fit="stretch", has_instances=False))
     assert isinstance(row, np.ndarray)
     return row
 
@@ -599,6 +601,66 @@ def test_a_manifest_with_a_size_of_the_same_area_is_not_believed(tmp_path):
     packed.manifest.write_text(json.dumps(noted | {"size": [6, 4]}))
     with pytest.raises(ValueError, match=r"is no manifest of a packed file: size=\(6, 4\)"):
         records.load(packed.manifest)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("start", -1 << 40), ("start", 1 << 30), ("height", -3), ("height", 0), ("width", 65_535)],
+)
+def test_an_index_that_leads_elsewhere_is_refused_whatever_its_time(tmp_path, field, value):
+    """Compiled loops would read what is not theirs."""
+    rows = [np.zeros((k + 1, 3, 4), np.uint8) for k in range(5)]
+    packed = records.write(tmp_path / "x.json", rows, size=None, source={}, classes=2)
+    times = packed.index_path.stat()
+    index = np.fromfile(packed.index_path, records.index_type(2))
+    index[field][2] = value
+    index.tofile(packed.index_path)
+    os.utime(packed.index_path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    for call in (packed.verify, lambda: records.load(packed.manifest)):
+        with pytest.raises(OSError, match="is cut: delete it"):
+            call()
+    assert records.opened(packed.manifest, size=None, count=5, source={}, classes=2) is None
+
+
+def test_what_is_pickled_is_checked_when_it_is_opened_elsewhere(tmp_path):
+    packed = records.write(
+        tmp_path / "x.json", np.full((9, 4, 4, 4), 7, np.uint8), size=(4, 4), source={}
+    )
+    held = pickle.dumps(Stream(packed, batch=2))
+    assert (pickle.loads(held).batch(0)[0] == 7).all()
+    os.truncate(packed.path, 300)
+    with pytest.raises(OSError, match="is cut: delete it"):
+        pickle.loads(held)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+@pytest.mark.parametrize("which", ["manifest", "path", "index_path", "unfinished"])
+def test_a_pipe_is_not_waited_for(tmp_path, which):
+    packed = records.write(
+        tmp_path / "x.json", np.zeros((9, 4, 4, 4), np.uint8), size=(4, 4), source={}
+    )
+    path = tmp_path / "x.json.part" if which == "unfinished" else getattr(packed, which)
+    manifest = packed.manifest
+    del packed
+    gc.collect()
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    if which != "unfinished":
+        with pytest.raises(OSError, match=r"no file|there is no such manifest"):
+            records.load(manifest)
+        assert records.opened(manifest, size=(4, 4), count=9, source={}) is None
+    rows = np.ones((9, 4, 4, 4), np.uint8)
+    again = records.write(manifest, lambda first: rows[first:], size=(4, 4), source={})
+    np.testing.assert_array_equal(again.array(), rows)
+
+
+def test_damage_to_the_dataset_itself_is_named(built):
+    shard = next(pathlib.Path(built).glob("dsb2018/default/*/dsb2018-train*"))
+    with shard.open("r+b") as file:
+        file.seek(shard.stat().st_size // 2)
+        file.write(b"damage")
+    with pytest.raises(OSError, match=r"the files of train in .* are damaged: .*--overwrite"):
+        pack(built, size=(9, 9))
 
 
 def test_verifying_sees_the_frames_too(tmp_path):

@@ -25,10 +25,15 @@ class Batches(data.IterableDataset):
             start_step: The first.
             steps: How many; without end where None.
         """
+        if not isinstance(stream, Stream):
+            raise ValueError(f"stream={stream!r:.60} is no segdata.Stream.")
         self.stream, self.start_step, self.steps = stream, start_step, steps
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Image uint8 [B, 3, H, W], channels last in memory, and mask uint8 [B, H, W]."""
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
+        """Image uint8 [B, 3, H, W], channels last in memory, and mask uint8 [B, H, W].
+
+        What `then` of the stream gives becomes tensors as it is.
+        """
         worker = data.get_worker_info()
         if worker is None:
             batches = self.stream.batches(self.start_step, self.steps)
@@ -36,7 +41,7 @@ class Batches(data.IterableDataset):
             batches = copy.copy(self.stream).batches(
                 self.start_step, self.steps, threads=1, part=(worker.id, worker.num_workers)
             )
-        return map(_tensors, batches)
+        return map(_as_they_are if self.stream.then else _tensors, batches)
 
     def __len__(self) -> int:
         """How many batches there are.
@@ -47,6 +52,10 @@ class Batches(data.IterableDataset):
         if self.steps is None:
             raise TypeError("these batches have no end; give steps=stream.steps_per_epoch.")
         return self.steps
+
+
+def _as_they_are(batch: Batch) -> tuple[torch.Tensor, ...]:
+    return tuple(torch.from_numpy(part) for part in batch)
 
 
 def _tensors(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:

@@ -252,6 +252,7 @@ def require_fit(
             f"quarter_turns=True needs square examples, these are {height}×{width}. "
             "Choose a square size, or flips."
         )
+    whole = record
     if not record:
         assert index is not None
         record = int(index["height"].max()), int(index["width"].max())
@@ -263,10 +264,15 @@ def require_fit(
     if settings.foreground:
         known = 0 if index is None else index["places"].shape[1]
         wanted = foreground_classes(settings, known)
-        if not known or max(wanted, default=0) >= known or not wanted:
+        if size == whole:
             raise ValueError(
-                f"foreground={settings.foreground:g} of the classes {list(wanted)}: the index of "
-                f"the records knows the classes below {known}; pack them with all classes."
+                f"foreground={settings.foreground:g} is for crops, and the records are as large as "
+                "the examples; pack larger ones (record_size=), or leave it out."
+            )
+        if not wanted or max(wanted) >= known:
+            raise ValueError(
+                f"foreground={settings.foreground:g} of the classes {list(wanted)}: the records "
+                f"have the classes below {known}."
             )
 
 

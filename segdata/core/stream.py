@@ -20,10 +20,11 @@ from segdata.core.augment import Augment
 from segdata.core.records import Records, means_of
 from segdata.core.system import arguments, parallel
 
-Batch = tuple[np.ndarray, np.ndarray]
-"""Image uint8 [B, H, W, 3] and mask uint8 [B, H, W, 1]; 255 in a mask is the ignore label."""
-Then = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""A function of a whole batch, image and mask; called on several threads at once."""
+Batch = tuple[np.ndarray, ...]
+"""Image uint8 [B, H, W, 3] and mask uint8 [B, H, W, 1]; 255 in a mask is the ignore label. Or what
+`then` makes of them."""
+Then = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]]
+"""A function of a whole batch, image and mask, to arrays; called on several threads at once."""
 
 LARGEST_BATCH = 1 << 20
 MOST_EXAMPLES = 1 << 62
@@ -133,6 +134,8 @@ class Stream:
             ValueError: If there is no such record or epoch.
         """
         row, epoch = (np.atleast_1d(np.asarray(x, np.int64)) for x in (row, epoch))
+        if row.ndim != 1 or epoch.shape not in ((1,), row.shape):
+            raise ValueError(f"epoch of shape {epoch.shape}: one, or one for each of {row.shape}.")
         if row.size and not (row.min() >= 0 and row.max() < self.records.total):
             raise ValueError(f"row={row.tolist()!s:.60}: there are {self.records.total:,} records.")
         if epoch.size and epoch.min() < 0:
@@ -144,9 +147,11 @@ class Stream:
         if not self.then:
             return batch
         given = self.then(*batch)
-        if not isinstance(given, tuple) or len(given) != 2:
+        if not isinstance(given, tuple) or not all(isinstance(x, np.ndarray) for x in given):
+            parts = given if isinstance(given, tuple) else ()
+            kinds = [type(part).__name__ for part in parts]
             raise ValueError(
-                f"then= gave {type(given).__name__} {given!s:.60}, not a tuple of image and mask."
+                f"then= gave {type(given).__name__} {kinds or ''}, not a tuple of NumPy arrays."
             )
         return given
 

@@ -37,15 +37,23 @@ def drawn(
         name, split, size = recipe["dataset"], recipe["train_split"], recipe["size"]
         augment, batch, seed = Augment(**recipe["augment"]), recipe["batch"], recipe["seed"]
         place = data_dir or settings["data_dir"]
+        reached = _reached(path.with_name("state.json"))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is not the settings of a run: {error!s:.200}.") from error
+    if reached is not None and not 0 <= step < reached:
+        raise ValueError(f"step={step}: {run} has come to step {reached:,}; from 0 to before that.")
     records = packing.pack(name, split, size=size, data_dir=place)
     stream = Stream(records, batch=batch, augment=augment, seed=seed)
     rows, epochs = stream.plan.order(stream.steps(step, 1)[0])
     features: Any = packing.built(name, data_dir=place).info.features
     return sheet.sheet(
         np.concatenate(stream.batch(step), axis=-1),
-        [f"record {row}, epoch {epoch}" for row, epoch in zip(rows, epochs, strict=True)],
+        [f"#{row} e{epoch}" for row, epoch in zip(rows, epochs, strict=True)],
         classes=tuple(features["mask"].names),
-        title=f"{name}, {split}: step {step:,} of {pathlib.Path(run).name}",
+        title=f"{pathlib.Path(run).name}, step {step:,}: {name}, {split}; #record e(poch)",
     )
+
+
+def _reached(state: pathlib.Path) -> int | None:
+    """How many steps the run has made; None where it has saved none."""
+    return int(json.loads(state.read_text())["step"]) if state.is_file() else None
