@@ -204,6 +204,12 @@ class Plan:
             partner = self._parameters(self.row(others), epoch)
         return Step(own, partner)
 
+    def _known(self, field: str, use: str, row: np.ndarray) -> np.ndarray | None:
+        """What the index knows of some records, where the settings use it."""
+        if self.index is None or not self.augment.uses(use):
+            return None
+        return self.index[field][row]
+
     def _parameters(self, row: np.ndarray, epoch: np.ndarray) -> Parameters:
         index = self.index
         record: Any = self.record
@@ -217,8 +223,8 @@ class Plan:
             row=row,
             record=record,
             size=self.size,
-            means=None if index is None else index["means"][row],
-            places=index["places"][row] if index is not None and self.augment.foreground else None,
+            means=self._known("means", "contrast_range", row),
+            places=self._known("places", "foreground", row),
         )
 
 
