@@ -7,7 +7,8 @@ import pytest
 NO_CACHE = """
 import sys
 import numpy as np
-from segdata.core import random, resizing, stream
+from segdata.archives import resizing
+from segdata.core import random, stream
 from segdata.core.augment import Augment
 mask = np.arange(16, dtype=np.uint8).reshape(4, 4)
 image = resizing.image(mask[..., None], (2, 2))[..., 0]

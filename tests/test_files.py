@@ -15,7 +15,7 @@ from segdata.core.system import files
 
 HOLD = """
 import sys
-from segdata.core import files
+from segdata.core.system import files
 with files.replacing(sys.argv[1]) as path, files.locked(sys.argv[2]) as got:
     path.write_bytes(b"half")
     print("held" if got else "free", flush=True)
@@ -23,7 +23,7 @@ with files.replacing(sys.argv[1]) as path, files.locked(sys.argv[2]) as got:
 """
 FORK = """
 import os, sys
-from segdata.core import files
+from segdata.core.system import files
 with files.locked(sys.argv[1]):
     if child := os.fork():
         assert os.waitpid(child, 0)[1]

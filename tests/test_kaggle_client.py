@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 
 def client() -> Any:
-    with api._import_in_peace():
+    with api._import_offline():
         from kaggle.api.kaggle_api_extended import KaggleApi
 
     return KaggleApi

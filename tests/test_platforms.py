@@ -16,7 +16,8 @@ for package in (segdata, unet):
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         importlib.import_module(module.name)
 import tensorflow_datasets as tfds
-from segdata.sources import damage_kinds, dsb2018
+from segdata.sources import dsb2018
+from segdata.testing import damage_kinds
 manual_dir, data_dir = (os.path.join(sys.argv[1], name) for name in ("manual", "data"))
 dsb2018.draw_zips(manual_dir, examples=3, seed=0)
 builder = tfds.builder("dsb2018", data_dir=data_dir)

@@ -90,6 +90,7 @@ def test_any_setting_of_the_recipe_can_be_changed_by_a_flag(trained, asked):
         "name": "dsb2018",
         "split": "train",
         "start_step": 0,
+        "steps": "endless",
         "size": (8, 8),
         "batch": 2,
         "augment": Augment(**settings.recipe.augment),
