@@ -365,25 +365,27 @@ Row = np.ndarray | tuple[np.ndarray, np.ndarray]
 
 def write(
     manifest: pathlib.Path,
-    rows: Iterable[Row] | Callable[[int], Iterable[Row]],
+    rows: Iterable[Any] | Callable[[int], Iterable[Any]],
     *,
     size: tuple[int, int] | None,
     source: Mapping[str, Any],
     classes: int = 0,
     has_instances: bool = False,
+    make: Callable[[Any], Row] | None = None,
 ) -> Records:
     """Writes a packed file and its manifest, under their names only when whole.
 
     Args:
         manifest: `NAME.json`, in a folder that is there. What was packed there before is removed
             when nobody uses it.
-        rows: The records; or a function of how many are there already, which gives the others:
-            then what a killed process has written is read, checked and kept. Nobody else may
-            write there at the same time.
+        rows: The records, or what `make` takes; or a function of how many are there already, which
+            gives the others: then what a killed process has written is read, checked and kept.
+            Nobody else may write there at the same time.
         size: H and W; None where they differ.
         source: What the rows were made from, kept in the manifest.
         classes: The index keeps where classes below this number are; up to 256.
         has_instances: Whether each row comes with a map of instances.
+        make: What makes a record of each of `rows`, on all cores; None where they are records.
 
     Returns:
         The file, open.
@@ -414,7 +416,11 @@ def write(
             writer = _Writer(*opened_, classes=classes)
             writer.resume(size)
             more = rows(writer.count) if callable(rows) else rows
-            framed = functools.partial(_framed, size=size, classes=classes, maps=has_instances)
+
+            def framed(item: Any) -> _Frame:
+                row = make(item) if make else item
+                return _framed(row, size=size, classes=classes, maps=has_instances)
+
             for frame in parallel.ordered_map(framed, more):
                 writer.add(frame)
             for file in opened_:
