@@ -10,7 +10,6 @@ import json
 import os
 import pathlib
 import re
-from typing import Any
 
 from segdata.core import records
 from segdata.core.system import files
@@ -109,7 +108,8 @@ def _state(manifest: pathlib.Path) -> tuple[int, str]:
     try:
         noted = json.loads(manifest.read_text())
         is_current = all(
-            _stamp(manifest.parent.parent / name) == stamp for name, stamp in noted["files"].items()
+            stamp(manifest.parent.parent / name) == noted_
+            for name, noted_ in noted["files"].items()
         )
         is_current = is_current and noted["format"] == records.FORMAT
         return int(noted["count"]), "current" if is_current else "stale"
@@ -119,5 +119,6 @@ def _state(manifest: pathlib.Path) -> tuple[int, str]:
         return 0, "damaged"
 
 
-def _stamp(path: pathlib.Path) -> Any:
+def stamp(path: pathlib.Path) -> list[int] | None:
+    """Size and time of a dataset's file, which change when it is built again; None of none."""
     return [path.stat().st_size, path.stat().st_mtime_ns] if path.exists() else None

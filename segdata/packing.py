@@ -22,7 +22,7 @@ import tqdm
 from PIL import features
 
 import segdata.datasets  # registers the builders
-from segdata import console
+from segdata import console, packed
 from segdata.archives import images, resizing
 from segdata.building import slices
 from segdata.core import IGNORE_LABEL
@@ -304,8 +304,14 @@ def _rows(builder, split: str) -> tuple[list[str], range | np.ndarray]:
     return whole, spans[0] if len(spans) == 1 else np.concatenate(spans)
 
 
-def _raw(builder, whole: Sequence[str], first: int = 0) -> tf.data.Dataset:
-    """Encoded images and masks of some splits from an example on, in the order of the files."""
+def encoded(builder, whole: Sequence[str], first: int = 0) -> tf.data.Dataset:
+    """The examples of some splits, from one on, in the order of the files; nothing is decoded.
+
+    Args:
+        builder: Of a built dataset.
+        whole: TFDS splits.
+        first: The first example.
+    """
     data = builder.as_dataset(
         split="+".join(whole),
         decoders={key: tfds.decode.SkipDecoding() for key in ("image", "mask")},
@@ -317,12 +323,12 @@ def _raw(builder, whole: Sequence[str], first: int = 0) -> tf.data.Dataset:
 def _read(
     builder, whole: Sequence[str], first: int, *, has_instances: bool
 ) -> Iterator[Mapping[str, Any]]:
-    """What a record is made of, of each example of `_raw`, as NumPy values.
+    """What a record is made of, of each example of `encoded`, as NumPy values.
 
     Raises:
         OSError: If the dataset's files are damaged.
     """
-    data = _raw(builder, whole, first)
+    data = encoded(builder, whole, first)
     try:
         if has_instances:  # arrays of many sizes
             yield from tfds.as_numpy(data)
@@ -356,15 +362,13 @@ def _row(example: Mapping[str, Any], rule: Rule) -> Row:
     return row, rule.placed(numbers, empty=0)
 
 
-def _stamp(builder) -> dict[str, list[int]]:
+def _stamp(builder) -> dict[str, list[int] | None]:
     """Size and time of each of the dataset's own files: what changes when it is built again."""
     folder = pathlib.Path(builder.data_dir)
     paths = [folder / name for name in ("dataset_info.json", "features.json", "metadata.json")]
     for split in builder.info.splits.values():
         paths += map(pathlib.Path, split.filepaths)
-    return {
-        path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in paths if path.exists()
-    }
+    return {path.name: packed.stamp(path) for path in paths if path.exists()}
 
 
 def _stem(split: str, rule: Rule) -> str:

@@ -64,7 +64,7 @@ def test_any_tfrecord_reader_streams_what_the_array_holds(built_dsb2018):
 def test_records_are_the_dataset_resized(built_dsb2018):
     """And the means beside them are theirs."""
     builder = packing.built("dsb2018", data_dir=built_dsb2018)
-    examples = list(tfds.as_numpy(packing._raw(builder, ["train"])))
+    examples = list(tfds.as_numpy(packing.encoded(builder, ["train"])))
     packed = pack(built_dsb2018)
     for example, row in zip(examples, packed.array(), strict=True):
         image = PIL.Image.open(io.BytesIO(example["image"])).convert("RGB")
@@ -358,7 +358,7 @@ def resized(example, size, box=None):
 
 def examples_of(built, split="train", config=""):
     builder = packing.built(f"dsb2018{config}", data_dir=built)
-    return list(tfds.as_numpy(packing._raw(builder, [split])))
+    return list(tfds.as_numpy(packing.encoded(builder, [split])))
 
 
 def test_records_of_native_size_are_the_images(built):

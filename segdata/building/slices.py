@@ -47,7 +47,7 @@ def absolute(known: Any, split: Any) -> list[tuple[str, int, int]]:
 
 
 class Splits(tfds.core.SplitDict):
-    """A dataset's splits, which part no group when they are sliced."""
+    """A dataset's splits; slicing them never splits a group."""
 
     def __init__(self, known: Iterable[tfds.core.SplitInfo], *, groups: Sizes):
         super().__init__(known)

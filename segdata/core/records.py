@@ -132,14 +132,6 @@ class Records:
         """All its files but the manifest."""
         return [self.path, self.index_path, *[self.instances_path] * self.has_instances]
 
-    @property
-    def largest(self) -> tuple[int, int]:
-        """Height of the highest and width of the widest record of the file."""
-        if self.size:
-            return self.size
-        index = self.index()
-        return int(index["height"].max()), int(index["width"].max())
-
     def select(self, rows: range | Iterable[int]) -> "Records":
         """Some of these, by their numbers from 0 to `count`, in that order; no file is copied.
 

@@ -106,13 +106,10 @@ def _encoded(builder: Any, split: str) -> Iterator[Mapping[str, Any] | Exception
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
-    data = builder.as_dataset(
-        split=split,
-        decoders={key: tfds.decode.SkipDecoding() for key in ("image", "mask")},
-        read_config=tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1),
-    )
+    from segdata import packing
+
     try:
-        yield from tfds.as_numpy(data)
+        yield from tfds.as_numpy(packing.encoded(builder, [split]))
     except tf.errors.OpError as error:
         yield error
 
@@ -122,8 +119,7 @@ def _pending(split: str, features: Mapping[str, Any], overlaps: Mapping[str, int
 
     def read() -> Example:
         instances = features.get("instances")
-        with images.opened(features["mask"], name=f"the mask of {key}", kinds=["PNG"]) as image:
-            mask = images.classes(image)
+        mask = images.classes_of_png(features["mask"], name=f"the mask of {key}")
         return Example(
             id=key,
             group=features["group"].decode(),
