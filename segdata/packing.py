@@ -5,8 +5,8 @@ What records are is known to `core.records`; the files lie beside the dataset's 
 
 import dataclasses
 import fractions
-import functools
 import hashlib
+import itertools
 import os
 import pathlib
 import shlex
@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 import tensorflow_datasets as tfds
 import tqdm
 from PIL import features
@@ -24,12 +23,11 @@ from PIL import features
 import segdata.datasets  # registers the builders
 from segdata import console, packed
 from segdata.archives import images, resizing
-from segdata.building import slices
+from segdata.building import slices, stored
 from segdata.core import IGNORE_LABEL
 from segdata.core.records import Records, Row, opened, remove_unused, write
-from segdata.core.system import arguments, files
+from segdata.core.system import arguments, files, parallel
 
-_AT_ONCE = 16  # examples that are read
 _LONGEST_SPLIT = 100  # characters in a file's name
 _RULE = {  # what pixels depend on besides their dataset; with another rule a file is packed anew
     "resizing": 2,  # 1 was bilinear, from a rounded box, and nearest for masks
@@ -127,16 +125,18 @@ def pack_by(
         if records := opened(manifest, count=count, **given):
             return records.select(rows)
 
-        def read(first: int) -> Iterator[Mapping[str, Any]]:
+        def read(first: int) -> Iterator[stored.Frame]:
             progress = {"desc": f"Packing {what}", "total": count, "initial": first}
-            examples = _read(builder, whole, first, has_instances=rule.has_instances)
-            return iter(tqdm.tqdm(examples, unit=" images", leave=False, **progress))
+            return iter(
+                tqdm.tqdm(_read(builder, whole, first), unit=" images", leave=False, **progress)
+            )
 
+        parallel.tune_malloc()
         # Where nothing can be locked, somebody else may write there too, and nothing is resumed.
         made = write(
             manifest,
             read if is_locked else read(0),
-            make=functools.partial(_row, rule=rule),
+            make=lambda frame: _row(stored.parsed(builder, frame), rule),
             **given,
         )
     if made.count != count:
@@ -304,46 +304,13 @@ def _rows(builder, split: str) -> tuple[list[str], range | np.ndarray]:
     return whole, spans[0] if len(spans) == 1 else np.concatenate(spans)
 
 
-def encoded(builder, whole: Sequence[str], first: int = 0) -> tf.data.Dataset:
-    """The examples of some splits, from one on, in the order of the files; nothing is decoded.
-
-    Args:
-        builder: Of a built dataset.
-        whole: TFDS splits.
-        first: The first example.
-    """
-    data = builder.as_dataset(
-        split="+".join(whole),
-        decoders={key: tfds.decode.SkipDecoding() for key in ("image", "mask")},
-        read_config=tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1),
+def _read(builder, whole: Sequence[str], first: int) -> Iterator[stored.Frame]:
+    """The examples of some splits, whole, from one on."""
+    ends = list(itertools.accumulate(builder.info.splits[name].num_examples for name in whole))
+    sizes = zip(whole, [0, *ends], ends, strict=False)
+    return stored.frames(
+        builder, [(name, max(first - start, 0), end - start) for name, start, end in sizes]
     )
-    return data.skip(first)
-
-
-def _read(
-    builder, whole: Sequence[str], first: int, *, has_instances: bool
-) -> Iterator[Mapping[str, Any]]:
-    """What a record is made of, of each example of `encoded`, as NumPy values.
-
-    Raises:
-        OSError: If the dataset's files are damaged.
-    """
-    data = encoded(builder, whole, first)
-    try:
-        if has_instances:  # arrays of many sizes
-            yield from tfds.as_numpy(data)
-            return
-        # Each element costs 1 ms of Python's lock.
-        data = data.map(lambda example: {key: example[key] for key in ("id", "image", "mask")})
-        for many in tfds.as_numpy(data.batch(_AT_ONCE)):
-            yield from (
-                dict(zip(many, values, strict=True)) for values in zip(*many.values(), strict=True)
-            )
-    except tf.errors.OpError as error:
-        raise OSError(
-            f"the files of {'+'.join(whole)} in {builder.data_dir} are damaged: {error.message}. "
-            "Build the dataset again with --overwrite."
-        ) from error
 
 
 def _row(example: Mapping[str, Any], rule: Rule) -> Row:

@@ -143,7 +143,9 @@ def opened_file(
 
 def rgb(image: Image.Image) -> Image.Image:
     """Converts to RGB and drops transparency; palettes go by RGBA, or Pillow warns."""
-    return (image.convert("RGBA") if "transparency" in image.info else image).convert("RGB")
+    if "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def at_size(image: Image.Image, size: tuple[int, int]) -> np.ndarray:

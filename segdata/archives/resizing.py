@@ -175,23 +175,26 @@ def _covering(
     out = np.empty((len(first_row), len(first_column)), classes.dtype)
     covered = np.zeros(1 << (8 * classes.itemsize), np.int64)
     differs = np.empty(width, classes.dtype)  # where a row's class is not that of the first above
+    none = classes[0, 0] ^ classes[0, 0]  # of the masks' own type
     for y in range(len(first_row)):
-        top = first_row[y]
-        bottom = min(top + row_weights.shape[1], height)
+        top = np.uint64(first_row[y])  # an index without a sign needs no check of it
+        bottom = min(top + np.uint64(row_weights.shape[1]), np.uint64(height))
+        above = classes[top]
         # Most boxes are of one class. Rows as a whole become vector code: 8 times as fast.
         for column in range(width):
-            differs[column] = 0
-        for row in range(top + 1, bottom):
+            differs[column] = none
+        for row in range(top + np.uint64(1), bottom):
+            this = classes[row]
             for column in range(width):
-                differs[column] |= classes[row, column] ^ classes[top, column]
+                differs[column] |= this[column] ^ above[column]
         for x in range(len(first_column)):
-            left = first_column[x]
-            right = min(left + column_weights.shape[1], width)
-            found = classes[top, left]
-            others = 0
+            left = np.uint64(first_column[x])
+            right = min(left + np.uint64(column_weights.shape[1]), np.uint64(width))
+            found = above[left]
+            others = none
             for column in range(left, right):
-                others |= differs[column] | (classes[top, column] ^ found)
-            if others == 0:
+                others |= differs[column] | (above[column] ^ found)
+            if others == none:
                 out[y, x] = found
                 continue
             for row in range(top, bottom):

@@ -11,7 +11,6 @@ again: what is packed anew has another name. docs/records.md describes the forma
 
 import contextlib
 import dataclasses
-import functools
 import json
 import os
 import pathlib
@@ -23,7 +22,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from segdata.core.system import arguments, files, parallel
+from segdata.core.system import arguments, files, parallel, tfrecord
 from segdata.core.system.compiling import compiled
 
 FORMAT = 2
@@ -32,11 +31,10 @@ PLACES = 32
 """Pixels of each class that the index keeps of a record, for crops that hold the class."""
 NOWHERE = 0xFFFFFFFF
 """In the index, instead of a pixel's place, where a record has none of a class."""
-_HEADER, _FOOTER = 12, 4  # TFRecord: length and its CRC before each record, the record's CRC after
-_FRAME = _HEADER + _FOOTER
+_HEADER = tfrecord.HEADER
+_FRAME = _HEADER + tfrecord.FOOTER
 _FEW = 16  # classes that are counted one by one
 _LONGEST = 65_535  # pixels of a side, for a place is two times 16 bits
-_POLYNOMIAL = 0x82F63B78  # of CRC-32C, reversed
 _PART = ".part"  # the ending of what is not whole yet
 
 
@@ -177,7 +175,7 @@ class Records:
             raise ValueError(f"{self.path}: its records differ in size; take them one by one.")
         stride = self.size[0] * self.size[1] * 4 + _FRAME
         held = np.memmap(self.path, np.uint8, "r", shape=(self.total, stride))
-        whole = held[:, _HEADER:-_FOOTER].reshape(self.total, *self.size, 4)
+        whole = held[:, _HEADER : -tfrecord.FOOTER].reshape(self.total, *self.size, 4)
         if isinstance(self.rows, range):
             return whole[self.rows.start : self.rows.stop : self.rows.step]
         return whole[self.rows]
@@ -557,9 +555,7 @@ def _framed(row: Row, *, size: tuple[int, int] | None, classes: int, maps: bool)
                 f"{list(pixels.shape[:2])}."
             )
         found["objects"], held = instances.max(), instances.astype("<u2").tobytes()
-    data = pixels.tobytes()
-    length = len(data).to_bytes(8, "little")
-    return _Frame(b"".join([length, _masked(length), data, _masked(data)]), found, held)
+    return _Frame(tfrecord.framed(pixels.tobytes()), found, held)
 
 
 class _Writer:
@@ -636,42 +632,6 @@ def _require_written(parts: Iterable[pathlib.Path], writer: _Writer) -> None:
     for part, length in zip(parts, writer.bytes, strict=True):
         if part.stat().st_size != length:
             raise OSError(f"{part} does not hold what was written to it; is there room?")
-
-
-def _masked(data: bytes) -> bytes:
-    """CRC-32C as TFRecord has it: turned by 15 bits, and a constant added."""
-    crc = _crc32c(np.frombuffer(data, np.uint8), _tables())
-    return (((crc >> 15 | crc << 17) + 0xA282EAD8) % 2**32).to_bytes(4, "little")
-
-
-@functools.cache
-def _tables() -> np.ndarray:
-    """uint32 [8, 256]: what a byte that is followed by 0 to 7 others does to the remainder."""
-    tables = np.zeros((8, 256), np.uint32)
-    tables[0] = np.arange(256)
-    for _ in range(8):
-        tables[0] = tables[0] >> 1 ^ np.where(tables[0] & 1, _POLYNOMIAL, 0).astype(np.uint32)
-    for n in range(1, 8):
-        tables[n] = tables[n - 1] >> 8 ^ tables[0][tables[n - 1] & 255]
-    return tables
-
-
-@compiled
-def _crc32c(data: np.ndarray, tables: np.ndarray) -> int:
-    """Eight bytes at a time."""
-    crc = np.uint32(0xFFFFFFFF)
-    whole = len(data) // 8 * 8
-    low = np.uint32(255)
-    for i in range(0, whole, 8):
-        value = np.uint32(0)
-        for k in range(4):
-            byte = np.uint32(data[i + k]) ^ ((crc >> np.uint32(8 * k)) & low)
-            value ^= tables[7 - k, byte]
-            value ^= tables[3 - k, data[i + 4 + k]]
-        crc = value
-    for i in range(whole, len(data)):
-        crc = (crc >> np.uint32(8)) ^ tables[0, (crc ^ np.uint32(data[i])) & low]
-    return int(crc ^ np.uint32(0xFFFFFFFF))
 
 
 def _path(manifest: pathlib.Path, token: str) -> pathlib.Path:

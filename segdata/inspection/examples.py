@@ -74,6 +74,7 @@ def built(
         ValueError: If it is not built, or there is no such split.
     """
     from segdata import packing
+    from segdata.building import slices, stored
 
     builder = packing.built(name, data_dir=data_dir)
     splits = list(builder.info.splits) if split is None else [split]
@@ -83,11 +84,16 @@ def built(
 
     def stream() -> Iterator[Pending]:
         for part in splits:
-            for number, item in enumerate(_encoded(builder, part)):
-                if isinstance(item, Exception):
-                    yield _broken(part, number, item)
-                else:
-                    yield _pending(part, item, overlaps)
+            number = 0
+            try:
+                for frame in stored.frames(builder, slices.absolute(builder.info.splits, part)):
+                    try:
+                        yield _pending(part, stored.parsed(builder, frame), overlaps)
+                    except OSError as error:
+                        yield _broken(part, f"example {number}", str(error))
+                    number += 1
+            except OSError as error:
+                yield _broken(part, f"example {number} and those after it", str(error))
 
     return Collection(
         name=builder.info.full_name,
@@ -99,19 +105,6 @@ def built(
             f"{text}: {len(metadata[key]):,}" for key, text in _NOTED.items() if metadata.get(key)
         ),
     )
-
-
-def _encoded(builder: Any, split: str) -> Iterator[Mapping[str, Any] | Exception]:
-    """Encoded examples in the order of the files; an error is yielded and ends them."""
-    import tensorflow as tf
-    import tensorflow_datasets as tfds
-
-    from segdata import packing
-
-    try:
-        yield from tfds.as_numpy(packing.encoded(builder, [split]))
-    except tf.errors.OpError as error:
-        yield error
 
 
 def _pending(split: str, features: Mapping[str, Any], overlaps: Mapping[str, int]) -> Pending:
@@ -132,8 +125,8 @@ def _pending(split: str, features: Mapping[str, Any], overlaps: Mapping[str, int
     return Pending(split=split, id=key, read=read)
 
 
-def _broken(split: str, number: int, error: Exception) -> Pending:
+def _broken(split: str, name: str, message: str) -> Pending:
     def read() -> Example:
-        raise OSError(f"the files of the split cannot be read from here on: {error}") from error
+        raise OSError(message)
 
-    return Pending(split=split, id=f"example {number}", read=read)
+    return Pending(split=split, id=name, read=read)

@@ -1,0 +1,79 @@
+"""Examples as they lie in the TFRecord files of a built dataset: read without TensorFlow.
+
+TensorFlow's reading holds Python's lock for a millisecond of each example, while threads that
+decode wait. What the features mean is not known here, and images are not decoded.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import tensorflow_datasets as tfds
+
+from segdata.core.system import tfrecord
+
+
+class Frame(NamedTuple):
+    """An example that is not parsed yet.
+
+    Attributes:
+        name: Of the file, and which example of it this is, for messages.
+        data: Its bytes, with their checksum.
+    """
+
+    name: str
+    data: bytes
+
+
+def frames(builder: Any, parts: Iterable[tuple[str, int, int]]) -> Iterator[Frame]:
+    """Some examples in the order of the files, for `parsed`.
+
+    Args:
+        builder: Of a built dataset.
+        parts: As `slices.absolute` gives them: a split's name, and the first and one beyond the
+            last example.
+
+    Raises:
+        OSError: If a file is missing, cut, or damaged in the length of an example.
+    """
+    for name, first, last in parts:
+        info, before = builder.info.splits[name], 0
+        for path, count in zip(info.filepaths, info.shard_lengths, strict=True):
+            start, stop = max(first - before, 0), min(last - before, count)
+            before += count
+            if start >= stop:
+                continue
+            number = start
+            try:
+                for data in itertools.islice(tfrecord.frames(path, first=start), stop - start):
+                    yield Frame(f"example {number} of {path.name}", data)
+                    number += 1
+                if number < stop:
+                    raise ValueError(f"{path} ends after {number:,} of {count:,} examples.")
+            except ValueError as error:
+                raise _damaged(builder, str(error)) from error
+
+
+def parsed(builder: Any, frame: Frame) -> Mapping[str, Any]:
+    """The features of an example as NumPy values; images as the files that they were.
+
+    Raises:
+        OSError: If it is damaged.
+    """
+    features: Any = builder.info.features
+    decoders = {
+        key: tfds.decode.SkipDecoding()
+        for key, feature in features.items()
+        if isinstance(feature, tfds.features.Image)
+    }
+    try:
+        return features.deserialize_example_np(tfrecord.unframed(frame.data), decoders=decoders)
+    except Exception as error:  # protocol buffers, arrays and zlib have kinds of their own
+        raise _damaged(builder, f"{frame.name}: {error}") from error
+
+
+def _damaged(builder: Any, what: str) -> OSError:
+    return OSError(
+        f"{builder.info.full_name} in {builder.data_dir} is damaged: {what} Build it again with "
+        "--overwrite."
+    )
