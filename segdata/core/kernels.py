@@ -6,7 +6,7 @@ Each step of an example goes over a row of pixels in a loop of its own that beco
 loop that does all of it runs at a sixth of the speed. Nothing is drawn here and no file is known.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -20,7 +20,7 @@ _bare: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 _inlined = numba.njit(nogil=True, **_bare)
 
 _HALF = ONE // 2
-_STRIP = 2048  # pixels that are finished together: they stay in the first cache
+_STRIP = 4096  # pixels that are finished together: they stay in the first cache
 _IGNORED = np.uint32(IGNORE_LABEL << 24)  # black, and the ignore label
 _COLOURS = np.uint32(0x00FFFFFF)
 
@@ -47,11 +47,11 @@ def render(
         mask: uint8 [B, H, W, 1], written to.
         partner_places: The same of the partners; needed where there is CutMix.
     """
-    batch, height, width, _ = image.shape
+    _, height, width, _ = image.shape
     own, partner = step
-    rows_of = image.reshape(batch, height, width * 3), mask.reshape(batch, height, width)
+    flat = (height, width), image.reshape(-1), mask.reshape(-1)
     if not (len(own.map) or len(own.blur) or len(own.paste)):
-        _render_moved(words, places, own, is_constant, *rows_of)
+        _render_moved(words, places, own, is_constant, *flat)
         return
     _render(
         words,
@@ -62,7 +62,7 @@ def render(
         is_constant,
         bicubic(height, own.elastic.shape[1] - 2),
         bicubic(width, own.elastic.shape[2] - 2),
-        *rows_of,
+        *flat,
     )
 
 
@@ -90,34 +90,32 @@ def _render_moved(
     places: np.ndarray,
     own: Parameters,
     is_constant: bool,
+    size: tuple[int, int],
     image: np.ndarray,
     mask: np.ndarray,
 ) -> None:
     """`_render` of what is not warped, blurred or mixed: compiles in less than half the time."""
-    batch, height, width = mask.shape
-    strip = min(height, max(1, _STRIP // width))
-    canvas = np.empty((strip, width), np.uint32)
-    for i in range(batch):
+    height, width = size
+    plane, strip = height * width, min(height, max(1, _STRIP // width))
+    drawn, canvas = np.empty(strip * width, np.uint32), np.empty(strip * width, np.uint32)
+    is_plain = len(own.matrix) + len(own.gamma) + len(own.cutout) == 0
+    for i in range(len(places)):
+        view = _viewed(places, own, i, size)
+        colours = _coloured(own, i)
         for first in range(0, height, strip):
             rows = min(strip, height - first)
-            _move(
-                words,
-                places[i],
-                own.window,
-                own.symmetry,
-                i,
-                is_constant,
-                height,
-                first,
-                rows,
-                canvas,
-            )
-            _finish(own, i, height, first, rows, canvas)
-            _part(
-                canvas[:rows].reshape(-1),
-                image[i, first : first + rows].reshape(-1),
-                mask[i, first : first + rows].reshape(-1),
-            )
+            begin, count = first * width, rows * width
+            record = words[view.start + begin : view.start + begin + count]
+            if view.is_straight and is_plain:
+                _part(record, i * plane + begin, image, mask)
+                continue
+            if view.is_straight:
+                _colour(colours, begin, plane, record, canvas[:count])
+            else:
+                _move(words, view, is_constant, first, rows, drawn)
+                _colour(colours, begin, plane, drawn[:count], canvas[:count])
+            _cover(own, i, size, first, rows, canvas)
+            _part(canvas[:count], i * plane + begin, image, mask)
 
 
 @compiled
@@ -130,152 +128,204 @@ def _render(
     is_constant: bool,
     down: np.ndarray,
     along: np.ndarray,
+    size: tuple[int, int],
     image: np.ndarray,
     mask: np.ndarray,
 ) -> None:
-    batch, height, width = mask.shape
+    height, width = size
     needs_whole = len(own.blur) > 0 or len(own.paste) > 0
     strip = height if needs_whole else min(height, max(1, _STRIP // width))
-    canvas = np.empty((strip, width), np.uint32)
-    other = np.empty((strip if len(own.paste) else 0, width), np.uint32)
+    drawn, canvas = np.empty(strip * width, np.uint32), np.empty(strip * width, np.uint32)
+    other = np.empty(strip * width if len(own.paste) else 0, np.uint32)
     buffers = np.empty((9, width), np.uint32)
-    for i in range(batch):
+    grid = (down, along)
+    for i in range(len(places)):
         for first in range(0, height, strip):
             rows = min(strip, height - first)
-            _draw(
-                words,
-                places[i],
-                own,
-                i,
-                is_constant,
-                height,
-                down,
-                along,
-                first,
-                rows,
-                canvas,
-                buffers,
-            )
+            at = (first, rows)
+            _draw(words, places, own, i, is_constant, size, grid, at, drawn, canvas, buffers)
             if len(own.paste):
                 top, bottom, left, right = own.paste[i]
                 if bottom > top and right > left:
+                    at = (np.int64(0), height)  # a literal would be a type: all compiled twice
                     _draw(
                         words,
-                        partner_places[i],
+                        partner_places,
                         partner,
                         i,
                         is_constant,
-                        height,
-                        down,
-                        along,
-                        np.int64(0),  # a literal would be a type of its own: all compiled twice
-                        height,
+                        size,
+                        grid,
+                        at,
+                        drawn,
                         other,
                         buffers,
                     )
                     for y in range(top, bottom):
-                        for x in range(left, right):
-                            canvas[y, x] = other[y, x]
-            _part(
-                canvas[:rows].reshape(-1),
-                image[i, first : first + rows].reshape(-1),
-                mask[i, first : first + rows].reshape(-1),
-            )
+                        for x in range(y * width + left, y * width + right):
+                            canvas[x] = other[x]
+            _part(canvas[: rows * width], (i * height + first) * width, image, mask)
 
 
 @_inlined
-def _draw(words, place, own, i, is_constant, height, down, along, first, rows, canvas, buffers):
+def _draw(words, places, own, i, is_constant, size, grid, at, drawn, canvas, buffers):
     """Some rows of an example; all of them where there is blur."""
+    height, width = size
+    first, rows = at
     if len(own.map):
         points = own.elastic[i] if len(own.elastic) else np.empty((0, 0, 2), np.int32)
         _warp(
             words,
-            place,
+            places[i],
             own.map[i],
             points,
             is_constant,
-            height,
-            down,
-            along,
+            size,
+            grid,
             first,
             rows,
-            canvas,
+            drawn,
             buffers,
         )
     else:
-        _move(words, place, own.window, own.symmetry, i, is_constant, height, first, rows, canvas)
+        view = _viewed(places, own, i, size)
+        _move(words, view, is_constant, first, rows, drawn)
     if len(own.blur):
-        _blur(canvas, own.blur[i])
-    _finish(own, i, height, first, rows, canvas)
+        _blur(drawn.reshape(size), own.blur[i])
+    count = rows * width
+    _colour(_coloured(own, i), first * width, height * width, drawn[:count], canvas[:count])
+    _cover(own, i, size, first, rows, canvas)
+
+
+class _Colours(NamedTuple):
+    """What is done to the colours of an example; a matrix of no rows stands for nothing."""
+
+    matrix: np.ndarray
+    offset: np.ndarray
+    has_noise: bool
+    deviation: Any
+    key: Any
 
 
 @_inlined
-def _finish(own, i, height, first, rows, canvas):
-    """Colours of some rows, and what covers them."""
-    row = canvas[:rows].reshape(-1)
+def _coloured(own, i):
+    deviation, key = np.int32(0), np.uint32(0)
+    has_noise = len(own.deviation) > 0
+    if has_noise:
+        deviation, key = own.deviation[i], own.noise_key[i]
     if len(own.matrix):
-        matrix, offset = own.matrix[i], own.offset[i]
-        if len(own.deviation):
-            begin, plane = first * canvas.shape[1], height * canvas.shape[1]
-            _noisy(matrix, offset, own.deviation[i], own.noise_key[i], begin, plane, row)
-        elif matrix.shape[0] == 1:
-            _scaled(matrix[0, 0], offset, row)
-        else:
-            _mixed(matrix, offset, row)
+        return _Colours(own.matrix[i], own.offset[i], has_noise, deviation, key)
+    return _Colours(np.empty((0, 3), np.int32), np.empty(0, np.int32), has_noise, deviation, key)
+
+
+@_inlined
+def _colour(colours, begin, plane, source, out):
+    """Colours of pixels; `begin` is the first of them among the `plane` of the example."""
+    matrix, offset, has_noise, deviation, key = colours
+    if len(matrix) == 0:
+        for x in range(len(out)):
+            out[x] = source[x]
+    elif has_noise:
+        _noisy(matrix, offset, deviation, key, begin, plane, source, out)
+    elif len(matrix) == 1:
+        _scaled(matrix[0, 0], offset, source, out)
+    else:
+        _mixed(matrix, offset, source, out)
+
+
+@_inlined
+def _cover(own, i, size, first, rows, canvas):
+    """What comes after the colours."""
+    width = size[1]
     if len(own.gamma):
-        _look_up(own.gamma[i], row)
+        _look_up(own.gamma[i], canvas[: rows * width])
     if len(own.cutout):
         top, bottom, left, right = own.cutout[i]
         for y in range(max(top, first), min(bottom, first + rows)):
-            for x in range(left, right):
-                canvas[y - first, x] = (canvas[y - first, x] & _IGNORED) | np.uint32(CUTOUT)
+            begin = (y - first) * width
+            for x in range(begin + left, begin + right):
+                canvas[x] = (canvas[x] & _IGNORED) | np.uint32(CUTOUT)
+
+
+class _View(NamedTuple):
+    """Which pixels of a record an example shows, and how they are flipped and turned.
+
+    Attributes:
+        start: Where the record begins.
+        record: Its height and width.
+        size: The example's.
+        top: Of the window.
+        left: Of the window.
+        transpose: Whether rows become columns.
+        flip_x: Whether left and right are swapped.
+        flip_y: Whether top and bottom are.
+        is_inside: Whether the record holds the whole window.
+        is_straight: Whether the example's pixels lie one after the other in the record.
+    """
+
+    start: int
+    record: tuple[int, int]
+    size: tuple[int, int]
+    top: Any
+    left: Any
+    transpose: bool
+    flip_x: bool
+    flip_y: bool
+    is_inside: bool
+    is_straight: bool
 
 
 @_inlined
-def _move(words, place, windows, symmetries, i, is_constant, height, first, rows, canvas):
-    """Rows of the record, flipped and turned."""
-    start, record_height, record_width = place[0], place[1], place[2]
-    width = canvas.shape[1]
+def _viewed(places, own, i, size):
+    record = places[i, 1], places[i, 2]
     top, left = np.int64(0), np.int64(0)
     transpose, flip_x, flip_y = False, False, False
-    if len(windows):
-        top, left = np.int64(windows[i, 0]), np.int64(windows[i, 1])
-    if len(symmetries):
-        transpose = symmetries[i, 0] != 0
-        flip_x, flip_y = symmetries[i, 1] != 0, symmetries[i, 2] != 0
+    if len(own.window):
+        top, left = np.int64(own.window[i, 0]), np.int64(own.window[i, 1])
+    if len(own.symmetry):
+        transpose = own.symmetry[i, 0] != 0
+        flip_x, flip_y = own.symmetry[i, 1] != 0, own.symmetry[i, 2] != 0
     is_inside = top >= 0 and left >= 0
-    is_inside &= top + height <= record_height and left + width <= record_width
+    is_inside &= top + size[0] <= record[0] and left + size[1] <= record[1]
+    is_straight = is_inside and size[1] == record[1] and not (transpose or flip_x or flip_y)
+    start = places[i, 0] + (top * record[1] if is_straight else 0)
+    return _View(start, record, size, top, left, transpose, flip_x, flip_y, is_inside, is_straight)
+
+
+@_inlined
+def _move(words, view, is_constant, first, rows, out):
+    """Rows of the record, flipped and turned. An index without a sign needs no check of it."""
+    start, record, size, top, left, transpose, flip_x, flip_y, is_inside, _ = view
+    height, width = size
+    last = np.uint64(width - 1)
     for k in range(rows):
         y = height - 1 - (first + k) if flip_y else first + k
-        out = canvas[k]
+        to = np.uint64(k * width)
         if not is_inside:  # the record is the smaller
             for x in range(width):
                 along = width - 1 - x if flip_x else x
                 row, column = (top + along, left + y) if transpose else (top + y, left + along)
-                if is_constant and not (0 <= row < record_height and 0 <= column < record_width):
-                    out[x] = _IGNORED
+                if is_constant and not (0 <= row < record[0] and 0 <= column < record[1]):
+                    out[to + np.uint64(x)] = _IGNORED
                 else:
-                    row, column = _mirrored(row, record_height), _mirrored(column, record_width)
-                    out[x] = words[start + row * record_width + column]
-            continue
-        if not transpose:
-            begin = start + (top + y) * record_width + left
-            source = words[begin : begin + width]
+                    row, column = _mirrored(row, record[0]), _mirrored(column, record[1])
+                    out[to + np.uint64(x)] = words[start + row * record[1] + column]
+        elif transpose:
+            begin, by = start + top * record[1] + left + y, record[1]
             if flip_x:
-                last = np.uint64(width - 1)  # without a sign, and so without a check of it
+                begin, by = begin + (width - 1) * by, -by
+            at = np.uint64(begin)
+            for x in range(width):
+                out[to + np.uint64(x)] = words[at]
+                at += np.uint64(by)
+        else:
+            begin = np.uint64(start + (top + y) * record[1] + left)
+            if flip_x:
                 for x in range(width):
-                    out[x] = source[last - np.uint64(x)]
+                    out[to + last - np.uint64(x)] = words[begin + np.uint64(x)]
             else:
                 for x in range(width):
-                    out[x] = source[x]
-            continue
-        begin, by = start + top * record_width + left + y, record_width
-        if flip_x:
-            begin, by = begin + (width - 1) * by, -by
-        at = np.uint64(begin)
-        for x in range(width):
-            out[x] = words[at]
-            at += np.uint64(by)
+                    out[to + np.uint64(x)] = words[begin + np.uint64(x)]
 
 
 @_inlined
@@ -307,12 +357,11 @@ def _elastic(points, down, along, y, axis, coordinates):
 
 
 @_inlined
-def _warp(
-    words, place, table, points, is_constant, height, down, along, first, rows, canvas, buffers
-):
+def _warp(words, place, table, points, is_constant, size, grid, first, rows, canvas, buffers):
     """Samples each pixel once: colours bilinearly, the class from the nearest."""
     start, record_height, record_width = place[0], place[1], place[2]
-    width = canvas.shape[1]
+    height, width = size
+    down, along = grid
     xs, ys = buffers[0].view(np.int32), buffers[1].view(np.int32)
     across, below = buffers[2], buffers[3]  # fractions in 256ths; 512 outside of a constant border
     lefts, rights, lows, low_rights, places = (
@@ -350,7 +399,7 @@ def _warp(
             rights[x] = words[at + np.uint64(1)]
             lows[x] = words[lower]
             low_rights[x] = words[lower + np.uint64(1)]
-        out = canvas[k]
+        out = canvas[k * width : (k + 1) * width]
         for x in range(width):
             a, d = across[x], below[x]
             top = _lerp(lefts[x], rights[x], a)
@@ -488,16 +537,16 @@ def _joined(red, green, blue, word):
 
 
 @_inlined
-def _scaled(gain, offset, row):
+def _scaled(gain, offset, source, out):
     half = np.int32(_HALF)
     first, second, third = offset[0] + half, offset[1] + half, offset[2] + half
     add_red, add_green, add_blue = np.int32(first), np.int32(second), np.int32(third)
-    for x in range(len(row)):
-        word = row[x]
+    for x in range(len(out)):
+        word = source[x]
         red = np.int32(word & np.uint32(0xFF))
         green = np.int32((word >> np.uint32(8)) & np.uint32(0xFF))
         blue = np.int32((word >> np.uint32(16)) & np.uint32(0xFF))
-        row[x] = _joined(
+        out[x] = _joined(
             np.int32(np.int32(gain * red) + add_red),
             np.int32(np.int32(gain * green) + add_green),
             np.int32(np.int32(gain * blue) + add_blue),
@@ -506,7 +555,7 @@ def _scaled(gain, offset, row):
 
 
 @_inlined
-def _mixed(matrix, offset, row):
+def _mixed(matrix, offset, source, out):
     half = np.int32(_HALF)
     a, b, c = matrix[0, 0], matrix[0, 1], matrix[0, 2]
     d, e, f = matrix[-2, 0], matrix[-2, 1], matrix[-2, 2]
@@ -516,12 +565,12 @@ def _mixed(matrix, offset, row):
         np.int32(offset[1] + half),
         np.int32(offset[2] + half),
     )
-    for x in range(len(row)):
-        word = row[x]
+    for x in range(len(out)):
+        word = source[x]
         red = np.int32(word & np.uint32(0xFF))
         green = np.int32((word >> np.uint32(8)) & np.uint32(0xFF))
         blue = np.int32((word >> np.uint32(16)) & np.uint32(0xFF))
-        row[x] = _joined(
+        out[x] = _joined(
             np.int32(np.int32(a * red) + np.int32(b * green) + np.int32(c * blue) + first),
             np.int32(np.int32(d * red) + np.int32(e * green) + np.int32(f * blue) + second),
             np.int32(np.int32(g * red) + np.int32(h * green) + np.int32(k * blue) + third),
@@ -530,7 +579,7 @@ def _mixed(matrix, offset, row):
 
 
 @_inlined
-def _noisy(matrix, offset, deviation, key, begin, plane, row):
+def _noisy(matrix, offset, deviation, key, begin, plane, source, out):
     """The same with noise; whatever the matrix."""
     mixes = matrix.shape[0] == 3
     half, zero = np.int32(_HALF), np.int32(0)
@@ -548,8 +597,8 @@ def _noisy(matrix, offset, deviation, key, begin, plane, row):
         np.int32(offset[2] + half),
     )
     plane, begin = np.uint32(plane), np.uint32(begin)
-    for x in range(len(row)):
-        word = row[x]
+    for x in range(len(out)):
+        word = source[x]
         place = begin + np.uint32(x)
         red = np.int32(word & np.uint32(0xFF))
         green = np.int32((word >> np.uint32(8)) & np.uint32(0xFF))
@@ -558,7 +607,7 @@ def _noisy(matrix, offset, deviation, key, begin, plane, row):
         red_sum = np.int32(a * red) + np.int32(b * green) + np.int32(c * blue) + first
         green_sum = np.int32(d * red) + np.int32(e * green) + np.int32(f * blue) + second
         blue_sum = np.int32(g * red) + np.int32(h * green) + np.int32(k * blue) + third
-        row[x] = _joined(
+        out[x] = _joined(
             np.int32(red_sum + grain),
             np.int32(green_sum + np.int32(deviation * _grain(key, place + plane))),
             np.int32(blue_sum + np.int32(deviation * _grain(key, place + plane + plane))),
@@ -578,9 +627,12 @@ def _grain(key, place):
 
 
 @_inlined
-def _part(row, colours, classes):
-    for x in range(len(row)):
-        word = row[x]
+def _part(words, begin, image, mask):
+    """Words to colours and classes, from some pixel of the batch on."""
+    end = begin + len(words)
+    colours, classes = image[3 * begin : 3 * end], mask[begin:end]
+    for x in range(len(words)):
+        word = words[x]
         colours[3 * x] = np.uint8(word)
         colours[3 * x + 1] = np.uint8(word >> np.uint32(8))
         colours[3 * x + 2] = np.uint8(word >> np.uint32(16))
