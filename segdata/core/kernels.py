@@ -105,17 +105,16 @@ def _render_moved(
         for first in range(0, height, strip):
             rows = min(strip, height - first)
             begin, count = first * width, rows * width
-            record = words[view.start + begin : view.start + begin + count]
-            if view.is_straight and is_plain:
-                _part(record, i * plane + begin, image, mask)
-                continue
-            if view.is_straight:
-                _colour(colours, begin, plane, record, canvas[:count])
-            else:
+            # Memory is read while colours are computed, or colours and classes parted.
+            shown = words[view.start + begin : view.start + begin + count]
+            if not view.is_straight:
                 _move(words, view, is_constant, first, rows, drawn)
-                _colour(colours, begin, plane, drawn[:count], canvas[:count])
-            _cover(own, i, size, first, rows, canvas)
-            _part(canvas[:count], i * plane + begin, image, mask)
+                shown = drawn[:count]
+            if not is_plain:
+                _colour(colours, begin, plane, shown, canvas[:count])
+                _cover(own, i, size, first, rows, canvas)
+                shown = canvas[:count]
+            _part(shown, i * plane + begin, image, mask)
 
 
 @compiled
@@ -138,63 +137,46 @@ def _render(
     drawn, canvas = np.empty(strip * width, np.uint32), np.empty(strip * width, np.uint32)
     other = np.empty(strip * width if len(own.paste) else 0, np.uint32)
     buffers = np.empty((9, width), np.uint32)
-    grid = (down, along)
     for i in range(len(places)):
         for first in range(0, height, strip):
             rows = min(strip, height - first)
-            at = (first, rows)
-            _draw(words, places, own, i, is_constant, size, grid, at, drawn, canvas, buffers)
-            if len(own.paste):
+            begin, count = first * width, rows * width
+            has_partner = len(own.paste) > 0 and own.paste[i, 0] < own.paste[i, 1]
+            for turn in range(1 + has_partner):  # in one place: compiled once
+                part = own if turn == 0 else partner
+                part_places = places if turn == 0 else partner_places
+                out = canvas if turn == 0 else other
+                view = _viewed(part_places, part, i, size)
+                shown = words[view.start + begin : view.start + begin + count]
+                if len(part.map) or len(part.blur) or not view.is_straight:
+                    if len(part.map):
+                        none = np.empty((0, 0, 2), np.int32)
+                        _warp(
+                            words,
+                            part_places[i],
+                            part.map[i],
+                            part.elastic[i] if len(part.elastic) else none,
+                            is_constant,
+                            size,
+                            (down, along),
+                            first,
+                            rows,
+                            drawn,
+                            buffers,
+                        )
+                    else:
+                        _move(words, view, is_constant, first, rows, drawn)
+                    if len(part.blur):
+                        _blur(drawn.reshape(size), part.blur[i])
+                    shown = drawn[:count]
+                _colour(_coloured(part, i), begin, height * width, shown, out[:count])
+                _cover(part, i, size, first, rows, out)
+            if has_partner:
                 top, bottom, left, right = own.paste[i]
-                if bottom > top and right > left:
-                    at = (np.int64(0), height)  # a literal would be a type: all compiled twice
-                    _draw(
-                        words,
-                        partner_places,
-                        partner,
-                        i,
-                        is_constant,
-                        size,
-                        grid,
-                        at,
-                        drawn,
-                        other,
-                        buffers,
-                    )
-                    for y in range(top, bottom):
-                        for x in range(y * width + left, y * width + right):
-                            canvas[x] = other[x]
-            _part(canvas[: rows * width], (i * height + first) * width, image, mask)
-
-
-@_inlined
-def _draw(words, places, own, i, is_constant, size, grid, at, drawn, canvas, buffers):
-    """Some rows of an example; all of them where there is blur."""
-    height, width = size
-    first, rows = at
-    if len(own.map):
-        points = own.elastic[i] if len(own.elastic) else np.empty((0, 0, 2), np.int32)
-        _warp(
-            words,
-            places[i],
-            own.map[i],
-            points,
-            is_constant,
-            size,
-            grid,
-            first,
-            rows,
-            drawn,
-            buffers,
-        )
-    else:
-        view = _viewed(places, own, i, size)
-        _move(words, view, is_constant, first, rows, drawn)
-    if len(own.blur):
-        _blur(drawn.reshape(size), own.blur[i])
-    count = rows * width
-    _colour(_coloured(own, i), first * width, height * width, drawn[:count], canvas[:count])
-    _cover(own, i, size, first, rows, canvas)
+                for y in range(top, bottom):
+                    for x in range(y * width + left, y * width + right):
+                        canvas[x] = other[x]
+            _part(canvas[:count], i * height * width + begin, image, mask)
 
 
 class _Colours(NamedTuple):
