@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _DATASETS = ("carvana", "cityscapes_pairs", "dsb2018")
+_SHOWN = ("train", 16, 0)  # split, count and seed of `show`, if not given
 _WITHOUT = {  # flags of `tfds build` that do nothing here, what they are by default, what does it
     "num_processes": (1, "one process builds on all cores"),
     "max_shard_size_mb": (None, "--num_shards says how many files there are"),
@@ -119,15 +120,15 @@ class Show:
     """A built dataset, with a config where wanted; not with --replay."""
     to: pathlib.Path
     """The PNG to write."""
-    split: str = "train"
+    split: str = _SHOWN[0]
     """A TFDS split."""
     augment: bool = False
     """Below each example, what augmentation makes of it in three epochs: a mild one, or the one
     that these flags say."""
     settings: Augment = dataclasses.field(default_factory=Augment)
-    count: int = 16
+    count: int = _SHOWN[1]
     """How many examples, the first of the split."""
-    seed: int = 0
+    seed: int = _SHOWN[2]
     """Of the augmentation."""
     replay: pathlib.Path | None = None
     """Instead, the batch that a training saw: the folder of a run of `unet train`."""
@@ -143,8 +144,14 @@ class Show:
             )
         if self.step < 0 or (self.step and not self.replay):
             raise ValueError(f"--step {self.step}: a whole number from 0, with --replay.")
-        if self.replay and (self.augment or not self.settings.is_neutral):
-            raise ValueError("--replay draws what the run did; leave out flags of augmentation.")
+        asked = self.settings != Augment()
+        if self.replay and (self.augment or asked or (self.split, self.count, self.seed) != _SHOWN):
+            raise ValueError("--replay draws what the run did; leave out all other flags.")
+        if asked and self.settings.is_neutral:
+            raise ValueError(
+                "these settings of augmentation do nothing alone: give a range or a probability of "
+                "what they are for."
+            )
         if self.settings.foreground:
             raise ValueError("--foreground is for crops, and a sheet shows whole images.")
         if not 1 <= self.count <= 1000:
@@ -359,7 +366,7 @@ def _show(argv: Sequence[str]) -> None:
         console.log(f"{settings.to}: what step {settings.step:,} of {settings.replay} saw.")
         return
     augment = sheet.MILD if settings.augment else None
-    if not settings.settings.is_neutral:
+    if settings.settings != Augment():
         augment = settings.settings
     with console.quiet_start():  # the first compilation is loud too
         collection = examples.built(settings.name, data_dir=settings.data_dir, split=settings.split)

@@ -6,13 +6,17 @@ known here, and TensorFlow is not imported.
 """
 
 import contextlib
+import dataclasses
+import difflib
 import io
+import itertools
 import os
 import re
 import sys
 import tempfile
+import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import simple_parsing
 
@@ -30,6 +34,7 @@ _NOISE = re.compile(
     r"|tf_record_dataset_op\.cc|dump_mlir_util\.cc|`FeatureConnector\.dtype` is deprecated"
 )
 
+_BOOLEANS = ("true", "false", "True", "False", "1", "0", "yes", "no")
 _SIGPIPE = 13
 _TENSORFLOW_ERRORS = "tensorflow.python.framework.errors_impl"
 
@@ -58,14 +63,69 @@ def run(prog: str, description: str, commands: Mapping[str, Command], argv: Sequ
         _forget_unwritten()
 
 
+class Parser(simple_parsing.ArgumentParser):
+    """Reads dataclasses from flags, by their whole names; a mistake is one line that names it."""
+
+    def __init__(self, **options: Any):
+        super().__init__(
+            allow_abbrev=False,
+            add_option_string_dash_variants=simple_parsing.DashVariant.AUTO,
+            **options,
+        )
+        self._switches: dict[str, bool] = {}
+
+    def add_arguments(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, kind: Any, dest: str, **options: Any
+    ) -> Any:
+        """Adds a flag for each field of a dataclass."""
+        self._switches |= _switches(kind)
+        return super().add_arguments(kind, dest, **options)
+
+    def read(self, argv: Sequence[str]) -> Any:
+        """The dataclasses by the names that they were added under; prints help, or exits with 2."""
+        return self.parse_args(list(self._checked(argv)))
+
+    def error(self, message: str) -> NoReturn:
+        """Prints one line, and exits with 2."""
+        raise SystemExit(fail(self.prog, f"{message}. `{self.prog} --help` lists the flags."))
+
+    def _checked(self, argv: Sequence[str]) -> Iterator[str]:
+        """The same arguments, of which no flag is unknown, nor takes the next word by mistake."""
+        for argument, following in itertools.zip_longest(argv, argv[1:], fillvalue="--"):
+            given, equals, _ = argument.partition("=")
+            flag = given[:2] + given[2:].replace("-", "_")
+            if given[:2] != "--" or flag == "--help":
+                yield argument
+            elif flag not in self._switches:
+                near = difflib.get_close_matches(flag, self._switches, n=1)
+                self.error(f"there is no {flag}" + (f"; did you mean {near[0]}?" if near else ""))
+            elif self._switches[flag]:  # its value may follow, and else is true
+                yield argument if equals or following in _BOOLEANS else f"{argument}=true"
+            elif not equals and following.startswith("--"):
+                self.error(f"{flag}: its value is missing")
+            else:
+                yield argument
+
+
 def parse(settings: type[Settings], argv: Sequence[str], *, prog: str) -> Settings:
     """Reads a settings dataclass from flags; prints help or an error and exits on either."""
-    return simple_parsing.parse(
-        settings,
-        args=list(argv),
-        prog=prog,
-        add_option_string_dash_variants=simple_parsing.DashVariant.AUTO,
-    )
+    parser = Parser(prog=prog, description=settings.__doc__)
+    parser.add_arguments(settings, dest="settings")
+    return parser.read(argv).settings
+
+
+def _switches(kind: Any) -> dict[str, bool]:
+    """The flags of a dataclass, and whether each is a switch, that is, true or false."""
+    found: dict[str, bool] = {}
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            found |= _switches(hint)
+        elif not field.metadata.get("positional"):
+            names = [f"--{field.name}", *field.metadata.get("alias", [])]
+            found |= dict.fromkeys(names, hint is bool)
+    return found
 
 
 def printable(text: str) -> str:

@@ -6,6 +6,7 @@ import gc
 import pickle
 import subprocess
 import sys
+import tracemalloc
 from typing import Any
 
 import jax
@@ -288,6 +289,19 @@ def test_tensors_share_the_memory_of_the_kernels_and_keep_it(packed):
         np.testing.assert_array_equal(mask, expected[1][..., 0])
     with pytest.raises(TypeError, match="have no end"):
         len(torch_adapter.Batches(made))
+
+
+def test_memory_that_is_kept_does_not_grow_with_the_lengths_of_batches(packed):
+    stream = Stream(packed, batch=4)
+    largest = 3 * packed.size[0] * packed.size[1] * 400
+    tracemalloc.start()
+    try:
+        for count in range(1, 400, 7):
+            stream.replay(np.arange(count) % packed.count, 0)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 8 * largest
 
 
 def test_memory_is_used_again_when_nobody_refers_to_it(packed):

@@ -113,7 +113,13 @@ def rendered(pixels, step, *, size, is_constant=False):
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize(
     ("shape", "size"),
-    [((12, 17), (12, 17)), ((1, 1), (1, 1)), ((9, 8), (5, 4)), ((2, 31), (1, 20))],
+    [
+        ((12, 17), (12, 17)),
+        ((1, 1), (1, 1)),
+        ((9, 8), (5, 4)),
+        ((2, 31), (1, 20)),
+        ((19, 6), (4, 6)),  # as wide as the record
+    ],
 )
 def test_the_kernels_make_the_pixels_of_the_plain_reference(name, shape, size):
     pixels, augment = records(5, *shape), SETTINGS[name]

@@ -1,6 +1,7 @@
 import ctypes
 import os
 import sys
+import threading
 import types
 
 import pytest
@@ -33,3 +34,22 @@ def test_malloc_is_tuned_where_the_c_library_can(monkeypatch, platform, can):
     monkeypatch.setattr(ctypes, "CDLL", lambda _: library)
     parallel.tune_malloc()
     assert asked == ([(-3, 32 << 20), (-1, 256 << 20)] if can and platform == "linux" else [])
+
+
+def test_whoever_ends_it_waits_for_nobody():
+    """Garbage is collected on any thread, also on those that do the work."""
+    begun, ended = threading.Event(), threading.Event()
+
+    def work(number):
+        if number == 3:
+            begun.wait(timeout=60)
+            results.close()
+            ended.set()
+        return number
+
+    results = parallel.ordered_map(work, range(100), threads=2)
+    assert next(results) == 0
+    begun.set()
+    assert ended.wait(timeout=60)
+    with pytest.raises(StopIteration):
+        next(results)

@@ -10,8 +10,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import simple_parsing
-
 from segdata import console
 from unet import hardware, recipes, runs
 from unet.hardware import Compilation, Precision
@@ -119,20 +117,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(argv: Sequence[str]) -> None:
     """Train a recipe into a new run folder."""
-    start = _parser(add_help=False)
+    start = console.Parser(prog="unet train", add_help=False)
     start.add_arguments(_Start, dest="start")
     chosen = start.parse_known_args(list(argv))[0].start
     recipe = recipes.named(chosen.recipe)
-    _load_keras(deterministic=chosen.deterministic)
     from segdata.core.augment import Augment
 
-    parser = _parser()
+    parser = console.Parser(prog="unet train")
     parser.add_arguments(Train, dest="train")
     _add_recipe(parser, recipe)
     parser.add_arguments(Augment, dest="augment", default=Augment(**recipe.augment))
-    asked = parser.parse_args(list(argv))
+    asked = parser.read(argv)
     train: Train = asked.train
     runs.require_new(train.out)  # before any work on the data
+    _load_keras(deterministic=train.deterministic)
     kept = {"augment": _differences(asked.augment), "source": recipe.source}  # have no flag
     recipe = Recipe(**vars(asked.settings) | kept)
     settings = Settings(
@@ -219,7 +217,7 @@ def _report(argv: Sequence[str]) -> None:
 
 def _recipes(argv: Sequence[str]) -> None:
     """List the recipes."""
-    _parser(prog="unet recipes", description="List the recipes.").parse_args(list(argv))
+    console.Parser(prog="unet recipes", description="List the recipes.").read(argv)
     for name, recipe in RECIPES.items():
         print(
             f"{name}\n    {recipe.source}\n    {recipe.dataset} at {recipe.size[0]}×"
@@ -229,16 +227,7 @@ def _recipes(argv: Sequence[str]) -> None:
         )
 
 
-def _parser(prog: str = "unet train", **options: Any) -> simple_parsing.ArgumentParser:
-    return simple_parsing.ArgumentParser(
-        prog=prog,
-        allow_abbrev=False,  # _Start is parsed before the other flags are known
-        add_option_string_dash_variants=simple_parsing.DashVariant.AUTO,
-        **options,
-    )
-
-
-def _add_recipe(parser: simple_parsing.ArgumentParser, recipe: Recipe) -> None:
+def _add_recipe(parser: console.Parser, recipe: Recipe) -> None:
     """Adds a flag for each setting, also those of this kind of model."""
     fields = [("model", type(recipe.model), dataclasses.field(default=recipe.model))]
     kind = dataclasses.make_dataclass(

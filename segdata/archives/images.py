@@ -143,6 +143,7 @@ def opened_file(
 
 def rgb(image: Image.Image) -> Image.Image:
     """Converts to RGB and drops transparency; palettes go by RGBA, or Pillow warns."""
+    image.load()  # here, where an error names the file
     if "transparency" in image.info:
         image = image.convert("RGBA")
     return image if image.mode == "RGB" else image.convert("RGB")

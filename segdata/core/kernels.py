@@ -106,7 +106,8 @@ def _render_moved(
             rows = min(strip, height - first)
             begin, count = first * width, rows * width
             # Memory is read while colours are computed, or colours and classes parted.
-            shown = words[view.start + begin : view.start + begin + count]
+            at = view.start + view.top * width + begin
+            shown = words[at : at + count]
             if not view.is_straight:
                 _move(words, view, is_constant, first, rows, drawn)
                 shown = drawn[:count]
@@ -147,7 +148,8 @@ def _render(
                 part_places = places if turn == 0 else partner_places
                 out = canvas if turn == 0 else other
                 view = _viewed(part_places, part, i, size)
-                shown = words[view.start + begin : view.start + begin + count]
+                at = view.start + view.top * width + begin
+                shown = words[at : at + count]
                 if len(part.map) or len(part.blur) or not view.is_straight:
                     if len(part.map):
                         none = np.empty((0, 0, 2), np.int32)
@@ -270,8 +272,9 @@ def _viewed(places, own, i, size):
     is_inside = top >= 0 and left >= 0
     is_inside &= top + size[0] <= record[0] and left + size[1] <= record[1]
     is_straight = is_inside and size[1] == record[1] and not (transpose or flip_x or flip_y)
-    start = places[i, 0] + (top * record[1] if is_straight else 0)
-    return _View(start, record, size, top, left, transpose, flip_x, flip_y, is_inside, is_straight)
+    return _View(
+        places[i, 0], record, size, top, left, transpose, flip_x, flip_y, is_inside, is_straight
+    )
 
 
 @_inlined

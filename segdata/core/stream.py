@@ -4,7 +4,6 @@ A batch is made by one thread, several at a time, into memory that is used again
 to the batch any more: a fresh buffer costs its page faults, which take longer than the pixels.
 """
 
-import collections
 import dataclasses
 import functools
 import math
@@ -31,6 +30,7 @@ MOST_EXAMPLES = 1 << 62
 """That are counted since the start of a training."""
 _AHEAD = 1024  # examples that are planned at once: less than a millisecond, in the second cache
 _MOST_FREE = 64  # pieces of memory of a size that are kept for batches to come
+_MOST_SIZES = 8  # of pieces that are kept
 _ALIGNED = 64  # bytes; what TensorFlow takes without copying it
 
 
@@ -322,14 +322,17 @@ class _Pool:
     """Arrays whose memory is used again when nobody refers to them any more."""
 
     def __init__(self) -> None:
-        self._free: dict[int, list[memoryview]] = collections.defaultdict(list)
+        self._free: dict[int, list[memoryview]] = {}
         self._lock = threading.Lock()
 
     def take(self, shape: tuple[int, ...]) -> np.ndarray:
         """uint8, aligned, of any content."""
         size = math.prod(shape)
         with self._lock:
-            free = self._free[size]
+            free = self._free.pop(size, [])
+            self._free[size] = free  # the last: sizes that have not been asked for go first
+            if len(self._free) > _MOST_SIZES:
+                del self._free[next(iter(self._free))]
             memory = free.pop() if free else None
         if memory is None:
             whole = np.empty(size + _ALIGNED, np.uint8)
@@ -342,6 +345,6 @@ class _Pool:
         return array.reshape(shape)
 
     def _give_back(self, memory: memoryview) -> None:
-        free = self._free[memory.nbytes]  # without the lock: whoever holds it may be collecting
-        if len(free) < _MOST_FREE:
+        free = self._free.get(memory.nbytes)  # without the lock: whoever holds it may be collecting
+        if free is not None and len(free) < _MOST_FREE:
             free.append(memory)

@@ -21,7 +21,7 @@ def ordered_map(
 
     Made for work that releases the interpreter's lock (Pillow, zlib, file reads). At most two
     results a thread wait to be taken, however many items there are. Stopping early cancels what
-    has not begun.
+    has not begun, and waits for nothing.
 
     Args:
         function: What to do with an item; called from several threads at once.
@@ -42,7 +42,8 @@ def ordered_map(
         while pending:
             yield pending.popleft().result()
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        # Whoever collects garbage may be one of these threads, or hold a lock that they wait for.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def cores() -> int:
