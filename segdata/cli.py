@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 import simple_parsing
 
-from segdata import console
+from segdata import console, sources
 from segdata.core.augment import Augment
 from segdata.core.system import files
 
 if TYPE_CHECKING:
     from PIL import Image
 
-_DATASETS = ("carvana", "cityscapes_pairs", "dsb2018")
+_NAMES = f"Which: {', '.join(sources.OURS)}; or one that another package adds."
 _SHOWN = ("train", 16, 0)  # split, count and seed of `show`, if not given
 _WITHOUT = {  # flags of `tfds build` that do nothing here, what they are by default, what does it
     "num_processes": (1, "one process builds on all cores"),
@@ -34,28 +34,24 @@ _WITHOUT = {  # flags of `tfds build` that do nothing here, what they are by def
 class Draw:
     """Draws a small synthetic source, in the very layout that Kaggle ships."""
 
-    source: str = simple_parsing.field(positional=True, metavar="SOURCE")
-    """Which: carvana, cityscapes_pairs or dsb2018."""
+    source: str = simple_parsing.field(positional=True, metavar="SOURCE", help=_NAMES)
     to: pathlib.Path | None = None
     """The folder to draw into; made if missing."""
     examples: int = 64
     """How many labelled examples."""
     unlabelled: int = 0
-    """How many examples without masks; cityscapes_pairs has none."""
+    """How many examples without masks, where the source has some."""
     seed: int = 0
     """The same seed draws the same files."""
     damage: str = ""
     """What is to go wrong with one of them; `--damage list` lists what can."""
 
     def __post_init__(self) -> None:
-        if self.source not in _DATASETS:
-            raise ValueError(f"there is no source {self.source!r}; draw {', '.join(_DATASETS)}.")
+        sources.named(self.source, offer="draw")
         if self.seed < 0:
             raise ValueError(f"--seed {self.seed}: a whole number from 0.")
         if self.examples < 1:
             raise ValueError(f"--examples {self.examples}: a whole number from 1.")
-        if self.unlabelled and self.source == "cityscapes_pairs":
-            raise ValueError("--unlabelled: every pair of cityscapes_pairs has its mask.")
         if not self.to and self.damage != "list":
             raise ValueError("--to: name the folder to draw into.")
 
@@ -64,20 +60,18 @@ class Draw:
 class Fetch:
     """Fetches from Kaggle what a dataset is built from, only what is missing or bad."""
 
-    source: str = simple_parsing.field(positional=True, metavar="NAME")
-    """Which: carvana, cityscapes_pairs, dsb2018."""
+    source: str = simple_parsing.field(positional=True, metavar="NAME", help=_NAMES)
     to: pathlib.Path | None = None
     """The folder to fetch into; by default TFDS's manual folder, where `tfds build` looks."""
     config: str = "default"
-    """The builder's config that it is for; carvana has lowres and with_test (16 GB more)."""
+    """The builder's config that it is for, where it has files of its own."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Doctor:
     """Says what stands between you and a dataset, and what mends it; changes nothing."""
 
-    source: str = simple_parsing.field(positional=True, metavar="NAME")
-    """Which: carvana, cityscapes_pairs, dsb2018."""
+    source: str = simple_parsing.field(positional=True, metavar="NAME", help=_NAMES)
     to: pathlib.Path | None = None
     """The folder to look into; by default TFDS's manual folder."""
     config: str = "default"
@@ -209,7 +203,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _draw(argv: Sequence[str]) -> None:
     """Draw a small synthetic source; needs no account and no download."""
     settings = console.parse(Draw, argv, prog="segdata draw")
-    from segdata.sources import carvana, cityscapes_pairs, dsb2018
     from segdata.testing import damage
 
     if settings.damage == "list" or settings.to is None:
@@ -217,13 +210,15 @@ def _draw(argv: Sequence[str]) -> None:
             print(f"{name:16}  {kind.what}")
         return
     kind = settings.damage and damage.kind_of(settings.damage, source=settings.source)
-    draw = {
-        "carvana": carvana.draw,
-        "cityscapes_pairs": cityscapes_pairs.draw,
-        "dsb2018": dsb2018.draw_zips,
-    }[settings.source]
-    more = {"unlabelled": settings.unlabelled} if settings.unlabelled else {}
-    draw(settings.to, examples=settings.examples, seed=settings.seed, **more)
+    draw = sources.named(settings.source).draw
+    if draw is None:
+        raise ValueError(f"nothing draws {settings.source}.")
+    draw(
+        settings.to,
+        examples=settings.examples,
+        seed=settings.seed,
+        unlabelled=settings.unlabelled,
+    )
     if kind:
         name, seed = settings.damage, settings.seed
         victim = damage.inflict(name, settings.to, source=settings.source, seed=seed)
@@ -281,13 +276,13 @@ def _build(argv: Sequence[str]) -> None:
         raise ValueError("--num_shards 0: a whole number from 1.")
     names = settings.positional_datasets + settings.datasets
     if not names:
-        raise ValueError(f"name a dataset to build: {', '.join(_DATASETS)}.")
+        raise ValueError(f"name a dataset to build: {', '.join(sources.names())}.")
     imports = ",".join(filter(None, ["segdata.datasets", settings.generation.imports]))
     generation = dataclasses.replace(settings.generation, imports=imports)
     debug, keywords = settings.debug, []  # which TFDS reads from the end of a name
     if settings.skip_damaged:
         keywords.append("skip_damaged=True")
-    if debug.overwrite and all(re.split("[/:]", name)[0] in _DATASETS for name in names):
+    if debug.overwrite and all(re.split("[/:]", name)[0] in sources.names() for name in names):
         # TFDS removes the old dataset before it looks for what the new one is made from.
         debug = dataclasses.replace(debug, overwrite=False)
         keywords.append("renew=True")
@@ -303,7 +298,7 @@ def _build(argv: Sequence[str]) -> None:
         ).execute()
     except tfds.core.DatasetNotFoundError as error:  # its own message lists a thousand names
         raise ValueError(
-            f"there is no dataset {' or '.join(names)}; segdata has {', '.join(_DATASETS)}."
+            f"there is no dataset {' or '.join(names)}; segdata has {', '.join(sources.names())}."
         ) from error
     except ImportError as error:
         raise ValueError(f"--imports {imports}: {error}.") from error

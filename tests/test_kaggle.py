@@ -33,7 +33,7 @@ from kaggle_server import (
     well,
 )
 
-from segdata import cli
+from segdata import cli, sources
 from segdata.kaggle import api, doctor, downloads, transfer
 
 COMPETITION = "data-science-bowl-2018"
@@ -755,7 +755,7 @@ def test_a_build_fetches_what_it_lacks(server, signed_in, tmp_path, drawn_dsb201
 
 def test_a_build_without_archive_and_credentials_says_three_things(tmp_path):
     with pytest.raises(FileNotFoundError) as failure:
-        downloads.supply("dsb2018", tmp_path, config="instances")
+        downloads.supply(sources.named("dsb2018"), tmp_path, config="instances")
     which, access, command = str(failure.value).splitlines()
     assert f"{tmp_path}: dsb2018 is built from stage1_train.zip" in which
     assert "https://www.kaggle.com/settings" in access

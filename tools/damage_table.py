@@ -10,9 +10,9 @@ import shutil
 import sys
 import tempfile
 
+from segdata import sources
 from segdata.archives import ArchiveError
 from segdata.inspection import raw
-from segdata.sources import carvana, cityscapes_pairs, dsb2018
 from segdata.testing import damage, damage_kinds
 
 
@@ -23,11 +23,15 @@ def main() -> int:
     print("|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         drawn = pathlib.Path(folder, "drawn")
-        carvana.draw(drawn / "carvana", examples=3, seed=0, size=(96, 144), views=1)
-        cityscapes_pairs.draw(drawn / "cityscapes_pairs", examples=7, seed=0)
-        dsb2018.draw_zips(drawn / "dsb2018", examples=3, seed=0)
+        small = {"carvana": {"size": (96, 144), "views": 1}}
+        for name in sources.names():
+            if draw := sources.named(name).draw:
+                draw(drawn / name, examples=7, seed=0, **small.get(name, {}))
         for name, kind in damage_kinds.KINDS.items():
-            for source, promised in kind.outcomes.items():
+            for source in sources.names():
+                if name not in damage.kinds(source):
+                    continue
+                promised = damage.outcome(name, source=source)
                 place = pathlib.Path(folder, f"{source}-{name}")
                 shutil.copytree(drawn / source, place)
                 damage.inflict(name, place, source=source, seed=0)

@@ -24,7 +24,7 @@ import fuzz_mutations as mutations
 import numpy as np
 from PIL import Image
 
-from segdata import console
+from segdata import console, sources
 from segdata.archives import images, masks, rle, trees
 from segdata.core import IGNORE_LABEL
 from segdata.inspection import raw
@@ -98,7 +98,7 @@ def source(rng: random.Random) -> None:
         made = [
             (mutations.name(rng, called), _image(rng, kind, 0.4)) for called, kind in files.items()
         ]
-        _put(rng, GIVEN / place, made, whole=downloads.SOURCES[name].wholes[0])
+        _put(rng, GIVEN / place, made, whole=sources.named(name).wholes[0])
     variant = "/classes" if name == "cityscapes_pairs" and rng.random() < 0.5 else ""
     found = raw.collection(name + variant, manual_dir=GIVEN)
     for _, _, fault in found.faults:
@@ -158,7 +158,7 @@ def fetched(rng: random.Random) -> None:
     GIVEN.mkdir()
     content = mutations.zipped(rng, [("train_hq/a.jpg", b"a")])
     entry = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
-    names = [file.name for file in downloads.needed("carvana")]
+    names = [file.name for file in downloads.needed(sources.named("carvana"))]
     for name in names:
         (GIVEN / name).write_bytes(content)
     if rng.random() < 0.8:

@@ -1,12 +1,14 @@
-"""Shared by the TFDS builders: finding archives, features, the order of examples.
+"""What builds the TFDS dataset of a source: finding archives, features, splits, the order.
 
 Equal archives make equal files, byte for byte. No single dataset is known here.
 """
 
+import collections
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from segdata import archives, console, sources
@@ -15,19 +17,9 @@ from segdata.building import internals, shards, slices, splits, unfinished
 from segdata.core.system import files
 from segdata.core.system.parallel import ordered_map
 from segdata.kaggle import downloads
-from segdata.sources import Example
+from segdata.sources import DIVIDED, Config, Entry, Example, Part, Source
 
-Entry = TypeVar("Entry", bound="HasId")
 Result = TypeVar("Result")
-
-
-class HasId(Protocol):
-    """An entry of a source: the files of an example."""
-
-    @property
-    def id(self) -> str:
-        """Of the example."""
-        ...
 
 
 class Photo(internals.Image):
@@ -44,20 +36,37 @@ class Photo(internals.Image):
         return tf.io.decode_jpeg(example, channels=3, dct_method="INTEGER_ACCURATE")  # PNG too
 
 
-class SourceBuilder(internals.BaseBuilder, skip_registration=True):
-    """A builder of examples from archives in the manual dir, which are downloaded if missing.
+class _Listed(NamedTuple):
+    """An example to be written."""
 
-    Its archives are in `downloads.SOURCES`, under its name. Groups are contiguous in its files, and
-    no slice of a split ever splits one.
+    entry: Entry
+    group: str
+    read: Callable[[Any], Example]
+
+
+class SourceBuilder(internals.BaseBuilder, skip_registration=True):
+    """A builder of a source's examples from archives in the manual dir, downloaded if missing.
+
+    Groups are contiguous in its files, and no slice of a split ever splits one.
 
     Attributes:
+        SOURCE: What is built.
         skip_damaged: Whether examples that cannot be read are skipped and listed in the metadata
             under `skipped`, id to reason; else the first of them ends the build.
         renew: Whether an existing dataset is rebuilt; it stays until the new one is complete.
     """
 
-    EXAMPLE_SIZE: int
-    """The approximate bytes of an example in the files, which determine the number of files."""
+    SOURCE: ClassVar[Source]
+    VERSION = tfds.core.Version("1.0.0")
+
+    def __init_subclass__(cls, **kwargs: Any):
+        configs = cls.SOURCE.configs
+        usual = [config for config in configs if config.files == configs[0].files]
+        cls.BUILDER_CONFIGS = [_described(config) for config in usual]
+        # They need archives that the first does not.
+        cls.MORE_CONFIGS = [_described(config) for config in configs if config not in usual]
+        cls.MANUAL_DOWNLOAD_INSTRUCTIONS = downloads.instructions(cls.SOURCE, "MANUAL_DIR")
+        super().__init_subclass__(**kwargs)
 
     def __init__(self, *, skip_damaged: bool = False, renew: bool = False, **kwargs: Any):
         self.skip_damaged, self.renew = skip_damaged, renew
@@ -68,37 +77,35 @@ class SourceBuilder(internals.BaseBuilder, skip_registration=True):
         """`skip_damaged`; what is built anew is not built anew again."""
         return {"skip_damaged": self.skip_damaged}
 
-    def describe(
-        self,
-        *,
-        labels: Sequence[str],
-        group: str,
-        homepage: str,
-        license: str,  # noqa: A002 - as TFDS calls it
-        more: Mapping[str, tfds.features.FeatureConnector] | None = None,
-        metadata: Mapping[str, Any] | None = None,
-    ) -> tfds.core.DatasetInfo:
-        """The dataset's description.
+    @property
+    def config(self) -> Config:
+        """What is built of the source."""
+        name = self.builder_config.name if self.builder_config else ""
+        return self.SOURCE.config(name)
 
-        Args:
-            labels: The names of the classes, from 0.
-            group: What examples of one group have in common.
-            homepage: Where the data are from.
-            license: The data's.
-            more: Features besides image, mask, id and group.
-            metadata: What is saved with the dataset.
-        """
+    def _info(self) -> tfds.core.DatasetInfo:
+        source, config = self.SOURCE, self.config
         features = {
             "image": Photo(shape=(None, None, 3)),
             "mask": tfds.features.LabeledImage(
-                labels=list(labels),
+                labels=list(config.classes),
                 shape=(None, None, 1),
                 doc="Class of each pixel; 255 is the ignore label.",
             ),
             "id": tfds.features.Text(),
-            "group": tfds.features.Text(doc=group),
-            **(more or {}),
+            "group": tfds.features.Text(doc=source.group),
         }
+        if config.objects:
+            features["instances"] = tfds.features.Tensor(
+                shape=(None, None, 1),
+                dtype=np.uint16,
+                # Not a 16-bit PNG: `data_source` could not decode that without OpenCV.
+                encoding=tfds.features.Encoding.ZLIB,
+                doc=f"0 for background, else the number of the {config.objects}.",
+            )
+        metadata: dict[str, Any] = {"skipped": {}, **{note: {} for note in source.notes}}
+        if config.colours:
+            metadata["palette"] = {name: list(colour) for name, colour in config.colours.items()}
         pages = self.get_metadata()
         return slices.Info(
             builder=self,
@@ -106,10 +113,35 @@ class SourceBuilder(internals.BaseBuilder, skip_registration=True):
             citation=pages.citation,
             features=tfds.features.FeaturesDict(features),
             supervised_keys=("image", "mask"),
-            homepage=homepage,
-            license=license,
-            metadata=tfds.core.MetadataDict({"skipped": {}, **(metadata or {})}),
+            homepage=source.homepage,
+            license=source.license,
+            metadata=tfds.core.MetadataDict(metadata),
         )
+
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, shards.Part]:
+        known = {file.stem: file for file in self.config.files}
+
+        def find(name: str) -> trees.Tree | None:
+            if name not in known:
+                return None
+            return (self.find if known[name].is_optional else self.need)(dl_manager, name)
+
+        listed = collections.defaultdict[str, list[_Listed]](list)
+        for part in self.SOURCE.parts(find, self.config):
+            entries = self.kept(part.entries, part.faults)
+            if not entries and (part.split or not listed):
+                first = next(iter(self._skipped.values()), "nothing is listed")
+                raise archives.ArchiveError(
+                    f"Every example of {self.name} is damaged; the first: {first}"
+                )
+            split_of, groups = self.divided(part, entries)
+            for split in part.split.split("+"):
+                for entry in entries:
+                    if split_of.get(entry.id) == split:
+                        listed[split].append(_Listed(entry, groups[entry.id], part.read))
+        return {split: self._generate_examples(members) for split, members in listed.items()}
 
     def find(self, dl_manager: tfds.download.DownloadManager, name: str) -> trees.Tree | None:
         """The archive or folder `name` in the builder's own folder of the manual dir, or in that.
@@ -117,29 +149,28 @@ class SourceBuilder(internals.BaseBuilder, skip_registration=True):
         Raises:
             ArchiveError: If what was found is broken.
         """
-        return downloads.find(self.name, name, folder=internals.manual_folder(dl_manager))
+        return self.SOURCE.find(name, folder=internals.manual_folder(dl_manager))
 
     def need(self, dl_manager: tfds.download.DownloadManager, name: str) -> trees.Tree:
         """As `find`, for a required archive, which is downloaded if missing.
 
         Raises:
-            FileNotFoundError: If it is missing and there are no credentials; the message has three
-                lines of instructions.
+            FileNotFoundError: If it is missing and there are no credentials; the message has
+                instructions.
             FetchError: If it cannot be downloaded.
             ArchiveError: If what was found is broken.
         """
         if tree := self.find(dl_manager, name):
             return tree
         folder = internals.manual_folder(dl_manager)
-        config = self.builder_config.name if self.builder_config else "default"
-        downloads.supply(self.name, folder, config=config)
+        downloads.supply(self.SOURCE, folder, config=self.config.name)
         if tree := self.find(dl_manager, name):
             return tree
         raise archives.ArchiveError(
             f"{folder}: what was fetched for {self.name} holds no {name}. Give the archive itself."
         )
 
-    def kept(self, entries: list[Entry], faults: Mapping[str, str]) -> list[Entry]:
+    def kept(self, entries: Sequence[Entry], faults: Mapping[str, str]) -> list[Entry]:
         """The entries of a source's survey; without `skip_damaged`, faults raise.
 
         An example whose name is not UTF-8 is a fault as well, as datasets hold it as text.
@@ -157,11 +188,28 @@ class SourceBuilder(internals.BaseBuilder, skip_registration=True):
         if not self.skip_damaged:
             return sources.whole(entries, faults)
         self._skipped.update({key: _line(fault) for key, fault in faults.items()})
-        if not entries:
-            raise archives.ArchiveError(
-                f"Every example of {self.name} is damaged; the first: {next(iter(faults.values()))}"
-            )
         return entries
+
+    def divided(
+        self, part: Part, entries: Sequence[Entry]
+    ) -> tuple[Mapping[str, str], Mapping[str, str]]:
+        """The split and the group of each example that can be read, by id.
+
+        Args:
+            part: What they are of.
+            entries: Its examples.
+        """
+        groups = {entry.id: entry.group for entry in entries}
+        if part.split != DIVIDED:
+            return dict.fromkeys(groups, part.split), groups
+        strata = dict.fromkeys(groups, "")
+        if read_image := self.SOURCE.read_image:
+            # A first pass over the images: a hash and a stratum of each are kept.
+            seen = self.readable(entries, lambda entry: splits.look(read_image(part.tree, entry)))
+            looks = {entry.id: look for entry, look in seen}
+            groups = splits.near_duplicates({key: look.hash for key, look in looks.items()})
+            strata = {key: look.stratum for key, look in looks.items()}
+        return splits.assign(groups, strata=strata), groups
 
     def readable(
         self, entries: Iterable[Entry], read: Callable[[Entry], Result]
@@ -205,38 +253,34 @@ class SourceBuilder(internals.BaseBuilder, skip_registration=True):
         metadata: Any = self.info.metadata
         return metadata["skipped"]
 
-    def encoded(
-        self,
-        entries: Iterable[Entry],
-        read: Callable[[Entry], tuple[Example, dict[str, Any]]],
-        *,
-        group: Callable[[Entry], str],
-    ) -> shards.Part:
-        """A split: its entries, and how they are read and encoded.
+    def _generate_examples(self, listed: Iterable[_Listed]) -> shards.Part:
+        """A split, group by group: its examples, and how they are read and encoded.
 
-        Args:
-            entries: The entries of its examples.
-            read: Reads one; returns its features besides image, mask, id and group as well.
-            group: The group of one.
-
-        Returns:
-            The split, group by group. An example's `overlap` or `renewed`, where there is any,
-            goes to the metadata of that name.
+        An example's `overlap` or `renewed`, where there is any, goes to the metadata of that name.
         """
         serialize = internals.serializer(self.info.features)
+        has_objects = bool(self.config.objects)
 
-        def record(entry: Entry) -> shards.Record:
-            common = {"id": entry.id, "group": group(entry)}
+        def record(listed: _Listed) -> shards.Record:
+            common = {"id": listed.entry.id, "group": listed.group}
             try:
-                example, more = read(entry)
+                example = listed.read(listed.entry)
             except archives.ArchiveError as error:
                 if not self.skip_damaged:
                     raise
                 return shards.Record(**common, data=None, notes={"skipped": _line(error)})
-            pixels = {"image": example.image, "mask": images.mask_png(example.mask)}
+            features: dict[str, Any] = common | {
+                "image": example.image,
+                "mask": images.mask_png(example.mask),
+            }
+            if has_objects:
+                objects = example.instances
+                if objects is None:
+                    objects = np.zeros(example.mask.shape, np.uint16)
+                features["instances"] = objects[..., None]
             return shards.Record(
                 **common,
-                data=serialize(common | pixels | more),
+                data=serialize(features),
                 notes={
                     note: value
                     for note in ("overlap", "renewed")
@@ -244,7 +288,7 @@ class SourceBuilder(internals.BaseBuilder, skip_registration=True):
                 },
             )
 
-        return shards.Part(splits.sort_by_group(entries, group), record)
+        return shards.Part(splits.sort_by_group(listed, lambda each: each.group), record)
 
     def whole(self, split: Any) -> Any:
         """What to read for a split: of each group all or nothing."""
@@ -307,7 +351,7 @@ class SourceBuilder(internals.BaseBuilder, skip_registration=True):
             split: self.paths(
                 split,
                 count=shards.number(
-                    len(part.entries), size=self.EXAMPLE_SIZE, asked=config.num_shards
+                    len(part.entries), size=self.SOURCE.example_bytes, asked=config.num_shards
                 ),
             )
             for split, part in parts.items()
@@ -342,6 +386,10 @@ class SourceBuilder(internals.BaseBuilder, skip_registration=True):
                 f"{len(self._skipped):,} damaged examples were skipped; the dataset's metadata "
                 "lists them under `skipped`."
             )
+
+
+def _described(config: Config) -> tfds.core.BuilderConfig:
+    return tfds.core.BuilderConfig(name=config.name, description=config.description)
 
 
 def _is_utf8(name: str) -> bool:

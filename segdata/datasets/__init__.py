@@ -1,7 +1,10 @@
-"""TFDS builders, one folder each. Importing this registers them, so `tfds.load` finds them."""
+"""TFDS builders, one folder each. Importing this registers those of all sources with TFDS."""
 
-from segdata.datasets.carvana import carvana_dataset_builder as carvana
-from segdata.datasets.cityscapes_pairs import cityscapes_pairs_dataset_builder as cityscapes_pairs
-from segdata.datasets.dsb2018 import dsb2018_dataset_builder as dsb2018
+import importlib
 
-__all__ = ["carvana", "cityscapes_pairs", "dsb2018"]
+from segdata import sources
+
+__all__ = list(sources.names())  # pyright: ignore[reportUnsupportedDunderAll]
+
+for _name in __all__:
+    globals()[_name] = importlib.import_module(sources.named(_name).builder)

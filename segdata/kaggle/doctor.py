@@ -6,9 +6,10 @@ import pathlib
 import shlex
 import shutil
 
-from segdata import console
+from segdata import console, sources
 from segdata.core.system import files
 from segdata.kaggle import api, downloads, transfer
+from segdata.sources import File, Source
 
 _RATE = 10_000_000  # bytes a second, for estimates: 100 Mbit/s with overheads
 
@@ -44,7 +45,7 @@ def examine(name: str, folder: str | os.PathLike[str], *, config: str = "default
     Kaggle is asked only if something is to be fetched.
 
     Args:
-        name: Of the dataset, a key of `downloads.SOURCES`.
+        name: Of the source.
         folder: Where its files should be; it need not exist.
         config: The builder's config that the files are for.
 
@@ -52,23 +53,28 @@ def examine(name: str, folder: str | os.PathLike[str], *, config: str = "default
         The findings, in the order in which to fix them.
 
     Raises:
-        ValueError: If there is no such dataset or config.
+        ValueError: If there is no such source or config.
     """
+    source = sources.named(name, offer="fetch")
     folder = pathlib.Path(folder)
     command = downloads.command(name, folder, config=config)
-    files = downloads.needed(name, config)
-    troubles = {file: downloads.damage(folder, name, file) for file in files}
+    if not source.kaggle:
+        command = f"Put it there; it is from {source.homepage}."
+    files = downloads.needed(source, config)
+    troubles = {file: downloads.damage(folder, source, file) for file in files}
     paths = {file: downloads.path_of(folder, name, file) for file in files}
     checked = [_file(paths[file], trouble, command) for file, trouble in troubles.items()]
     missing = [file for file, trouble in troubles.items() if trouble]
     place = Finding("folder", str(folder))
+    if not source.kaggle:
+        return [place, *checked]
     if not missing:
         return [place, *checked, Finding("Kaggle", "not asked: there is nothing to fetch")]
     if _is_locked(folder):
         place = Finding(
             "folder", f"{folder}: another fetch is running here", "Wait until it is done."
         )
-    asked, sizes = _kaggle(downloads.SOURCES[name], missing)
+    asked, sizes = _kaggle(source, missing)
     left = sum(
         max(0, sizes.get(file, file.about) - downloads.part_of(paths[file]).size)
         for file in missing
@@ -87,11 +93,9 @@ def _file(path: pathlib.Path, trouble: str, command: str) -> Finding:
     return Finding(path.name, trouble.removeprefix(f"{path}: "), command)
 
 
-def _kaggle(
-    source: downloads.Source, missing: list[downloads.File]
-) -> tuple[list[Finding], dict[downloads.File, int]]:
+def _kaggle(source: Source, missing: list[File]) -> tuple[list[Finding], dict[File, int]]:
     """Signs in and requests each file without reading it; the findings, and the sizes."""
-    remotes = {file: source.remote(file) for file in missing}
+    remotes = {file: downloads.remote(source, file) for file in missing}
     remote = remotes[missing[0]]
     accept = downloads.sentence(remote.terms)
     sizes = {}

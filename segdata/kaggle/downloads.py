@@ -6,97 +6,23 @@ imported: this is for the command line, and for builders that find no files.
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import os
 import pathlib
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from segdata import archives, console
+from segdata import archives, console, sources
 from segdata.archives import trees
 from segdata.core.system import files, parallel
 from segdata.kaggle import api, transfer
+from segdata.sources import File, Source
 
 MANIFEST = "segdata-fetched.json"
 LOCK = ".segdata-fetch.lock"
 _LARGE = 1 << 30  # bytes; checking a larger file takes a while, so it is logged
-
-
-@dataclasses.dataclass(frozen=True)
-class File:
-    """A zip on Kaggle.
-
-    Attributes:
-        name: Its name on Kaggle and on disk.
-        about: Its approximate size in bytes, for estimates.
-        holds: What it unpacks to, where that is not its name without ".zip".
-    """
-
-    name: str
-    about: int
-    holds: str = ""
-
-    @property
-    def stem(self) -> str:
-        """Its name when it is unpacked."""
-        return self.holds or self.name.removesuffix(".zip")
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """The files that a dataset is built from.
-
-    Attributes:
-        slug: The competition, or `owner/name` of a dataset on Kaggle.
-        files: The builder's config to the files that it reads; other configs read the default's.
-        wholes: Names of zips, without ".zip", that may hold all files.
-        parts: Folders that together hold everything, if unpacked without a folder around them.
-    """
-
-    slug: str
-    files: Mapping[str, tuple[File, ...]]
-    wholes: tuple[str, ...]
-    parts: tuple[str, ...] = ()
-
-    def remote(self, file: File) -> api.Remote:
-        """A file on Kaggle."""
-        return api.Remote(self.slug, file.name, file.about)
-
-
-_CARVANA_MASKS = File("train_masks.zip", 29_000_000)
-_CARVANA_TRAIN = File("train_hq.zip", 850_000_000)
-
-SOURCES: Mapping[str, Source] = {
-    "carvana": Source(
-        "carvana-image-masking-challenge",
-        {
-            "default": (_CARVANA_MASKS, _CARVANA_TRAIN),
-            "lowres": (_CARVANA_MASKS, File("train.zip", 405_000_000)),
-            "with_test": (_CARVANA_MASKS, _CARVANA_TRAIN, File("test_hq.zip", 16_300_000_000)),
-        },
-        wholes=("carvana-image-masking-challenge",),
-    ),
-    "cityscapes_pairs": Source(
-        "dansbecker/cityscapes-image-pairs",
-        {"default": (File("cityscapes-image-pairs.zip", 106_000_000, holds="cityscapes_data"),)},
-        wholes=("archive", "cityscapes-image-pairs"),  # a browser names it by the first
-        parts=("train", "val"),
-    ),
-    "dsb2018": Source(
-        "data-science-bowl-2018",
-        {
-            "default": (
-                File("stage1_train.zip", 83_000_000),
-                File("stage1_test.zip", 10_000_000),
-                File("stage1_solution.csv.zip", 400_000),
-            )
-        },
-        wholes=("data-science-bowl-2018",),
-    ),
-}
 
 
 def fetch(
@@ -109,7 +35,7 @@ def fetch(
     """Downloads the files that a folder lacks, and checks the others.
 
     Args:
-        name: Of the dataset, a key of `SOURCES`.
+        name: Of the source.
         folder: The folder to download to; made if missing.
         config: The builder's config that the files are for.
         log: Called with lines of text on the progress.
@@ -119,75 +45,63 @@ def fetch(
 
     Raises:
         api.FetchError: If a file cannot be downloaded, or another fetch is running in the folder.
-        ValueError: If there is no such dataset or config.
+        ValueError: If there is no such source or config, or it is not on Kaggle.
     """
-    wanted = needed(name, config)
+    source = sources.named(name, offer="fetch")
+    wanted = needed(source, config)
+    if not source.kaggle:
+        raise ValueError(f"{name} is not on Kaggle; it is from {source.homepage}.")
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
         files.remove_unfinished(folder)
-        missing = [file for file in wanted if not _is_there(folder, name, file, log)]
+        missing = [file for file in wanted if not _is_there(folder, source, file, log)]
         client = api.sign_in(log=log) if missing else None
         if missing:
             about = spelled(sum(file.about for file in missing))
             log(f"{', '.join(file.name for file in missing)}: about {about}, into {folder}.")
         for file in missing:
-            _fetch(client, SOURCES[name].remote(file), path_of(folder, name, file), log)
+            _fetch(client, remote(source, file), path_of(folder, name, file), log)
     return [path_of(folder, name, file) for file in missing]
 
 
-def find(name: str, part: str, *, folder: pathlib.Path) -> trees.Tree | None:
-    """The tree of one of a dataset's archives or folders, wherever in a folder it is.
-
-    Args:
-        name: Of the dataset, a key of `SOURCES`.
-        part: The name of the archive or folder, without ".zip".
-        folder: Holds it, or the dataset's own folder with it.
-
-    Returns:
-        The tree; None if there is none.
-
-    Raises:
-        ArchiveError: If what was found is broken.
-    """
-    source = SOURCES[name]
-    for place in (folder / name, folder):
-        if tree := trees.find(place, part, within=source.wholes, parts=source.parts):
-            return tree
-    return None
-
-
-def supply(name: str, folder: str | os.PathLike[str], *, config: str = "default") -> None:
+def supply(source: Source, folder: str | os.PathLike[str], *, config: str = "default") -> None:
     """Downloads for a builder that found no files; without credentials, raises instructions.
 
     Args:
-        name: Of the dataset.
+        source: What is built.
         folder: TFDS's manual folder.
         config: The builder's config.
 
     Raises:
-        FileNotFoundError: If there are no credentials; the message has three lines of instructions.
+        FileNotFoundError: If there are no credentials, or it is not on Kaggle; the message has
+            instructions.
         api.FetchError: If a file cannot be downloaded.
     """
-    if config not in SOURCES[name].files:
+    if config not in _files(source):
         config = "default"
-    if not api.credentials():
-        raise FileNotFoundError(instructions(name, folder, config=config))
-    fetch(name, folder, config=config)
+    if not source.kaggle or not api.credentials():
+        raise FileNotFoundError(instructions(source, folder, config=config))
+    fetch(source.name, folder, config=config)
 
 
-def needed(name: str, config: str = "default") -> tuple[File, ...]:
+def needed(source: Source, config: str = "default") -> tuple[File, ...]:
     """The files that a config of a builder reads.
 
     Raises:
-        ValueError: If there is no such dataset or config.
+        ValueError: If there is no such config.
     """
-    if name not in SOURCES:
-        raise ValueError(f"there is no source {name!r}; fetch {', '.join(SOURCES)}.")
-    if config not in SOURCES[name].files:
-        configs = ", ".join(SOURCES[name].files)
-        raise ValueError(f"{name} has no files of its own for {config!r}; there are {configs}.")
-    return SOURCES[name].files[config]
+    known = _files(source)
+    if config not in known:
+        raise ValueError(
+            f"{source.name} has no files of its own for {config!r}; there are {', '.join(known)}."
+        )
+    return known[config]
+
+
+def remote(source: Source, file: File) -> api.Remote:
+    """A file on Kaggle."""
+    return api.Remote(source.kaggle, file.name, file.about)
 
 
 def command(name: str, folder: str | os.PathLike[str], *, config: str = "default") -> str:
@@ -197,15 +111,18 @@ def command(name: str, folder: str | os.PathLike[str], *, config: str = "default
     return f"segdata fetch {name}{flag}{to}"
 
 
-def instructions(name: str, folder: str | os.PathLike[str], *, config: str = "default") -> str:
-    """Three lines: which files go where, how to sign in, what to run."""
-    files = needed(name, config)
-    terms = SOURCES[name].remote(files[0]).terms
+def instructions(source: Source, folder: str | os.PathLike[str], *, config: str = "default") -> str:
+    """Three lines: which files go where, how to sign in, what to run; two if not on Kaggle."""
+    files = needed(source, config)
+    which = (
+        f"{folder}: {source.name} is built from {', '.join(file.name for file in files)}, or the "
+        "folders they unpack to; put them there.\n"
+    )
+    if not source.kaggle:
+        return f"{which}They are from {source.homepage}."
     return (
-        f"{folder}: {name} is built from {', '.join(file.name for file in files)}, or the folders "
-        "they unpack to; put them there.\n"
-        f"To have them fetched: {api.SIGN_IN} {sentence(terms)}\n"
-        f"Then build again, or run: {command(name, folder, config=config)}"
+        f"{which}To have them fetched: {api.SIGN_IN} {sentence(remote(source, files[0]).terms)}\n"
+        f"Then build again, or run: {command(source.name, folder, config=config)}"
     )
 
 
@@ -225,13 +142,13 @@ def default_folder() -> pathlib.Path:
     return pathlib.Path(data_dir, "downloads", "manual")
 
 
-def damage(folder: pathlib.Path, name: str, file: File) -> str:
+def damage(folder: pathlib.Path, source: Source, file: File) -> str:
     """What is wrong with a file in a folder, such as that it is missing; "" if nothing is.
 
     A downloaded file is compared with its SHA-256, any other is read to its last checksum. Unpacked
     files, and zips that hold everything, count if a builder finds them.
     """
-    path = path_of(folder, name, file)
+    path = path_of(folder, source.name, file)
     if path.exists():
         if transfer.Part(path).note.exists():
             return f"{path}: the kaggle command left it half done."
@@ -243,7 +160,7 @@ def damage(folder: pathlib.Path, name: str, file: File) -> str:
         except archives.ArchiveError as error:
             return str(error)
         return ""
-    return "" if _elsewhere(folder, name, file) else f"{path}: there is no such file."
+    return "" if _elsewhere(folder, source, file) else f"{path}: there is no such file."
 
 
 def check(path: pathlib.Path) -> None:
@@ -279,11 +196,18 @@ def part_of(path: pathlib.Path) -> transfer.Part:
     return transfer.Part(path.with_name(f"{path.name}.part"))
 
 
-def _is_there(folder: pathlib.Path, name: str, file: File, log: Callable[[str], None]) -> bool:
-    path = path_of(folder, name, file)
+def _files(source: Source) -> dict[str, tuple[File, ...]]:
+    """Config to its files; those that have none of their own read the default's."""
+    default = source.configs[0].files
+    own = {config.name: config.files for config in source.configs if config.files != default}
+    return {"default": default, **own}
+
+
+def _is_there(folder: pathlib.Path, source: Source, file: File, log: Callable[[str], None]) -> bool:
+    path = path_of(folder, source.name, file)
     if path.exists() and path.stat().st_size > _LARGE:
         log(f"{file.name} is being checked.")
-    if trouble := damage(folder, name, file):
+    if trouble := damage(folder, source, file):
         if path.exists():
             log(f"{file.name} is fetched again: {trouble}")
         return False
@@ -346,12 +270,12 @@ def _adopt(begun: transfer.Part, part: transfer.Part) -> None:
     begun.note.replace(part.note)
 
 
-def _elsewhere(folder: pathlib.Path, name: str, file: File) -> bool:
+def _elsewhere(folder: pathlib.Path, source: Source, file: File) -> bool:
     """Whether a builder finds the file's content elsewhere."""
-    if any((place / file.stem).is_file() for place in (folder, folder / name)):
+    if any((place / file.stem).is_file() for place in (folder, folder / source.name)):
         return True
     with contextlib.suppress(archives.ArchiveError):
-        return find(name, file.stem, folder=folder) is not None
+        return source.find(file.stem, folder=folder) is not None
     return False
 
 

@@ -9,6 +9,7 @@ Source: https://www.kaggle.com/c/carvana-image-masking-challenge/data.
 """
 
 import dataclasses
+import functools
 import hashlib
 import io
 import itertools
@@ -20,8 +21,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from segdata import archives
-from segdata.archives import images, trees
+from segdata import archives, sources
+from segdata.archives import images, rle, trees
 from segdata.core import IGNORE_LABEL
 from segdata.core.system.parallel import ordered_map
 from segdata.sources import Example, SizeMismatchError, whole
@@ -152,6 +153,21 @@ def read_example(entry: Entry, *, photos: trees.Tree, labels: trees.Tree | None 
                 f"{width}×{height}. One of them was replaced; download them again."
             )
     return Example(id=entry.id, group=entry.group, image=jpeg, mask=mask, renewed=renewed)
+
+
+def parts(find: sources.Find, config: sources.Config) -> Iterator[sources.Part]:
+    """Lists labelled and unlabelled photos, of high quality where both are there."""
+    labels = find("train_masks")
+    if labels is None:
+        return
+    for names, split in ((("train_hq", "train"), sources.DIVIDED), (("test_hq", "test"), "test")):
+        # Both hold the same photos at two qualities.
+        name, photos = next(((n, tree) for n in names if (tree := find(n))), ("", None))
+        if photos is None:
+            continue
+        listing = survey_unlabelled(photos) if split == "test" else survey(photos, labels)
+        read = functools.partial(read_example, photos=photos, labels=labels)
+        yield sources.Part(name, split, photos, *listing, read)
 
 
 def draw(
@@ -313,3 +329,39 @@ def _drawing(
     indexed.save(gif, "GIF")
     key = hashlib.sha256(f"{seed}/{number}".encode()).hexdigest()[:12]
     return f"{key}_{view + 1:02}", jpeg.getvalue(), gif.getvalue()
+
+
+_CLASSES = ("background", "car")
+_FILES = (sources.File("train_masks.zip", 29_000_000), sources.File("train_hq.zip", 850_000_000))
+
+SOURCE = sources.Source(
+    name="carvana",
+    builder="segdata.datasets.carvana.carvana_dataset_builder",
+    homepage=f"https://www.kaggle.com/c/{COMPETITION}",
+    license="Terms of the competition; not for redistribution.",
+    group="The car, of which there are up to 16 views; no two splits share one.",
+    configs=(
+        sources.Config("default", "Photos of high quality with masks.", _CLASSES, _FILES),
+        sources.Config(
+            "lowres",
+            "The photos in lower JPEG quality.",
+            _CLASSES,
+            (_FILES[0], sources.File("train.zip", 405_000_000)),
+        ),
+        sources.Config(
+            "with_test",
+            "With the unlabelled test photos.",
+            _CLASSES,
+            (*_FILES, sources.File("test_hq.zip", 16_300_000_000)),
+        ),
+    ),
+    parts=parts,
+    example_bytes=170_000,
+    draw=draw,
+    kaggle=COMPETITION,
+    wholes=(COMPETITION,),
+    tables={"train_masks.csv": rle.read_train_masks},
+    notes=("renewed",),
+    layout="photos",
+    victims={"photo": ("train_hq", ""), "mask": ("train_masks", "")},
+)

@@ -9,6 +9,7 @@ are those of cityscapesScripts, `labels.py`.
 """
 
 import dataclasses
+import functools
 import io
 import os
 import re
@@ -19,11 +20,13 @@ from typing import Literal
 import numpy as np
 from PIL import Image, JpegImagePlugin
 
-from segdata import archives
+from segdata import archives, sources
 from segdata.archives import images, masks, trees
 from segdata.core.system.parallel import ordered_map
 from segdata.sources import Example, whole
 from segdata.testing import layouts, streets
+
+_SLUG = "dansbecker/cityscapes-image-pairs"
 
 DOWNLOADS = ("cityscapes-image-pairs", "archive")
 """Names of the download by Kaggle's client and by a browser, without ".zip"."""
@@ -99,6 +102,11 @@ class Entry:
     def id(self) -> str:
         """Such as "train/1"; both folders count from 1."""
         return f"{self.split}/{self.number}"
+
+    @property
+    def group(self) -> str:
+        """The pair itself."""
+        return self.id
 
 
 def road(colours: np.ndarray) -> np.ndarray:
@@ -216,10 +224,24 @@ def read_example(
         )
     return Example(
         id=entry.id,
-        group=entry.id,
+        group=entry.group,
         image=images.png(Image.fromarray(photo), strategy=zlib.Z_RLE),
         mask=label(colours),
     )
+
+
+def parts(find: sources.Find, config: sources.Config) -> Iterator[sources.Part]:
+    """Lists the pairs of each folder, then the faults of all other files."""
+    tree = find(FOLDER)
+    if tree is None:
+        return
+    found, faults = survey(tree)
+    label = classes if config.classes == CLASSES else road
+    read = functools.partial(read_example, tree, label=label)
+    for folder, split in (("train", "train"), ("val", "validation")):
+        if members := [entry for entry in found if entry.split == folder]:
+            yield sources.Part(folder, split, tree, members, {}, read)
+    yield sources.Part(FOLDER, "", tree, [], faults, read)
 
 
 def scene(index: int, *, seed: int) -> streets.Scene:
@@ -234,6 +256,7 @@ def draw(
     *,
     examples: int,
     seed: int,
+    unlabelled: int = 0,
     quality_range: tuple[int, int] = (75, 95),
     write: layouts.Writer = layouts.zips,
 ) -> None:
@@ -245,13 +268,16 @@ def draw(
         folder: Where to write; made if missing.
         examples: The number of pairs in both folders together.
         seed: Determines all files.
+        unlabelled: 0, as every real pair has its mask.
         quality_range: Lowest and highest JPEG quality.
         write: The layout of the files on disk, from `layouts`.
 
     Raises:
         FileExistsError: If there is a source already; it is not changed.
-        ValueError: If `examples` is less than 1, or a quality not 1 to 100.
+        ValueError: If `examples` is less than 1, `unlabelled` not 0, or a quality not 1 to 100.
     """
+    if unlabelled:
+        raise ValueError(f"unlabelled={unlabelled}: every pair of cityscapes_pairs has its mask.")
     low, high = quality_range
     if examples < 1 or not 1 <= low <= high <= 100:
         raise ValueError(
@@ -324,3 +350,28 @@ def _pair(drawn: streets.Scene, quality: int) -> bytes:
     both = np.concatenate([drawn.photo, _COLOURS[drawn.labels]], axis=1)
     Image.fromarray(both).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
     return buffer.getvalue()
+
+
+_FILES = (sources.File(f"{DOWNLOADS[0]}.zip", 106_000_000, holds=FOLDER),)
+_ROAD = {"road": PALETTE["road"]}
+
+SOURCE = sources.Source(
+    name="cityscapes_pairs",
+    builder="segdata.datasets.cityscapes_pairs.cityscapes_pairs_dataset_builder",
+    homepage=f"https://www.kaggle.com/datasets/{_SLUG}",
+    license="Terms of Cityscapes, https://www.cityscapes-dataset.com/license: for research "
+    "and not for redistribution.",
+    group="The pair itself.",
+    configs=(
+        sources.Config("road", "Road or not.", ("other", "road"), _FILES, _ROAD),
+        sources.Config("classes", "All classes that have a colour.", CLASSES, _FILES, PALETTE),
+    ),
+    parts=parts,
+    example_bytes=80_000,
+    draw=draw,
+    kaggle=_SLUG,
+    wholes=DOWNLOADS[::-1],
+    folders=("train", "val"),
+    layout="pairs",
+    victims={"photo": (DOWNLOADS[0], "")},
+)

@@ -22,12 +22,14 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from segdata import archives
-from segdata.archives import images, masks, trees
+from segdata import archives, sources
+from segdata.archives import images, masks, rle, trees
 from segdata.core import IGNORE_LABEL
 from segdata.core.system.parallel import ordered_map
 from segdata.sources import Example, SizeMismatchError, whole
 from segdata.testing import layouts
+
+COMPETITION = "data-science-bowl-2018"
 
 # (H, W) of nearly all real images, about as often as they occur.
 _SIZES = (*4 * [(256, 256)], (256, 320), (360, 360), (520, 696))
@@ -46,6 +48,11 @@ class Entry:
     id: str
     image: str
     masks: tuple[str, ...] = ()
+
+    @property
+    def group(self) -> str:
+        """The example itself; near duplicates are found by their pixels."""
+        return self.id
 
 
 def entries(tree: trees.Tree) -> list[Entry]:
@@ -143,7 +150,7 @@ def read_example(tree: trees.Tree, entry: Entry) -> Example:
     shape = (image.height, image.width)
     example = Example(
         id=entry.id,
-        group=entry.id,
+        group=entry.group,
         image=raw if plain else images.png(image),
         mask=np.full(shape, IGNORE_LABEL, np.uint8),
     )
@@ -154,6 +161,18 @@ def read_example(tree: trees.Tree, entry: Entry) -> Example:
     return dataclasses.replace(
         example, mask=merged.mask, instances=merged.labels, overlap=merged.contested
     )
+
+
+def parts(find: sources.Find, config: sources.Config) -> Iterator[sources.Part]:
+    """Lists the labelled and the unlabelled images."""
+    for name, split, listing in (
+        ("stage1_train", sources.DIVIDED, survey),
+        ("stage1_test", "test", survey_unlabelled),
+    ):
+        if tree := find(name):
+            yield sources.Part(
+                name, split, tree, *listing(tree), functools.partial(read_example, tree)
+            )
 
 
 def draw(folder: str | os.PathLike[str], *, examples: int, seed: int, unlabelled: int = 0) -> None:
@@ -398,3 +417,35 @@ def _stretch(values: np.ndarray, at: np.ndarray) -> np.ndarray:
     below = np.minimum(at.astype(int), len(values) - 2)
     weight = (at - below).astype(np.float32)[:, None]
     return values[below] * (1 - weight) + values[below + 1] * weight
+
+
+_CLASSES = ("background", "nucleus")
+_FILES = (
+    sources.File("stage1_train.zip", 83_000_000),
+    sources.File("stage1_test.zip", 10_000_000, is_optional=True),
+    sources.File("stage1_solution.csv.zip", 400_000, is_optional=True),
+)
+
+SOURCE = sources.Source(
+    name="dsb2018",
+    builder="segdata.datasets.dsb2018.dsb2018_dataset_builder",
+    homepage=f"https://www.kaggle.com/c/{COMPETITION}",
+    license="CC0-1.0",
+    group="Near duplicates share it; no two splits do.",
+    configs=(
+        sources.Config("default", "Image and class mask.", _CLASSES, _FILES),
+        sources.Config(
+            "instances", "With a map of single nuclei.", _CLASSES, _FILES, objects="nucleus"
+        ),
+    ),
+    parts=parts,
+    example_bytes=90_000,
+    draw=draw_zips,
+    read_image=read_image,
+    kaggle=COMPETITION,
+    wholes=(COMPETITION,),
+    tables={"stage1_train_labels.csv": rle.read_stage1, "stage1_solution.csv": rle.read_stage1},
+    notes=("overlap",),
+    layout="objects",
+    victims={"photo": ("stage1_train", "/images/"), "mask": ("stage1_train", "/masks/")},
+)

@@ -3,21 +3,18 @@
 import os
 import pathlib
 import zipfile
+from typing import Any
 
 import numpy as np
 
-from segdata.testing.damage_kinds import KINDS, Kind
-
-_HOLDS = {  # the archive of photos and of masks of each source
-    "carvana": {"photo": "train_hq", "mask": "train_masks"},
-    "cityscapes_pairs": {"photo": "cityscapes-image-pairs"},
-    "dsb2018": {"photo": "stage1_train", "mask": "stage1_train"},
-}
+from segdata import sources
+from segdata.testing.damage_kinds import KINDS, Kind, Outcome
 
 
 def kinds(source: str) -> dict[str, Kind]:
     """The kinds of damage that can happen to a source, by name."""
-    return {name: kind for name, kind in KINDS.items() if source in kind.outcomes}
+    layout = sources.named(source).layout
+    return {name: kind for name, kind in KINDS.items() if layout in kind.outcomes}
 
 
 def kind_of(name: str, *, source: str) -> Kind:
@@ -28,8 +25,14 @@ def kind_of(name: str, *, source: str) -> Kind:
     """
     known = kinds(source)
     if name not in known:
-        raise ValueError(f"damage {name!r}: of {source} there are {', '.join(known)}.")
+        raise ValueError(f"damage {name!r}: of {source} there are {', '.join(known) or 'none'}.")
     return known[name]
+
+
+def outcome(name: str, *, source: str) -> Outcome:
+    """What becomes of a source with a kind of damage; `ValueError` as from `kind_of`."""
+    layout: Any = sources.named(source).layout
+    return kind_of(name, source=source).outcomes[layout]
 
 
 def inflict(name: str, folder: str | os.PathLike[str], *, source: str, seed: int) -> str:
@@ -48,12 +51,9 @@ def inflict(name: str, folder: str | os.PathLike[str], *, source: str, seed: int
         ValueError: If there is no such damage, or it cannot happen to this source.
     """
     kind = kind_of(name, source=source)
-    archive = pathlib.Path(folder, f"{_HOLDS[source][kind.part]}.zip")
+    holds, contained = sources.named(source).victims[kind.part]
+    archive = pathlib.Path(folder, f"{holds}.zip")
     with zipfile.ZipFile(archive) as packed:
-        names = sorted(n for n in packed.namelist() if _is_victim(n, part=kind.part, source=source))
+        names = sorted(member for member in packed.namelist() if contained in member)
     victim = names[int(np.random.default_rng([seed, len(name)]).integers(len(names)))]
     return kind.change(archive, victim)
-
-
-def _is_victim(name: str, *, part: str, source: str) -> bool:
-    return source != "dsb2018" or f"/{part}s/".replace("photo", "image") in name

@@ -9,8 +9,9 @@ import pathlib
 import posixpath
 import zipfile
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
+from segdata.sources import Layout
 from segdata.testing import damaged_folders as folders
 from segdata.testing import damaged_images as images
 from segdata.testing import damaged_zips as zips
@@ -23,32 +24,32 @@ class Kind(NamedTuple):
 
     Attributes:
         what: The damage, in a line.
-        outcomes: Source to outcome; sources that it cannot happen to are missing.
+        outcomes: Layout to outcome; those that it cannot happen to are missing.
         change: Applies it to the zip that holds the victim.
         part: The kind of the victim.
     """
 
     what: str
-    outcomes: Mapping[str, Outcome]
+    outcomes: Mapping[Layout, Outcome]
     change: zips.Change
     part: Literal["photo", "mask"] = "photo"
 
 
-def _each(outcome: Outcome, *sources: str) -> dict[str, Outcome]:
-    """The same for some sources; for all if none are named."""
-    return dict.fromkeys(sources or (_CAR, _STREET, _NUCLEI), outcome)
+def _each(outcome: Outcome, *layouts: Layout) -> dict[Layout, Outcome]:
+    """The same for some layouts; for all if none are named."""
+    return dict.fromkeys(layouts or get_args(Layout), outcome)
 
 
-def _photo(what: str, change: images.Change, outcomes: Mapping[str, Outcome]) -> Kind:
+def _photo(what: str, change: images.Change, outcomes: Mapping[Layout, Outcome]) -> Kind:
     return Kind(what, outcomes, zips.member(change))
 
 
-def _mask(what: str, change: images.Change, outcomes: Mapping[str, Outcome]) -> Kind:
+def _mask(what: str, change: images.Change, outcomes: Mapping[Layout, Outcome]) -> Kind:
     return Kind(what, outcomes, zips.member(change), "mask")
 
 
-def _file(what: str, change: Callable[[pathlib.Path], object], *sources: str) -> Kind:
-    return Kind(what, _each("example refused", *sources), folders.unpacked(change))
+def _file(what: str, change: Callable[[pathlib.Path], object], *layouts: Layout) -> Kind:
+    return Kind(what, _each("example refused", *layouts), folders.unpacked(change))
 
 
 def _called(form: str) -> Callable[[str], str]:
@@ -62,7 +63,7 @@ def _called(form: str) -> Callable[[str], str]:
     return name
 
 
-_CAR, _STREET, _NUCLEI = "carvana", "cityscapes_pairs", "dsb2018"
+_CAR, _STREET, _NUCLEI = get_args(Layout)
 _READ, _EXAMPLE, _ARCHIVE = _each("read"), _each("example refused"), _each("archive refused")
 _PAGE = b"<!DOCTYPE html><html><title>Sign in</title></html>"
 

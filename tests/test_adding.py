@@ -1,0 +1,115 @@
+"""A source that another package adds: the page about it, done as it says."""
+
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+PAGE = (pathlib.Path(__file__).parents[1] / "docs" / "adding-a-dataset.md").read_text()
+CODE = dict(re.findall(r"`(disks/\w+\.py)`:\n\n```python\n(.*?)```", PAGE, re.DOTALL))
+(TOML,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+COMMANDS = re.findall(r"^segdata (.*)$", PAGE, re.MULTILINE)
+USE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[-1]
+
+RUN = """
+import shlex, sys
+from segdata import cli
+for command in {commands}:
+    assert "tensorflow" not in sys.modules or not command.startswith(("draw", "doctor")), command
+    assert cli.main(shlex.split(command)) == 0, command
+"""
+
+
+@pytest.fixture
+def package(tmp_path) -> pathlib.Path:
+    """A folder with the package of the page, as if installed."""
+    site = tmp_path / "site"
+    (site / "disks").mkdir(parents=True)
+    for name, code in CODE.items():
+        (site / name).write_text(code)
+    (site / "disks" / "__init__.py").write_text("")
+    (site / "disks" / "README.md").write_text("Disks.")
+    (site / "disks" / "CITATIONS.bib").write_text("@misc{disks, title = {Disks}}")
+    (site / "disks" / "TAGS.txt").write_text("content.data-type.image # Contains image data.")
+    info = site / "disks-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: disks\nVersion: 1.0\n")
+    points = TOML.replace('project.entry-points."segdata.sources"', "segdata.sources")
+    (info / "entry_points.txt").write_text(points.replace('"', ""))
+    return site
+
+
+def run(package: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    where = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=package.parent,
+        env=os.environ | {"PYTHONPATH": where},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_a_source_is_sixty_lines_in_two_modules():
+    assert [*CODE] == ["disks/source.py", "disks/disks_dataset_builder.py"]
+    assert sum(code.count("\n") for code in CODE.values()) <= 60
+
+
+@pytest.mark.heavy
+def test_a_source_of_another_package_does_what_ours_do(package):
+    assert [command.split()[0] for command in COMMANDS] == [
+        *("draw", "doctor", "audit", "build", "audit", "show")
+    ]
+    done = run(package, "-c", RUN.format(commands=COMMANDS) + USE + "assert image.shape[0] == 8")
+    assert done.returncode == 0, done.stderr
+    assert "40 examples drawn" in done.stdout
+    assert "ok  disks.zip" in done.stdout
+    assert "BAD" not in done.stdout
+    names = {path.name for path in (package.parent / "data" / "disks" / "default").rglob("*")}
+    assert {"disks-train.tfrecord-00000-of-00001", "packed", "dataset_info.json"} <= names
+    assert (package.parent / "sheet.png").stat().st_size > 1000
+    by_folder = ["build", str(package / "disks"), "--manual_dir", "raw", "--data_dir", "again"]
+    done = run(package, "-m", "tensorflow_datasets.scripts.cli.main", *by_folder)
+    assert done.returncode == 0, done.stderr
+    for first in (package.parent / "data").rglob("*.tfrecord-*"):
+        second = package.parent / "again" / first.relative_to(package.parent / "data")
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_what_is_not_on_kaggle_says_where_it_is_from(package):
+    for command, expected in {
+        "fetch disks --to raw": "disks is not on Kaggle; it is from https://example.com/disks.",
+        "doctor disks --to raw": "Put it there; it is from https://example.com/disks.",
+        "audit disks --manual_dir raw": "https://example.com/disks has the real one.",
+        "draw disks --to raw --damage cut": "damage 'cut': of disks there are none.",
+        "draw disks --to raw --unlabelled 1": "unlabelled=1: every image has its mask.",
+        "draw dots --to raw": "draw carvana, cityscapes_pairs, dsb2018, disks.",
+    }.items():
+        script = "import sys; from segdata import cli; sys.exit(cli.main())"
+        done = run(package, "-c", script, *shlex.split(command))
+        assert done.returncode == (1 if command.startswith("doctor") else 2)
+        assert expected in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("point", "message"),
+    [
+        ("carvana = disks.source:SOURCE", "both registered as the source carvana"),
+        ("disks = disks.nothing:SOURCE", "the source disks should be disks.nothing:SOURCE: No mod"),
+        ("disks = disks.source:NOTHING", "the source disks should be disks.source:NOTHING: module"),
+        ("disks = disks.source:np", "is registered as the source disks and is none of that"),
+        ("dots = disks.source:SOURCE", "is registered as the source dots and is none of that"),
+    ],
+)
+def test_a_wrong_entry_point_is_one_line(package, monkeypatch, point, message):
+    (package / "disks-1.0.dist-info" / "entry_points.txt").write_text(f"[segdata.sources]\n{point}")
+    monkeypatch.syspath_prepend(package)
+    from segdata import sources
+
+    with pytest.raises(ValueError, match=re.escape(message)):
+        sources.named(point.partition(" ")[0])
