@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from segdata.archives import ArchiveError
+    from segdata.building.features import Named
     from segdata.core.augment import Augment
     from segdata.core.records import Records
     from segdata.core.stream import Stream
@@ -19,6 +20,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ArchiveError",
     "Augment",
+    "Named",
     "Records",
     "Stream",
     "eval_batches",
@@ -30,6 +32,7 @@ __all__ = [
 _HOME = {
     "ArchiveError": "archives",
     "Augment": "core.augment",
+    "Named": "building.features",
     "Records": "core.records",
     "Stream": "core.stream",
     "eval_batches": "pipeline",

@@ -21,6 +21,8 @@ from segdata.core.system import files
 if TYPE_CHECKING:
     from PIL import Image
 
+    from segdata.building.features import Named
+
 _NAMES = f"Which: {', '.join(sources.OURS)}; or one that another package adds."
 _SHOWN = ("train", 16, 0)  # split, count and seed of `show`, if not given
 _WITHOUT = {  # flags of `tfds build` that do nothing here, what they are by default, what does it
@@ -79,6 +81,46 @@ class Doctor:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Features:
+    """Features of a dataset, where they are not called as those of the built-in ones."""
+
+    imports: str = ""
+    """Modules to import first, which register datasets; separated by commas."""
+    image: str = "image"
+    """The feature that is the image; a/b for b in a dictionary a."""
+    mask: str = "mask"
+    """The feature that is the mask."""
+    labels: list[str] = dataclasses.field(default_factory=list)
+    """The classes of its values, in the order of their ids: 1=pet 0-127=background #804080=road
+    car=vehicle; nothing after = is the ignore label."""
+    segments: str | None = None
+    """The feature that lists the segments whose numbers the mask's colours are."""
+    bands: list[int] = dataclasses.field(default_factory=list)
+    """The channels of the image that are red, green and blue, or the one that is grey."""
+    value_range: list[float] = dataclasses.field(default_factory=list)
+    """The values of the image that become 0 and 255."""
+    id: str | None = None
+    """The feature that names an example; id if not given."""
+    group: str | None = None
+    """The feature that names its group; group if not given."""
+
+    def keywords(self) -> "Named":
+        """The same as `segdata.Named`."""
+        from segdata.building import labels
+
+        return {
+            "image": self.image,
+            "mask": self.mask,
+            "labels": labels.parsed(self.labels) if self.labels else None,
+            "segments": self.segments,
+            "bands": self.bands or None,
+            "value_range": self.value_range or None,
+            "id": self.id,
+            "group": self.group,
+        }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Audit:
     """Says what is wrong with a dataset; exits with 1 where training would suffer from it."""
 
@@ -86,6 +128,7 @@ class Audit:
     """A built dataset, with a config where wanted; with --manual_dir, a raw source."""
     data_dir: pathlib.Path | None = None
     """Where the dataset was built; TFDS's default if not given."""
+    features: Features = dataclasses.field(default_factory=Features)
     manual_dir: pathlib.Path | None = None
     """Look at the raw archives in this folder instead."""
     json: str = ""
@@ -104,6 +147,8 @@ class Audit:
             raise ValueError(
                 "--data_dir is for what was built, --manual_dir for raw archives; give one of them."
             )
+        if self.manual_dir and self.features != Features():
+            raise ValueError("--manual_dir: raw archives have no features to name.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -130,6 +175,7 @@ class Show:
     """Which step of it, from 0."""
     data_dir: pathlib.Path | None = None
     """Where the dataset was built; TFDS's default, or the run's, if not given."""
+    features: Features = dataclasses.field(default_factory=Features)
 
     def __post_init__(self) -> None:
         if bool(self.name) == bool(self.replay):
@@ -269,39 +315,52 @@ def _build(argv: Sequence[str]) -> None:
         """Leave out damaged examples, and list them in the metadata under `skipped`."""
 
     settings = console.parse(Build, argv, prog="segdata build")
-    for flag, (default, instead) in _WITHOUT.items():
-        if getattr(settings.generation, flag) != default:
-            raise ValueError(f"--{flag} is not for these datasets: {instead}.")
-    if settings.generation.num_shards == 0:  # TFDS takes it for none given
-        raise ValueError("--num_shards 0: a whole number from 1.")
     names = settings.positional_datasets + settings.datasets
     if not names:
-        raise ValueError(f"name a dataset to build: {', '.join(sources.names())}.")
-    imports = ",".join(filter(None, ["segdata.datasets", settings.generation.imports]))
-    generation = dataclasses.replace(settings.generation, imports=imports)
-    debug, keywords = settings.debug, []  # which TFDS reads from the end of a name
+        raise ValueError(
+            f"name a dataset to build: {', '.join(sources.names())}; or the path of one, such as `.`."
+        )
+    ours = [name for name in names if re.split("[/:]", name)[0] in sources.names()]
+    others = [name for name in names if name not in ours]
+    for flag, (default, instead) in _WITHOUT.items() if ours else ():
+        if getattr(settings.generation, flag) != default:
+            raise ValueError(f"--{flag} is not for {', '.join(ours)}: {instead}.")
+    if settings.generation.num_shards == 0:  # TFDS takes it for none given
+        raise ValueError("--num_shards 0: a whole number from 1.")
+    if settings.skip_damaged and others:
+        known = ", ".join(sources.names())
+        raise ValueError(f"--skip_damaged is for {known}, not {', '.join(others)}.")
+    imports, debug, keywords = settings.generation.imports or "", settings.debug, []
     if settings.skip_damaged:
         keywords.append("skip_damaged=True")
-    if debug.overwrite and all(re.split("[/:]", name)[0] in sources.names() for name in names):
+    if debug.overwrite and ours:
         # TFDS removes the old dataset before it looks for what the new one is made from.
         debug = dataclasses.replace(debug, overwrite=False)
         keywords.append("renew=True")
-    suffix = "/" + ",".join(keywords) if keywords else ""
+    suffix = "/" + ",".join(keywords) if keywords else ""  # TFDS reads them from the end of a name
+    ours = [f"{name}{suffix}" for name in ours]
     logging.disable(logging.WARNING)  # such as "apitools not found": nothing a user can act on
     try:
-        dataclasses.replace(
-            settings,
-            debug=debug,
-            generation=generation,
-            positional_datasets=[f"{name}{suffix}" for name in names],
-            datasets=[],
-        ).execute()
+        console.import_modules(imports)
+        # With modules to import TFDS takes no path, without them it takes our names for paths.
+        for some, modules, how in (
+            (ours, "segdata.datasets", debug),
+            (others, imports, settings.debug),
+        ):
+            if some:
+                dataclasses.replace(
+                    settings,
+                    debug=how,
+                    generation=dataclasses.replace(settings.generation, imports=modules),
+                    positional_datasets=some,
+                    datasets=[],
+                ).execute()
     except tfds.core.DatasetNotFoundError as error:  # its own message lists a thousand names
         raise ValueError(
             f"there is no dataset {' or '.join(names)}; segdata has {', '.join(sources.names())}."
         ) from error
-    except ImportError as error:
-        raise ValueError(f"--imports {imports}: {error}.") from error
+    except ImportError as error:  # of a path
+        raise ValueError(f"{' or '.join(others)} cannot be imported: {error}.") from error
     except (RuntimeError, AssertionError) as error:  # TFDS raises these for a user's mistakes too
         raise ValueError(str(error)) from error
     finally:
@@ -321,7 +380,10 @@ def _audit(argv: Sequence[str]) -> int:
         collection = raw.collection(settings.name, manual_dir=settings.manual_dir)
     else:
         with console.quiet_start():
-            collection = examples.built(settings.name, data_dir=settings.data_dir)
+            console.import_modules(settings.features.imports)
+            collection = examples.built(
+                settings.name, data_dir=settings.data_dir, **settings.features.keywords()
+            )
             next(collection.stream(), None)  # reading is loud the first time
     import tqdm
 
@@ -354,6 +416,7 @@ def _show(argv: Sequence[str]) -> None:
     with console.quiet_start():
         from segdata.inspection import examples, replay, sheet
 
+        console.import_modules(settings.features.imports)
     if settings.replay:
         with console.quiet_start():
             drawn = replay.drawn(settings.replay, step=settings.step, data_dir=settings.data_dir)
@@ -364,7 +427,12 @@ def _show(argv: Sequence[str]) -> None:
     if settings.settings != Augment():
         augment = settings.settings
     with console.quiet_start():  # the first compilation is loud too
-        collection = examples.built(settings.name, data_dir=settings.data_dir, split=settings.split)
+        collection = examples.built(
+            settings.name,
+            data_dir=settings.data_dir,
+            split=settings.split,
+            **settings.features.keywords(),
+        )
         drawn = sheet.of(
             collection,
             count=settings.count,

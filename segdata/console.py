@@ -8,6 +8,7 @@ known here, and TensorFlow is not imported.
 import contextlib
 import dataclasses
 import difflib
+import importlib
 import io
 import itertools
 import os
@@ -126,6 +127,19 @@ def _switches(kind: Any) -> dict[str, bool]:
             names = [f"--{field.name}", *field.metadata.get("alias", [])]
             found |= dict.fromkeys(names, hint is bool)
     return found
+
+
+def import_modules(names: str) -> None:
+    """Imports the modules of a flag `--imports`, separated by commas, which register datasets.
+
+    Raises:
+        ValueError: If one cannot be imported.
+    """
+    for name in filter(None, map(str.strip, names.split(","))):
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ValueError(f"--imports {name}: {error}.") from error
 
 
 def printable(text: str) -> str:

@@ -5,15 +5,17 @@ What records are is known to `core.records`; the files lie beside the dataset's 
 
 import dataclasses
 import fractions
+import functools
 import hashlib
 import itertools
+import json
 import os
 import pathlib
 import shlex
 import sys
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -23,7 +25,9 @@ from PIL import features
 import segdata.datasets  # registers the builders
 from segdata import console, packed
 from segdata.archives import images, resizing
-from segdata.building import slices, stored
+from segdata.building import slices, splits, stored
+from segdata.building.features import Features, Named
+from segdata.building.reading import Names, Reader, Stored
 from segdata.core import IGNORE_LABEL
 from segdata.core.records import Records, Row, opened, remove_unused, write
 from segdata.core.system import arguments, files, parallel
@@ -39,6 +43,9 @@ _RULE = {  # what pixels depend on besides their dataset; with another rule a fi
 Size = tuple[int, int] | int | str
 """Of records: a height and a width; the longest side at most; or "native", as the images are."""
 FITS = ("stretch", "letterbox", "crop")
+Fold = tuple[int, int]
+"""Which fold, from 0, of how many."""
+PARTS = ("training", "held-out")
 
 
 def pack(
@@ -48,7 +55,10 @@ def pack(
     size: Size,
     fit: str = "stretch",
     instances: bool = False,
+    fold: Fold | None = None,
+    part: str = "training",
     data_dir: str | os.PathLike[str] | None = None,
+    **features: Unpack[Named],
 ) -> Records:
     """Packs splits of a built dataset, or opens what was packed before.
 
@@ -67,7 +77,12 @@ def pack(
         fit: How an image of another shape reaches a height and a width: "stretch"; "letterbox",
             whole, with black and the ignore label around it; "crop", its middle.
         instances: Whether to keep the dataset's `instances` beside the records, uint16.
+        fold: (k, n): of n folds of the split, k counted from 0; see `part`. No group is in two, and
+            which fold a group is in follows from the names of groups alone: `splits.folds`.
+        part: With `fold`, "training", all folds but k; or "held-out", fold k.
         data_dir: Where the dataset was built; TFDS's default where None.
+        **features: Which features are the image and the mask, and what the mask's values mean,
+            where that is not as in the built-in datasets: `segdata.Named`.
 
     Raises:
         ValueError: If the dataset or the split is not there, or the size is not positive.
@@ -75,22 +90,36 @@ def pack(
     """
     if not isinstance(instances, bool):
         raise ValueError(f"instances={instances!r} is neither True nor False.")
-    return pack_by(Rule.of(size, fit=fit, has_instances=instances), name, split, data_dir=data_dir)
+    rule = Rule.of(size, fit=fit, has_instances=instances)
+    return pack_by(rule, name, split, fold=fold, part=part, data_dir=data_dir, **features)
 
 
 def pack_by(
-    rule: "Rule", name: str, split: str, *, data_dir: str | os.PathLike[str] | None = None
+    rule: "Rule",
+    name: str,
+    split: str,
+    *,
+    fold: Fold | None = None,
+    part: str = "training",
+    data_dir: str | os.PathLike[str] | None = None,
+    **features: Unpack[Named],
 ) -> Records:
     """`pack`, by a rule."""
+    named = Features(**features)
     builder = built(name, data_dir=data_dir)
     files.require_utf8(builder.data_dir)
     examples(builder, split)
-    features: Any = builder.info.features
-    if rule.has_instances and "instances" not in features:
-        raise ValueError(f"instances=True: {builder.info.full_name} has no feature `instances`.")
+    chosen = None if fold is None else in_fold(builder, split, fold, part=part, features=named)
+    records = _packed(rule, name, split, builder, named)
+    return records if chosen is None else records.select(chosen)
+
+
+def _packed(rule: "Rule", name: str, split: str, builder: Any, named: Features) -> Records:
+    reader = Reader(builder, named, instances=rule.has_instances)
     whole, rows = _rows(builder, split)
     count = sum(builder.info.splits[part].num_examples for part in whole)
-    manifest = pathlib.Path(builder.data_dir, "packed", f"{_stem('+'.join(whole), rule)}.json")
+    stem = _stem("+".join(whole), rule, reader.source)
+    manifest = pathlib.Path(builder.data_dir, "packed", f"{stem}.json")
     what = f"{name} {'+'.join(whole)} {rule}"
     source = {
         **_RULE,
@@ -98,12 +127,13 @@ def pack_by(
         "split": "+".join(whole),
         "longest": rule.longest,
         "fit": rule.fit,
+        **({"features": reader.source} if reader.source else {}),
         "files": _stamp(builder),
     }
     given: Any = {
         "size": rule.size,
         "source": source,
-        "classes": min(features["mask"].num_classes or IGNORE_LABEL, IGNORE_LABEL),
+        "classes": len(reader.classes),
         "has_instances": rule.has_instances,
     }
     if records := opened(manifest, count=count, **given):
@@ -136,9 +166,11 @@ def pack_by(
         made = write(
             manifest,
             read if is_locked else read(0),
-            make=lambda frame: _row(stored.parsed(builder, frame), rule),
+            make=lambda frame: _row(reader.read(frame), rule),
             **given,
         )
+    if unnamed := reader.unnamed():
+        tqdm.tqdm.write(console.printable(f"{what}: {unnamed}."), file=sys.stderr)
     if made.count != count:
         raise OSError(f"{builder.data_dir}: {what} holds {made.count:,} of {count:,} examples.")
     return made.select(rows)
@@ -287,6 +319,53 @@ def examples(builder, split: str) -> int:
     return count
 
 
+def in_fold(builder, split: str, fold: Any, *, part: str, features: Features) -> np.ndarray:
+    """The examples of a split that are in one part of a fold: their numbers in it, ascending.
+
+    Raises:
+        ValueError: If there is no such fold or part, or there are fewer groups than folds.
+        OSError: If an example is damaged.
+    """
+    if part not in PARTS:
+        raise ValueError(f"part={part!r}: there are {' and '.join(map(repr, PARTS))}.")
+    try:
+        number, count = fold
+        count = arguments.integer("n", count, least=2)
+        number = arguments.integer("k", number, least=0, most=count - 1)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"fold={fold!r:.60} is not (k, n): fold k of n, from 0 to n-1, of two or more."
+        ) from error
+    names = (features.id, features.group, features.stratum)
+    place = (builder.info.full_name, str(builder.data_dir), json.dumps(_stamp(builder)))
+    is_held_out = _folds(_Dataset(builder, place), split, names, count) == number
+    return np.flatnonzero(is_held_out == (part == "held-out"))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Dataset:
+    """A builder, equal to another of the same files."""
+
+    builder: Any = dataclasses.field(compare=False)
+    place: tuple[str, ...]
+
+
+@functools.lru_cache(maxsize=8)  # training, validation and the number of steps ask in turn
+def _folds(
+    dataset: _Dataset, split: str, names: tuple[str | None, str | None, str | None], count: int
+) -> np.ndarray:
+    """The fold of each example of a split."""
+    builder = dataset.builder
+    reader = Names(builder, Features(id=names[0], group=names[1], stratum=names[2]))
+    reader.log()
+    read = stored.frames(builder, slices.absolute(builder.info.splits, split))
+    _, groups, strata = zip(*map(reader.read, read), strict=True)
+    try:
+        return splits.folds(groups, strata=strata, count=count)
+    except ValueError as error:
+        raise ValueError(f"{builder.info.full_name}, {split}: {error}") from error
+
+
 def _rows(builder, split: str) -> tuple[list[str], range | np.ndarray]:
     """The splits that a split is made of, whole, and which of their examples it holds."""
     infos = builder.info.splits
@@ -313,20 +392,29 @@ def _read(builder, whole: Sequence[str], first: int) -> Iterator[stored.Frame]:
     )
 
 
-def _row(example: Mapping[str, Any], rule: Rule) -> Row:
+def _row(example: Stored, rule: Rule) -> Row:
     """A record of an example."""
-    name = example["id"].decode(errors="replace")
-    with images.opened(example["image"], name=f"the image of {name}") as image:
-        inner = rule.inner(image.height, image.width)
-        pixels = images.at_size(image, inner)
-    classes = images.classes_of_png(example["mask"], name=f"the mask of {name}")
+    if isinstance(example.image, bytes):
+        with images.opened(example.image, name=f"the image of {example.id}") as image:
+            shape = image.height, image.width
+            inner = rule.inner(*shape)
+            pixels = images.at_size(image, inner)
+    else:
+        shape = example.image.shape[:2]
+        inner = rule.inner(*shape)
+        pixels = resizing.image(example.image, inner)
+    if shape != example.mask.shape:
+        height, width = example.mask.shape
+        raise ValueError(
+            f"{example.id} has an image of {shape[0]}×{shape[1]} and a mask of {height}×{width}; "
+            "build the dataset with masks of the images' sizes."
+        )
     row = np.empty((*(rule.size or inner), 4), np.uint8)
     row[..., :3] = rule.placed(pixels, empty=0)
-    row[..., 3] = rule.placed(resizing.mask(classes, inner), empty=IGNORE_LABEL)
-    if not rule.has_instances:
+    row[..., 3] = rule.placed(resizing.mask(example.mask, inner), empty=IGNORE_LABEL)
+    if example.instances is None:
         return row
-    numbers = resizing.mask(np.ascontiguousarray(example["instances"][..., 0]), inner)
-    return row, rule.placed(numbers, empty=0)
+    return row, rule.placed(resizing.mask(example.instances, inner), empty=0)
 
 
 def _stamp(builder) -> dict[str, list[int] | None]:
@@ -338,10 +426,16 @@ def _stamp(builder) -> dict[str, list[int] | None]:
     return {path.name: packed.stamp(path) for path in paths if path.exists()}
 
 
-def _stem(split: str, rule: Rule) -> str:
-    """What files of splits and a rule are called; a digest stands for the rest of a long name."""
+def _stem(split: str, rule: Rule, features: Mapping[str, Any]) -> str:
+    """What files of splits and a rule are called; a digest stands for the rest of a long name.
+
+    Another stands for the features, where these are named: twelve digits, as eight are a token.
+    """
     quoted = urllib.parse.quote(split, safe="+")
     if len(quoted) > _LONGEST_SPLIT:
         digest = hashlib.sha256(split.encode()).hexdigest()[:16]
         quoted = f"{quoted[:_LONGEST_SPLIT]}-{digest}"
-    return f"{quoted}-{rule.stem}"
+    if not features:
+        return f"{quoted}-{rule.stem}"
+    digest = hashlib.sha256(json.dumps(features, sort_keys=True).encode()).hexdigest()[:12]
+    return f"{quoted}-{rule.stem}-{digest}"

@@ -9,11 +9,13 @@ the ignore label 255. Nothing here knows of a model.
 
 import math
 import os
+from typing import Unpack
 
 import tensorflow as tf
 
 from segdata import packing
 from segdata.adapters import tf as adapter
+from segdata.building.features import Features, Named
 from segdata.core import stream
 from segdata.core.augment import Augment
 from segdata.core.system import arguments
@@ -36,7 +38,9 @@ def train_batches(
     shard: tuple[int, int] = (0, 1),
     then: stream.Then | None = None,
     engine: str = "host",
+    fold: packing.Fold | None = None,
     data_dir: PathLike | None = None,
+    **features: Unpack[Named],
 ) -> tf.data.Dataset:
     """Training batches; the one of step k depends on (seed, k) alone.
 
@@ -62,7 +66,12 @@ def train_batches(
         then: A function of NumPy arrays, image and mask of a whole batch, to what is given instead.
         engine: "host", the fast one; or "xla", a graph that tf.data service can send to workers,
             which has no state: each iteration is the same.
+        fold: (k, n): of n folds of the split all but fold k, from 0; `eval_batches` gives fold k.
+            No group is in two folds, and the names of groups alone decide.
         data_dir: Where the dataset was built; TFDS's default where None.
+        **features: Which features are the image and the mask, and what the mask's values mean, such
+            as `image="image", mask="segmentation_mask", labels={1: "pet", 2: "background"}`;
+            `segdata.Named` lists them. Not needed where they are as in the built-in datasets.
 
     Returns:
         A `tf.data.Dataset` of (image uint8 [B, H, W, 3], mask uint8 [B, H, W, 1]).
@@ -87,7 +96,7 @@ def train_batches(
     rule = packing.Rule.of(size, fit=fit)
     if record_size is not None:
         rule = packing.Rule.of(record_size, fit=fit, name="record_size")
-    records = packing.pack_by(rule, name, split, data_dir=data_dir)
+    records = packing.pack_by(rule, name, split, fold=fold, data_dir=data_dir, **features)
     batches = stream.Stream(
         records, batch=batch, augment=augment, seed=seed, size=size, shard=shard, then=then
     )
@@ -104,19 +113,40 @@ def eval_batches(
     batch: int,
     fit: str = "stretch",
     engine: str = "host",
+    fold: packing.Fold | None = None,
     data_dir: PathLike | None = None,
+    **features: Unpack[Named],
 ) -> tf.data.Dataset:
     """Every example once, in the dataset's order; the last batch may be smaller.
 
-    Takes and returns what `train_batches` does; pixels are as they are.
+    Takes and returns what `train_batches` does; pixels are as they are. With `fold=(k, n)` it gives
+    fold k alone, which `train_batches` with the same fold leaves out.
     """
     batch = arguments.integer("batch", batch, least=1, most=stream.LARGEST_BATCH)
     size = arguments.size(size)
-    records = packing.pack(name, split, size=size, fit=fit, data_dir=data_dir)
+    rule = packing.Rule.of(size, fit=fit)
+    records = packing.pack_by(
+        rule, name, split, fold=fold, part="held-out", data_dir=data_dir, **features
+    )
     return adapter.evaluation(records, batch=batch, engine=engine)
 
 
-def steps_per_epoch(name: str, split: str, *, batch: int, data_dir: PathLike | None = None) -> int:
-    """The least number of batches that hold as many examples as the split."""
+def steps_per_epoch(
+    name: str,
+    split: str,
+    *,
+    batch: int,
+    fold: packing.Fold | None = None,
+    data_dir: PathLike | None = None,
+    **features: Unpack[Named],
+) -> int:
+    """The least number of training batches that hold as many examples as the split.
+
+    Takes what `train_batches` does; with `fold=(k, n)` the examples are those of all folds but k.
+    """
     batch = arguments.integer("batch", batch, least=1, most=stream.LARGEST_BATCH)
-    return math.ceil(packing.examples(packing.built(name, data_dir=data_dir), split) / batch)
+    builder = packing.built(name, data_dir=data_dir)
+    count, named = packing.examples(builder, split), Features(**features)
+    if fold is not None:
+        count = len(packing.in_fold(builder, split, fold, part="training", features=named))
+    return math.ceil(count / batch)

@@ -80,3 +80,13 @@ def manual_dirs(
         "cityscapes_pairs": drawn_cityscapes_pairs,
         "dsb2018": drawn_dsb2018,
     }
+
+
+@pytest.fixture(scope="session")
+def built_foreign(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A TFDS data dir with the datasets of `foreign`, which nothing of segdata builds."""
+    import foreign
+
+    data_dir = tmp_path_factory.mktemp("foreign")
+    foreign.build(data_dir)
+    return data_dir

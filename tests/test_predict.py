@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from segdata import packing
-from segdata.archives import images, resizing
+from segdata.archives import resizing
+from segdata.building.reading import Stored
 from segdata.inspection import overlays
 from unet import metrics, predict
 
@@ -64,9 +65,9 @@ def test_what_the_model_sees_of_a_file_is_what_packing_makes_of_it(tmp_path, sha
     pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     path = tmp_path / f"noise.{kind.lower()}"
     Image.fromarray(pixels).save(path, kind)
-    mask = images.mask_png(np.zeros(shape, np.uint8))
+    mask = np.zeros(shape, np.uint8)
     rule = packing.Rule.of((16, 32), fit="stretch", has_instances=False)
-    row = packing._row({"id": b"noise", "image": path.read_bytes(), "mask": mask}, rule)
+    row = packing._row(Stored(id="noise", group="", image=path.read_bytes(), mask=mask), rule)
     assert isinstance(row, np.ndarray)
     image, seen = predict.read(path, size=(16, 32))
     assert image.shape == pixels.shape

@@ -18,6 +18,7 @@ import tensorflow_datasets as tfds
 
 from segdata import packing
 from segdata.archives import resizing
+from segdata.building.reading import Stored
 from segdata.core import records
 from segdata.core.stream import Stream
 from segdata.core.system import files
@@ -46,7 +47,10 @@ def manifest_of(packed):
     return packed.path.with_name(f"{packed.path.stem.rpartition('-')[0]}.json")
 
 
-def packed_row(example, size):
+def packed_row(image, size):
+    """The record of an image file whose mask is 0."""
+    mask = np.zeros(PIL.Image.open(io.BytesIO(image)).size[::-1], np.uint8)
+    example = Stored(id="a", group="a", image=image, mask=mask)
     row = packing._row(example, packing.Rule.of(size, fit="stretch", has_instances=False))
     assert isinstance(row, np.ndarray)
     return row
@@ -90,10 +94,7 @@ def test_a_jpeg_is_not_stretched_by_the_scale_it_is_decoded_at(full, size):
     image[..., 0], image[..., 1] = (128 + 100 * np.sin(2 * np.pi * p / 6) for p in (x, y))
     buffer = io.BytesIO()
     PIL.Image.fromarray(image).save(buffer, "JPEG", quality=100, subsampling=0)
-    mask = io.BytesIO()
-    PIL.Image.fromarray(np.zeros(full, np.uint8)).save(mask, "PNG")
-    example = {"id": b"waves", "image": buffer.getvalue(), "mask": mask.getvalue()}
-    row = packed_row(example, size)
+    row = packed_row(buffer.getvalue(), size)
     expected = resizing.image(image, size).astype(float)
     for axis, channel in ((1, 0), (0, 1)):
         slopes = np.gradient(expected[..., channel], axis=axis)
@@ -232,13 +233,10 @@ def test_packing_one_size_anew_leaves_the_others(built):
 def test_a_jpeg_is_not_decoded_smaller_than_it_is_packed():
     """Where one side shrinks by much and the other hardly."""
     image = np.random.default_rng(0).integers(0, 256, (512, 64, 3), np.uint8)
-    buffers = io.BytesIO(), io.BytesIO()
-    PIL.Image.fromarray(image).save(buffers[0], "JPEG")
-    PIL.Image.fromarray(np.zeros((512, 64), np.uint8)).save(buffers[1], "PNG")
-    row = packed_row(
-        {"id": b"a", "image": buffers[0].getvalue(), "mask": buffers[1].getvalue()}, (8, 32)
-    )
-    decoded = np.asarray(PIL.Image.open(buffers[0]))
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(image).save(buffer, "JPEG")
+    row = packed_row(buffer.getvalue(), (8, 32))
+    decoded = np.asarray(PIL.Image.open(buffer))
     np.testing.assert_array_equal(row[..., :3], resizing.image(decoded, (8, 32)))
 
 

@@ -1,4 +1,4 @@
-"""Splits by group, stratified.
+"""Splits and folds by group, stratified.
 
 Groups of near duplicates are found by a perceptual hash, strata by colour and brightness; whole
 groups of each stratum are assigned to the splits by the hash of their names. Only two small values
@@ -7,6 +7,7 @@ of an image are kept. No file, no format and no dataset is known here.
 
 import collections
 import dataclasses
+import fractions
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -133,6 +134,44 @@ def assign(
     return {key: "validation" if group in chosen else "train" for key, group in groups.items()}
 
 
+def folds(groups: Sequence[str], *, strata: Sequence[str], count: int) -> np.ndarray:
+    """Deals whole groups out to folds of nearly the same size, stratum by stratum.
+
+    Of each stratum, the first groups in the order of the SHA-256 of their names that make up its
+    n-th part are of fold 0, those of the rest that make up the next part of fold 1, and so on. So
+    folds of groups of one size differ by one group, and one more group moves at most one other out
+    of each fold in each stratum. Of unequal groups each part is made up as nearly as those that are
+    left allow, and no fold is empty.
+
+    Args:
+        groups: The group of each example.
+        strata: The stratum of each; a group is of the first of its strata in the alphabet.
+        count: How many folds, n.
+
+    Returns:
+        The fold of each example, int64 [N], from 0 to n-1. It depends on no order and no chance.
+
+    Raises:
+        ValueError: If there are fewer groups than folds, or fewer folds than two.
+    """
+    sizes = collections.Counter(groups)
+    if not 2 <= count <= len(sizes):
+        raise ValueError(f"{count} folds of {len(sizes):,} groups: from 2 to as many as groups.")
+    stratum_of = dict(sorted(zip(groups, strata, strict=True), reverse=True))
+    by_stratum = collections.defaultdict[str, list[str]](list)
+    for group in sorted(sizes, key=_digest):
+        by_stratum[stratum_of[group]].append(group)
+    totals, fold_of = [0] * count, dict[str, int]()
+    large_first = sorted(
+        by_stratum.items(), key=lambda item: (-sum(map(sizes.__getitem__, item[1])), item[0])
+    )
+    for _, members in large_first:  # the small ones even out the rest
+        for fold, part in enumerate(_parts([sizes[group] for group in members], totals)):
+            fold_of |= {members[index]: fold for index in part}
+            totals[fold] += sum(sizes[members[index]] for index in part)
+    return np.array([fold_of[group] for group in groups], np.int64)
+
+
 def sort_by_group(examples: Iterable[T], group: Callable[[T], str]) -> list[T]:
     """Sorts examples by the SHA-256 of their group's name.
 
@@ -171,7 +210,31 @@ def _near_pairs(
                 rest = rest[~near]
 
 
-def _nearest(sizes: Sequence[int], share: float) -> list[int]:
+def _parts(sizes: Sequence[int], totals: Sequence[int]) -> list[list[int]]:
+    """The indices of the groups of a stratum for each fold, given how large the folds are."""
+    count = len(totals)
+    emptiest = sorted(range(count), key=lambda fold: (totals[fold], fold))
+    parts: list[list[int]] = [[] for _ in totals]
+    if len(sizes) <= count:
+        large_first = sorted(range(len(sizes)), key=lambda index: -sizes[index])
+        for fold, index in zip(emptiest, large_first, strict=False):
+            parts[fold] = [index]
+        return parts
+    base, more = divmod(sum(sizes), count)
+    wanted = [base + (fold in emptiest[:more]) for fold in range(count)]
+    left = list(range(len(sizes)))
+    for fold in range(count - 1):
+        share = fractions.Fraction(wanted[fold], sum(wanted[fold:]))
+        picked = sorted(_nearest([sizes[index] for index in left], share))
+        picked = picked[: len(left) - (count - 1 - fold)]  # a group at least for each of the others
+        parts[fold] = [left[place] for place in picked]
+        gone = set(parts[fold])
+        left = [index for index in left if index not in gone]
+    parts[-1] = left
+    return parts
+
+
+def _nearest(sizes: Sequence[int], share: float | fractions.Fraction) -> list[int]:
     """The indices of groups, but not of all, whose sizes add up to the nearest to a share of all.
 
     For each sum it is remembered which group made it up first; the groups before that one make up

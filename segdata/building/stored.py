@@ -19,10 +19,14 @@ class Frame(NamedTuple):
     Attributes:
         name: Of the file, and which example of it this is, for messages.
         data: Its bytes, with their checksum.
+        split: The split that it is in.
+        number: Which example of that split it is, from 0.
     """
 
     name: str
     data: bytes
+    split: str
+    number: int
 
 
 def frames(builder: Any, parts: Iterable[tuple[str, int, int]]) -> Iterator[Frame]:
@@ -39,14 +43,14 @@ def frames(builder: Any, parts: Iterable[tuple[str, int, int]]) -> Iterator[Fram
     for name, first, last in parts:
         info, before = builder.info.splits[name], 0
         for path, count in zip(info.filepaths, info.shard_lengths, strict=True):
-            start, stop = max(first - before, 0), min(last - before, count)
+            start, stop, offset = max(first - before, 0), min(last - before, count), before
             before += count
             if start >= stop:
                 continue
             number = start
             try:
                 for data in itertools.islice(tfrecord.frames(path, first=start), stop - start):
-                    yield Frame(f"example {number} of {path.name}", data)
+                    yield Frame(f"example {number} of {path.name}", data, name, offset + number)
                     number += 1
                 if number < stop:
                     raise ValueError(f"{path} ends after {number:,} of {count:,} examples.")
@@ -54,22 +58,35 @@ def frames(builder: Any, parts: Iterable[tuple[str, int, int]]) -> Iterator[Fram
                 raise _damaged(builder, str(error)) from error
 
 
-def parsed(builder: Any, frame: Frame) -> Mapping[str, Any]:
+def parsed(builder: Any, frame: Frame, features: Any = None) -> Mapping[str, Any]:
     """The features of an example as NumPy values; images as the files that they were.
+
+    Args:
+        builder: Of a built dataset.
+        frame: One of its examples.
+        features: Those that are read, nested as the dataset's; all where None.
 
     Raises:
         OSError: If it is damaged.
     """
-    features: Any = builder.info.features
-    decoders = {
-        key: tfds.decode.SkipDecoding()
-        for key, feature in features.items()
-        if isinstance(feature, tfds.features.Image)
-    }
+    features = builder.info.features if features is None else features
     try:
-        return features.deserialize_example_np(tfrecord.unframed(frame.data), decoders=decoders)
+        return features.deserialize_example_np(
+            tfrecord.unframed(frame.data), decoders=_as_files(features)
+        )
     except Exception as error:  # protocol buffers, arrays and zlib have kinds of their own
         raise _damaged(builder, f"{frame.name}: {error}") from error
+
+
+def _as_files(features: Any) -> dict[str, Any]:
+    """Decoders that leave images as they are, at any depth of dictionaries."""
+    decoders: dict[str, Any] = {}
+    for key, feature in features.items():
+        if isinstance(feature, tfds.features.Image):
+            decoders[key] = tfds.decode.SkipDecoding()
+        elif isinstance(feature, tfds.features.FeaturesDict):
+            decoders[key] = _as_files(feature)
+    return decoders
 
 
 def _damaged(builder: Any, what: str) -> OSError:

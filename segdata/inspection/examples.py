@@ -7,10 +7,15 @@ any number of times, and only the examples that are asked for are decoded.
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-from segdata.archives import images, rle
+from segdata.archives import rle
 from segdata.sources import Example
+
+if TYPE_CHECKING:
+    from segdata.building.features import Named
+    from segdata.building.reading import Reader
+    from segdata.building.stored import Frame
 
 _NOTED = {
     "renewed": "images re-encoded, by the metadata",
@@ -61,7 +66,11 @@ class Collection:
 
 
 def built(
-    name: str, *, data_dir: str | os.PathLike[str] | None = None, split: str | None = None
+    name: str,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    split: str | None = None,
+    **features: "Unpack[Named]",
 ) -> Collection:
     """The examples of a built dataset.
 
@@ -69,16 +78,22 @@ def built(
         name: A TFDS name, optionally with a config.
         data_dir: Where it was built; TFDS's default where None.
         split: One TFDS split; all where None.
+        **features: Which features are the image and the mask, where that is not as in the built-in
+            datasets: `segdata.Named`.
 
     Raises:
-        ValueError: If it is not built, or there is no such split.
+        ValueError: If it is not built, or there is no such split or feature.
     """
     from segdata import packing
     from segdata.building import slices, stored
+    from segdata.building.features import Features
+    from segdata.building.reading import Reader
 
     builder = packing.built(name, data_dir=data_dir)
     splits = list(builder.info.splits) if split is None else [split]
-    features: Any = builder.info.features
+    kept: Any = builder.info.features
+    reader = Reader(builder, Features(**features), instances="instances" in kept)
+    reader.names.log()
     metadata = dict(builder.info.metadata or {})
     overlaps = metadata.get("overlap", {})
 
@@ -88,7 +103,7 @@ def built(
             try:
                 for frame in stored.frames(builder, slices.absolute(builder.info.splits, part)):
                     try:
-                        yield _pending(part, stored.parsed(builder, frame), overlaps)
+                        yield _pending(part, reader, frame, overlaps)
                     except OSError as error:
                         yield _broken(part, f"example {number}", str(error))
                     number += 1
@@ -98,7 +113,7 @@ def built(
     return Collection(
         name=builder.info.full_name,
         place=str(builder.data_dir),
-        classes=tuple(features["mask"].names),
+        classes=reader.classes,
         count=sum(packing.examples(builder, part) for part in splits),
         stream=stream,
         notes=tuple(
@@ -107,19 +122,19 @@ def built(
     )
 
 
-def _pending(split: str, features: Mapping[str, Any], overlaps: Mapping[str, int]) -> Pending:
-    key = features["id"].decode()
+def _pending(split: str, reader: "Reader", frame: "Frame", overlaps: Mapping[str, int]) -> Pending:
+    values, frame = reader.parsed(frame), frame._replace(data=b"")
+    key, _, _ = reader.names.of(values, frame)
 
     def read() -> Example:
-        instances = features.get("instances")
-        mask = images.classes_of_png(features["mask"], name=f"the mask of {key}")
+        made = reader.example(values, frame)
         return Example(
-            id=key,
-            group=features["group"].decode(),
-            image=features["image"],
-            mask=mask,
-            instances=None if instances is None else instances[..., 0],
-            overlap=overlaps.get(key, 0),
+            id=made.id,
+            group=made.group,
+            image=made.file,
+            mask=made.mask,
+            instances=made.instances,
+            overlap=overlaps.get(made.id, 0),
         )
 
     return Pending(split=split, id=key, read=read)
