@@ -55,10 +55,14 @@ def asked():
         calls.append({"name": name, "split": split, **options})
         return [drawn(1000), drawn(1001, images=1)]
 
+    def steps_per_epoch(name, split, *, batch, data_dir, **fold):
+        calls.extend([{"name": name, "split": split, **fold}] * bool(fold))
+        return 2
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "train_batches", train_batches)
         patch.setattr(pipeline, "eval_batches", eval_batches)
-        patch.setattr(pipeline, "steps_per_epoch", lambda name, split, *, batch, data_dir: 2)
+        patch.setattr(pipeline, "steps_per_epoch", steps_per_epoch)
         yield calls
 
 
@@ -118,6 +122,26 @@ def test_a_recipe_of_another_model_has_the_flags_of_that_model(tmp_path, asked):
     assert [call["split"] for call in asked] == ["validation[:5]"]
     with pytest.raises(SystemExit):
         cli.main(["train", "--recipe", "carvana-fcn", *flags, "--convolutions", "3"])
+
+
+def test_a_fold_is_left_out_of_training_and_scored(tmp_path, asked, capsys):
+    out = tmp_path / "run"
+    asked.clear()
+    assert cli.main(["train", "--out", str(out), *TINY, "--fold", "1", "4"]) == 0
+    assert runs.settings(out).recipe.fold == (1, 4)
+    assert len(asked) >= 4  # training, its length, validation and the report
+    assert {(call["split"], call["fold"]) for call in asked} == {("train", (1, 4))}
+    assert "validation images, fold 1 of 4 of train" in (out / "report.html").read_text()
+    capsys.readouterr()
+    asked.clear()
+    assert cli.main(["evaluate", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["fold"] == [1, 4]
+    assert cli.main(["evaluate", str(out)]) == 0
+    assert "scored on     fold 1 of 4 of train" in capsys.readouterr().out
+    assert [(call["split"], call["fold"]) for call in asked] == 2 * [("train", (1, 4))]
+    assert cli.main(["evaluate", str(out), "--split", "test", "--json"]) == 0
+    assert "fold" not in json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (asked[-1]["split"], "fold" in asked[-1]) == ("test", False)
 
 
 def test_a_run_can_be_scored_by_another_loss(trained, capsys):

@@ -69,7 +69,7 @@ class Evaluate(_Run):
     """Scores the best model of a run."""
 
     split: str | None = None
-    """The split to score on; the recipe's validation_split if not given."""
+    """The split to score on; what the run was validated on if not given."""
 
     loss: Loss | None = None
     """The loss to score with; the recipe's if not given."""
@@ -169,15 +169,19 @@ def _evaluate(argv: Sequence[str]) -> None:
     from unet import evaluate, losses
 
     recipe = settings.recipe
+    if asked.split:  # all of it, and no fold
+        recipe = dataclasses.replace(recipe, validation_split=asked.split, fold=None)
     scores = evaluate.evaluate(
         runs.load(asked.run),
-        _batches(recipe, asked.split or recipe.validation_split, settings.data_dir),
+        _validation(recipe, settings.data_dir),
         threshold=recipe.threshold,
         loss=losses.BY_NAME[asked.loss or recipe.loss],
     )
     if asked.json:
-        print(json.dumps(scores))
+        print(json.dumps({**scores, **_fold(recipe)}))
         return
+    if recipe.fold:
+        print(f"{'scored on':13} {recipe.validated_on}")
     for name, value in scores.items():
         print(f"{name:13} {value:,.0f}" if name == "images" else f"{name:13} {value:.4f}")
 
@@ -298,29 +302,39 @@ def _data(recipe: Recipe, data_dir: str | None) -> dict[str, Any]:
             start_step=start_step,
             steps="endless",
             data_dir=data_dir,
+            **_fold(recipe),
         )
 
     steps = pipeline.steps_per_epoch(
-        recipe.dataset, recipe.train_split, batch=recipe.batch, data_dir=data_dir
+        recipe.dataset, recipe.train_split, batch=recipe.batch, data_dir=data_dir, **_fold(recipe)
     )
-    validation = _batches(recipe, recipe.validation_split, data_dir)
+    validation = _validation(recipe, data_dir)
     return {"batches": batches, "validation": validation, "steps_per_epoch": steps}
 
 
-def _batches(recipe: Recipe, split: str, data_dir: str | None) -> Any:
+def _validation(recipe: Recipe, data_dir: str | None) -> Any:
+    """What is held out of the training: a split of its own, or a fold."""
     from segdata import pipeline
 
+    split = recipe.train_split if recipe.fold else recipe.validation_split
     return pipeline.eval_batches(
-        recipe.dataset, split, size=recipe.size, batch=recipe.batch, data_dir=data_dir
+        recipe.dataset,
+        split,
+        size=recipe.size,
+        batch=recipe.batch,
+        data_dir=data_dir,
+        **_fold(recipe),
     )
+
+
+def _fold(recipe: Recipe) -> dict[str, Any]:
+    return {"fold": recipe.fold} if recipe.fold else {}
 
 
 def _finish(run: pathlib.Path, settings: Settings) -> None:
     from unet import report
 
-    recipe = settings.recipe
-    validation = _batches(recipe, recipe.validation_split, settings.data_dir)
-    console.log(str(report.write(run, validation)))
+    console.log(str(report.write(run, _validation(settings.recipe, settings.data_dir))))
 
 
 if __name__ == "__main__":

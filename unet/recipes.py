@@ -31,6 +31,10 @@ class Recipe:
     validation_split: str = "validation"
     """The split to validate on."""
 
+    fold: tuple[int, int] | None = None
+    """K N: of N folds of train_split train on all but fold K, from 0, and validate on that one
+    instead of validation_split."""
+
     size: tuple[int, int] = (128, 128)
     """Height and width of the training images, in pixels."""
 
@@ -85,6 +89,12 @@ class Recipe:
             self.size,
             f"two multiples of this model's stride, {self.model.stride}",
         )
+        require(
+            self.fold is None or 0 <= self.fold[0] < self.fold[1] >= 2,
+            "fold",
+            self.fold,
+            "K N, fold K of N, from 0 to N-1, of two or more",
+        )
         self._require_loss()
         require(
             self.optimizer != "sgd" or self.epsilon == _EPSILON,
@@ -101,6 +111,13 @@ class Recipe:
         )
         require(0 <= self.threshold < 1, "threshold", self.threshold, "in [0, 1)")
         require(0 <= self.seed < 2**32, "seed", self.seed, "in [0, 2³²)")  # as Keras has it
+
+    @property
+    def validated_on(self) -> str:
+        """What the scores of a run are of: a split, or a fold of one."""
+        if self.fold is None:
+            return self.validation_split
+        return f"fold {self.fold[0]} of {self.fold[1]} of {self.train_split}"
 
     def _require_loss(self) -> None:
         """Raises ValueError if the loss does not fit the model's output."""

@@ -39,7 +39,7 @@ def write(
     )
     scores = evaluate.summary(_observed(scored, best, worst), loss=loss)
     shown = runs.best_epoch(state.history)
-    body = f"""<div class="cards">{_scores(scores, recipe.loss)}</div>
+    body = f"""<div class="cards">{_scores(scores, recipe)}</div>
 <h2>Curves</h2>
 <div class="cards">{_charts(state.history, shown) if state.history else ""}</div>
 <h2>Worst images</h2>
@@ -90,16 +90,18 @@ def _lead(settings: runs.Settings, history: tuple[dict[str, Any], ...], best: in
     return " ".join(filter(None, parts))
 
 
-def _scores(scores: Mapping[str, float], loss: str) -> str:
+def _scores(scores: Mapping[str, float], recipe: recipes.Recipe) -> str:
     shown = {
         "Dice": ("dice", "mean over images"),
         "IoU": ("iou", "mean over images"),
         "Dataset Dice": ("dataset_dice", "all pixels together"),
         "Dataset IoU": ("dataset_iou", "all pixels together"),
-        "Loss": ("loss", "all images" if loss == "batch_dice" else "mean over images"),
+        "Loss": ("loss", "all images" if recipe.loss == "batch_dice" else "mean over images"),
     }
     rows = [(label, f"{scores[name]:.4f}", note) for label, (name, note) in shown.items()]
-    return page.table(rows, caption=f"Best model on {scores['images']:,.0f} validation images")
+    caption = f"Best model on {scores['images']:,.0f} validation images"
+    caption += f", {recipe.validated_on}" if recipe.fold else ""
+    return page.table(rows, caption=caption)
 
 
 def _charts(history: tuple[dict[str, Any], ...], best: int | None) -> str:

@@ -35,6 +35,7 @@ def drawn(
         settings: Any = json.loads(path.read_text())
         recipe = settings["recipe"]
         name, split, size = recipe["dataset"], recipe["train_split"], recipe["size"]
+        fold = recipe.get("fold")
         augment, batch, seed = Augment(**recipe["augment"]), recipe["batch"], recipe["seed"]
         place = data_dir or settings["data_dir"]
         reached = _reached(path.with_name("state.json"))
@@ -42,7 +43,7 @@ def drawn(
         raise ValueError(f"{path} is not the settings of a run: {error!s:.200}.") from error
     if reached is not None and not 0 <= step < reached:
         raise ValueError(f"step={step}: {run} has come to step {reached:,}; from 0 to before that.")
-    records = packing.pack(name, split, size=size, data_dir=place)
+    records = packing.pack(name, split, size=size, fold=fold, data_dir=place)
     stream = Stream(records, batch=batch, augment=augment, seed=seed)
     rows, epochs = stream.plan.order(stream.steps(step, 1)[0])
     features: Any = packing.built(name, data_dir=place).info.features
