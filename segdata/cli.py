@@ -318,7 +318,8 @@ def _build(argv: Sequence[str]) -> None:
     names = settings.positional_datasets + settings.datasets
     if not names:
         raise ValueError(
-            f"name a dataset to build: {', '.join(sources.names())}; or the path of one, such as `.`."
+            f"name a dataset to build: {', '.join(sources.names())}; or the path of one, such as "
+            "`.`."
         )
     ours = [name for name in names if re.split("[/:]", name)[0] in sources.names()]
     others = [name for name in names if name not in ours]
