@@ -15,7 +15,9 @@ import numpy as np
 
 from segdata.adapters import expressions
 from segdata.core import plan
-from segdata.core.stream import Stream
+from segdata.core.mixture import Mixture
+from segdata.core.records import Records
+from segdata.core.stream import Stream, Training
 
 ENGINES = ("auto", "host", "device")
 _SHARE = 0.5  # of a device's memory that records may take unasked
@@ -23,14 +25,14 @@ _AHEAD = 64  # steps whose plan is sent at once
 
 
 def training(
-    stream: Stream,
+    stream: Training,
     *,
     start_step: int = 0,
     steps: int | None = None,
     engine: str = "auto",
     device: Any = None,
 ) -> Iterator[tuple[jax.Array, jax.Array]]:
-    """The batches of a stream.
+    """The batches of a stream or a mixture.
 
     Args:
         stream: What they hold.
@@ -60,6 +62,9 @@ def training(
         raise ValueError(
             'then= is a function of NumPy arrays, and engine="device" makes none: call it after.'
         )
+    if isinstance(stream, Mixture):
+        return _mixed_on_device(stream, numbers, device)
+    assert isinstance(stream, Stream)
     return _on_device(stream, numbers, device)
 
 
@@ -106,13 +111,13 @@ def make(stream: Stream) -> Any:
     return batch
 
 
-def table(stream: Stream, device: Any = None) -> Table:
-    """The packed file in a device's memory.
+def table(stream: Stream | Records, device: Any = None) -> Table:
+    """The packed file of a stream in a device's memory.
 
     Raises:
         ValueError: If its records differ in size and are larger than 8 GB together.
     """
-    records = stream.records
+    records = stream.records if isinstance(stream, Stream) else stream
     if records.size:
         whole = dataclasses.replace(records, rows=range(records.total)).array()
         words, places = whole.reshape(len(whole), -1).view(np.uint32), np.zeros((0, 3), np.int32)
@@ -128,29 +133,70 @@ def table(stream: Stream, device: Any = None) -> Table:
     return Table(jax.device_put(words, device), jax.device_put(places, device))
 
 
-def _has_room(stream: Stream, device: Any) -> bool:
+def _has_room(stream: Training, device: Any) -> bool:
     if device.platform == "cpu":
         return False
     room = (device.memory_stats() or {}).get("bytes_limit", 0)
-    return stream.records.path.stat().st_size < _SHARE * room
+    return sum(records.path.stat().st_size for records in stream.files) < _SHARE * room
 
 
 def _on_device(stream: Stream, steps: range, device: Any) -> Iterator[tuple[jax.Array, jax.Array]]:
-    rows, records = stream.plan.own, table(stream, device)
+    rows, records = stream.own, table(stream, device)
 
     @jax.jit
     def batch(records: Table, block: plan.Step, number: jax.Array) -> Any:
-        def cut(array: jax.Array) -> jax.Array:
-            if not array.shape[0]:  # of what never happens
-                return array
-            return jax.lax.dynamic_slice_in_dim(array, number * rows, rows)
+        return make(stream)(records, _cut(block, number, rows))
 
-        return make(stream)(records, jax.tree.map(cut, block))
-
-    for first in range(0, len(steps), _AHEAD):
-        numbers = steps[first : first + _AHEAD]
+    for numbers in _blocks(steps):
         planned = stream.plan.steps(numbers[0], len(numbers))
-        narrow = plan.Step(*(part._replace(row=part.row.astype(np.int32)) for part in planned))
-        block = jax.device_put(narrow, device)
+        block = jax.device_put(_narrow(planned), device)
         for number in range(len(numbers)):
             yield batch(records, block, number)
+
+
+def _mixed_on_device(
+    mixture: Mixture, steps: range, device: Any
+) -> Iterator[tuple[jax.Array, jax.Array]]:
+    """Of each part as many examples as a batch may hold at most, then the rows of the batch."""
+    files = {records.path: table(records, device) for records in mixture.files}
+    held = [files[part.stream.records.path] for part in mixture.parts]
+    tables = jax.device_put([part.table for part in mixture.parts], device)
+
+    @jax.jit
+    def batch(held: Any, tables: Any, blocks: Any, rows: jax.Array, number: jax.Array) -> Any:
+        made = []
+        for part, records, labels, block in zip(mixture.parts, held, tables, blocks, strict=True):
+            image, mask = make(part.stream)(records, _cut(block, number, part.most))
+            made.append((image, labels[mask]))
+        image, mask = (jnp.concatenate(whole) for whole in zip(*made, strict=True))
+        return image[rows[number]], mask[rows[number]]
+
+    for numbers in _blocks(steps):
+        made, rows = mixture.padded(numbers[0], len(numbers))
+        blocks = [
+            _narrow(part.stream.plan.of(*part.stream.plan.at(position.reshape(-1))))
+            for part, position in zip(mixture.parts, made, strict=True)
+        ]
+        sent = jax.device_put((blocks, rows.astype(np.int32)), device)
+        for number in range(len(numbers)):
+            yield batch(held, tables, *sent, number)
+
+
+def _blocks(steps: range) -> Iterator[range]:
+    return (steps[first : first + _AHEAD] for first in range(0, len(steps), _AHEAD))
+
+
+def _narrow(planned: plan.Step) -> plan.Step:
+    """JAX counts in 32 bits."""
+    return plan.Step(*(part._replace(row=part.row.astype(np.int32)) for part in planned))
+
+
+def _cut(block: plan.Step, number: jax.Array, rows: int) -> plan.Step:
+    """The plan of one step of a block, each of as many rows."""
+
+    def cut(array: jax.Array) -> jax.Array:
+        if not array.shape[0]:  # of what never happens
+            return array
+        return jax.lax.dynamic_slice_in_dim(array, number * rows, rows)
+
+    return jax.tree.map(cut, block)

@@ -19,8 +19,9 @@ from tensorflow.core.framework import attr_value_pb2
 
 from segdata.adapters import expressions
 from segdata.core import plan, random
+from segdata.core.mixture import Mixture, Shares
 from segdata.core.records import PLACES, Records, index_type
-from segdata.core.stream import LARGEST_BATCH, Stream, in_order
+from segdata.core.stream import LARGEST_BATCH, Stream, Training, in_order
 from segdata.core.system import arguments, parallel
 
 ENGINES = ("host", "xla")
@@ -45,9 +46,9 @@ _XP: Any = types.SimpleNamespace(  # NumPy's functions of tensors
 
 
 def training(
-    stream: Stream, *, start_step: int = 0, steps: int | None = None, engine: str = "host"
+    stream: Training, *, start_step: int = 0, steps: int | None = None, engine: str = "host"
 ) -> tf.data.Dataset:
-    """The batches of a stream.
+    """The batches of a stream or a mixture.
 
     Args:
         stream: What they hold.
@@ -65,14 +66,13 @@ def training(
             to be part of a graph.
     """
     _require(engine)
-    planned, numbers = stream.plan, stream.steps(start_step, steps)
+    numbers = stream.steps(start_step, steps)
     with tf.device("CPU:0"):  # also where there is a GPU
         if engine == "host":
             if steps is not None and not numbers:
                 raise ValueError(f"steps={steps}: an iterator gives one batch at least.")
             specs = [
-                tf.TensorSpec((planned.own, *planned.size, channels), tf.uint8)
-                for channels in (3, 1)
+                tf.TensorSpec((stream.own, *stream.size, channels), tf.uint8) for channels in (3, 1)
             ]
             if stream.then:
                 specs = [
@@ -86,7 +86,16 @@ def training(
                 'then= is a function of NumPy arrays, and engine="xla" a graph: map the dataset.'
             )
         data = tf.data.Dataset.range(numbers.start, numbers.stop)
-        return _mapped(stream.records, data, _graph(planned, stream.records))
+        if isinstance(stream, Mixture):
+            return _mapped(stream.files, data, _mixed(stream))
+        assert isinstance(stream, Stream)
+        planned = stream.plan
+        pixels = _graph(planned, stream.records)
+
+        def make(step: tf.Tensor, file: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, ...]:
+            return pixels(_positions(stream, step), *file)
+
+        return _mapped(stream.files, data, make)
 
 
 def evaluation(records: Records, *, batch: int, engine: str = "host") -> tf.data.Dataset:
@@ -108,7 +117,8 @@ def evaluation(records: Records, *, batch: int, engine: str = "host") -> tf.data
             specs = [tf.TensorSpec((None, *size, channels), tf.uint8) for channels in (3, 1)]
             return _called(firsts, in_order(records, batch=batch), specs, at_once=len(firsts))
 
-        def parts(first: tf.Tensor, words: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        def parts(first: tf.Tensor, file: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, ...]:
+            words, _ = file
             last = tf.minimum(first + batch, records.count)
             row = _row(records.rows, tf.range(first, last, dtype=tf.int64))
             pixels = tf.reshape(_table(words, records, row), [-1, *size])
@@ -116,7 +126,7 @@ def evaluation(records: Records, *, batch: int, engine: str = "host") -> tf.data
             return pixels[..., :3], pixels[..., 3:]
 
         numbers = tf.data.Dataset.range(firsts.start, firsts.stop, firsts.step)
-        return _mapped(records, numbers, parts)
+        return _mapped((records,), numbers, parts)
 
 
 def _require(engine: str) -> None:
@@ -187,18 +197,22 @@ class _Ahead:
 
 
 def _mapped(
-    records: Records, numbers: tf.data.Dataset, make: Callable[..., tuple[tf.Tensor, ...]]
+    files: Sequence[Records],
+    numbers: tf.data.Dataset,
+    make: Callable[..., tuple[tf.Tensor, ...]],
 ) -> tf.data.Dataset:
-    """Batches of a graph over the file and its index, which an iterator maps once."""
-    words = [records.path.stat().st_size // 4]
-    index = [records.total, index_type(records.classes).itemsize // 4]
+    """Batches of a graph over files, each with its index, which an iterator maps once."""
+
+    def held(records: Records) -> tuple[tf.Tensor, tf.Tensor]:
+        words = [records.path.stat().st_size // 4]
+        index = [records.total, index_type(records.classes).itemsize // 4]
+        return (
+            _file(records.path, tf.uint32, words),
+            _file(records.index_path, tf.int32, index),
+        )
+
     tables = tf.data.Dataset.range(1).flat_map(
-        lambda _: tf.data.Dataset.from_tensors(
-            (
-                _file(records.path, tf.uint32, words),
-                _file(records.index_path, tf.int32, index),
-            )
-        ).repeat()
+        lambda _: tf.data.Dataset.from_tensors(tuple(map(held, files))).repeat()
     )
     tables = tables.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
     data = tf.data.Dataset.zip((numbers, tables)).map(
@@ -220,7 +234,7 @@ def _file(path: pathlib.Path, dtype: tf.DType, shape: list[int]) -> tf.Tensor:
 
 
 def _graph(planned: plan.Plan, records: Records) -> Callable[..., tuple[tf.Tensor, ...]]:
-    """From a step, the file and its index to a batch.
+    """From positions int64 [B], the file and its index to examples.
 
     Two compiled functions, not one: XLA would fuse what is drawn for an example into the loops over
     its pixels and draw it again for each of them.
@@ -228,8 +242,8 @@ def _graph(planned: plan.Plan, records: Records) -> Callable[..., tuple[tf.Tenso
     augment = planned.augment
 
     @tf.function(jit_compile=True, autograph=False)
-    def numbers(step: tf.Tensor, index: tf.Tensor) -> tuple[plan.Parameters, plan.Parameters]:
-        row, epoch = _order(planned, step)
+    def numbers(position: tf.Tensor, index: tf.Tensor) -> tuple[plan.Parameters, plan.Parameters]:
+        row, epoch = _order(planned, position)
         seed = tf.constant(random.u64(planned.seed))
 
         def parameters(row: tf.Tensor) -> plan.Parameters:
@@ -274,10 +288,67 @@ def _graph(planned: plan.Plan, records: Records) -> Callable[..., tuple[tf.Tenso
         )
         return expressions.parts(drawn, _XP)
 
-    def make(step: tf.Tensor, words: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        return pixels(words, index, *numbers(step, index))
+    def make(position: tf.Tensor, words: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return pixels(words, index, *numbers(position, index))
 
     return make
+
+
+def _mixed(mixture: Mixture) -> Callable[..., tuple[tf.Tensor, ...]]:
+    """From a step and the files to a batch: `Mixture.padded` as a graph.
+
+    Of each part as many examples are made as a batch may hold at most.
+    """
+    place_of = [records.path for records in mixture.files]
+    graphs = [_graph(part.stream.plan, part.stream.records) for part in mixture.parts]
+
+    @tf.function(jit_compile=True, autograph=False)
+    def order(step: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
+        source, place = _shared(mixture.shares, _positions(mixture, step))
+        made, rows, before, number = [], tf.zeros_like(place), 0, 0
+        for which, (_, strata) in enumerate(mixture.strata):
+            inner, inner_place = _shared(strata, place)
+            for stratum in range(len(strata.weights)):
+                held = (source == which) & (inner == stratum)
+                start = tf.reduce_min(tf.where(held, inner_place, tf.reduce_max(inner_place) + 1))
+                most = mixture.parts[number].most
+                made.append(start + tf.range(most, dtype=tf.int64))
+                rows = tf.where(held, before + inner_place - start, rows)
+                before, number = before + most, number + 1
+        return made, rows
+
+    @tf.function(jit_compile=True, autograph=False)
+    def chosen(made: list[tuple[tf.Tensor, ...]], rows: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        masks = [
+            tf.gather(tf.constant(part.table), tf.cast(mask, tf.int32))
+            for part, (_, mask) in zip(mixture.parts, made, strict=True)
+        ]
+        images = tf.concat([image for image, _ in made], axis=0)
+        return tf.gather(images, rows), tf.gather(tf.concat(masks, axis=0), rows)
+
+    def make(step: tf.Tensor, *files: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, ...]:
+        positions, rows = order(step)
+        made = [
+            graph(position, *files[place_of.index(part.stream.records.path)])
+            for part, graph, position in zip(mixture.parts, graphs, positions, strict=True)
+        ]
+        return chosen(made, rows)
+
+    return make
+
+
+def _shared(shares: Shares, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """`Shares.of` as a graph."""
+    turn, at = position // shares.period, position % shares.period
+    whose = tf.gather(tf.constant(shares.pattern), at)
+    place = tf.gather(tf.constant(shares.place), at)
+    return whose, turn * tf.gather(tf.constant(shares.weights), whose) + place
+
+
+def _positions(stream: Training, step: tf.Tensor) -> tf.Tensor:
+    """`plan.positions` of one step as a graph: int64 [own]."""
+    place = tf.range(stream.own, dtype=tf.int64) + stream.shard[0] * stream.own
+    return step * stream.examples + place
 
 
 class _Known:
@@ -306,11 +377,8 @@ def _row(rows: range | np.ndarray, place: tf.Tensor) -> tf.Tensor:
     return tf.gather(tf.constant(rows), place)
 
 
-def _order(planned: plan.Plan, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """`Plan.order` of one step, and `random.permute`, as a graph: int64 [own] each."""
-    index, _ = planned.shard
-    place = tf.range(planned.own, dtype=tf.int64) + index * planned.own
-    position = step * planned.batch + place
+def _order(planned: plan.Plan, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """`Plan.at`, and `random.permute`, as a graph: int64 [B] each."""
     epoch = position // planned.count
     keys = random.key(tf.constant(random.u64(planned.seed)), tf.cast(epoch, tf.uint64), xp=_XP)
     even, odd = random.masks(planned.count)

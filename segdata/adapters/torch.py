@@ -6,18 +6,18 @@ from collections.abc import Iterator
 import torch
 from torch.utils import data
 
-from segdata.core.stream import Batch, Stream
+from segdata.core.stream import Batch, Training
 
 
 class Batches(data.IterableDataset):
-    """The batches of a stream, for a `DataLoader` with `batch_size=None`, or by itself.
+    """The batches of a stream or mixture, for a `DataLoader` with `batch_size=None`, or alone.
 
-    By itself it is the fastest: its threads need no copies between processes. In a loader the
+    Alone it is the fastest: its threads need no copies between processes. In a loader the
     workers take the steps in turn, so the loader gives the batches in their order; whichever their
     number, it is the same. For several ranks give each its `shard` of the stream.
     """
 
-    def __init__(self, stream: Stream, *, start_step: int = 0, steps: int | None = None):
+    def __init__(self, stream: Training, *, start_step: int = 0, steps: int | None = None):
         """Prepares the batches.
 
         Args:
@@ -25,8 +25,8 @@ class Batches(data.IterableDataset):
             start_step: The first.
             steps: How many; without end where None.
         """
-        if not isinstance(stream, Stream):
-            raise ValueError(f"stream={stream!r:.60} is no segdata.Stream.")
+        if not isinstance(stream, Training):
+            raise ValueError(f"stream={stream!r:.60} is no segdata.Stream, and no mixture.")
         self.stream, self.start_step, self.steps = stream, start_step, steps
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:

@@ -151,12 +151,7 @@ class Plan:
         if not self.count:
             raise ValueError("rows: there are no records to plan with.")
         require_fit(self.augment, record=self.record, size=self.size, index=self.index)
-        index, shards = self.shard
-        if not 0 <= index < shards or self.batch % shards:
-            raise ValueError(
-                f"shard={self.shard} of batch={self.batch}: an index from 0 and a number of shards "
-                "that is larger and divides the batch."
-            )
+        require_shard(self.shard, batch=self.batch)
 
     @property
     def count(self) -> int:
@@ -176,10 +171,11 @@ class Plan:
 
     def order(self, first: int, steps: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """The rows of the records of some steps, and their epochs; int64 [steps·own] each."""
-        index, _ = self.shard
-        place = np.arange(self.own, dtype=np.int64) + index * self.own
-        position = np.arange(first, first + steps, dtype=np.int64)[:, None] * self.batch + place
-        epoch, place = np.divmod(position.reshape(-1), self.count)
+        return self.at(positions(first, steps, batch=self.batch, shard=self.shard))
+
+    def at(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The rows of the records at positions int64 [N], and their epochs; int64 [N] each."""
+        epoch, place = np.divmod(position, self.count)
         keys = random.key(random.seeded(self.seed), epoch.astype(np.uint64))
         return self.row(random.permute(keys, place, self.count)), epoch
 
@@ -225,6 +221,24 @@ class Plan:
             size=self.size,
             means=self._known("means", "contrast_range", row),
             places=self._known("places", "foreground", row),
+        )
+
+
+def positions(first: int, steps: int, *, batch: int, shard: tuple[int, int]) -> np.ndarray:
+    """The positions that some steps hold in a shard, step by step; int64 [steps·own]."""
+    index, shards = shard
+    own = batch // shards
+    place = np.arange(own, dtype=np.int64) + index * own
+    return (np.arange(first, first + steps, dtype=np.int64)[:, None] * batch + place).reshape(-1)
+
+
+def require_shard(shard: tuple[int, int], *, batch: int) -> None:
+    """Raises ValueError if it is no part of a batch."""
+    index, shards = shard
+    if not 0 <= index < shards or batch % shards:
+        raise ValueError(
+            f"shard={shard} of batch={batch}: an index from 0 and a number of shards that is "
+            "larger and divides the batch."
         )
 
 

@@ -4,6 +4,7 @@ A batch is made by one thread, several at a time, into memory that is used again
 to the batch any more: a fresh buffer costs its page faults, which take longer than the pixels.
 """
 
+import abc
 import dataclasses
 import functools
 import math
@@ -22,25 +23,120 @@ from segdata.core.system import arguments, parallel
 Batch = tuple[np.ndarray, ...]
 """Image uint8 [B, H, W, 3] and mask uint8 [B, H, W, 1]; 255 in a mask is the ignore label. Or what
 `then` makes of them."""
-Then = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]]
-"""A function of a whole batch, image and mask, to arrays; called on several threads at once."""
+Then = Callable[..., tuple[np.ndarray, ...]]
+"""A function of a whole batch, image and mask, to arrays; called on several threads at once. Of a
+mixture it is given the sources as well, int64 [B]."""
 
 LARGEST_BATCH = 1 << 20
 MOST_EXAMPLES = 1 << 62
 """That are counted since the start of a training."""
-_AHEAD = 1024  # examples that are planned at once: less than a millisecond, in the second cache
+AHEAD = 1024  # examples that are planned at once: less than a millisecond, in the second cache
 _MOST_FREE = 64  # pieces of memory of a size that are kept for batches to come
 _MOST_SIZES = 8  # of pieces that are kept
 _ALIGNED = 64  # bytes; what TensorFlow takes without copying it
 
 
-class Stream:
-    """The batches of a training: batch k is a pure function of (seed, k).
+class Training(abc.ABC):
+    """The batches of a training, which adapters take: batch k is a pure function of (seed, k).
+
+    Attributes:
+        examples: In a batch, over all shards.
+        shard: (index, count), which part of each batch is made.
+        own: Examples in that part.
+        size: Height and width of an example.
+        then: What becomes of each batch.
+        files: The packed files that it reads, each once.
+        count: How many records there are.
+    """
+
+    size: tuple[int, int]
+    files: tuple[Records, ...]
+    count: int
+
+    def __init__(self, *, batch: int, shard: tuple[int, int], then: Then | None):
+        if not (then is None or callable(then)):
+            raise ValueError(f"then={then!r:.60} is no function of an image and a mask.")
+        self.examples = arguments.integer("batch", batch, least=1, most=LARGEST_BATCH)
+        self.shard, self.then = _shard(shard), then
+        plan.require_shard(self.shard, batch=self.examples)
+        self.own = self.examples // self.shard[1]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The least number of batches that hold as many examples as there are records."""
+        return math.ceil(self.count / self.examples)
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step; called from as many threads as wanted.
+
+        Raises:
+            ValueError: If it is no step.
+        """
+        (step,) = self.steps(step, 1)
+        return self._done(*self._made(step))
+
+    def batches(
+        self,
+        start_step: int = 0,
+        steps: int | None = None,
+        *,
+        threads: int | None = None,
+        part: tuple[int, int] = (0, 1),
+    ) -> Iterator[Batch]:
+        """Batches in order, made ahead on threads.
+
+        Args:
+            start_step: The first.
+            steps: How many; without end where None.
+            threads: How many make them; by default one a core.
+            part: (index, count): every count-th of them, beginning at the index; for workers.
+
+        Raises:
+            ValueError: If a number is out of range.
+        """
+        if threads is not None:
+            threads = arguments.integer("threads", threads, least=1)
+        index, count = part
+        own = self.steps(start_step, steps)[index::count]
+        return parallel.ordered_map(self.batch, own, threads=threads)
+
+    def steps(self, start_step: int = 0, steps: int | None = None) -> range:
+        """The numbers of some steps, all that can be counted where `steps` is None.
+
+        Raises:
+            ValueError: If they are out of range.
+        """
+        most = MOST_EXAMPLES // self.examples
+        start_step = arguments.integer("start_step", start_step, least=0, most=most - 1)
+        if steps is None:
+            return range(start_step, most)
+        steps = arguments.integer("steps", steps, least=0, most=most - start_step)
+        return range(start_step, start_step + steps)
+
+    @abc.abstractmethod
+    def _made(self, step: int) -> Batch:
+        """What a batch holds, for `then`."""
+
+    def _done(self, *batch: np.ndarray) -> Batch:
+        """A batch, or what `then` makes of it."""
+        if not self.then:
+            return batch
+        given = self.then(*batch)
+        if not isinstance(given, tuple) or not all(isinstance(x, np.ndarray) for x in given):
+            parts = given if isinstance(given, tuple) else ()
+            kinds = [type(part).__name__ for part in parts]
+            raise ValueError(
+                f"then= gave {type(given).__name__} {kinds or ''}, not a tuple of NumPy arrays."
+            )
+        return given
+
+
+class Stream(Training):
+    """The batches of a training on one packed file.
 
     Attributes:
         records: What they are made from.
         plan: What each holds.
-        then: What becomes of each.
     """
 
     def __init__(
@@ -79,49 +175,31 @@ class Stream:
             shard=shard,
             then=then,
         )
-        if not (then is None or callable(then)):
-            raise ValueError(f"then={then!r:.60} is no function of an image and a mask.")
+        super().__init__(batch=batch, shard=shard, then=then)
         if not isinstance(records, Records):
             raise ValueError(f"records={records!r:.60} is no open packed file; see segdata.pack.")
         if not isinstance(augment, Augment | None):
             raise ValueError(f"augment={augment!r} is neither a segdata.Augment nor None.")
         augment = augment or Augment()
-        self.records, self.then = records, then
+        self.records, self.size = records, _size(records, size)
+        self.files, self.count = (records,), records.count
         self.plan = plan.Plan(
             rows=records.rows,
             record=records.size,
-            size=_size(records, size),
-            batch=arguments.integer("batch", batch, least=1, most=LARGEST_BATCH),
+            size=self.size,
+            batch=self.examples,
             augment=augment,
             seed=arguments.integer("seed", seed),
             index=records.index(),
-            shard=_shard(shard),
+            shard=self.shard,
         )
         self._words = records.words()
         self._planned = functools.lru_cache(maxsize=16)(self.plan.steps)
-        self._pool = _Pool()
+        self._pool = Pool()
 
     def __reduce__(self) -> Any:
         """Other processes open the file anew."""
         return self._anew, ()
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """The least number of batches that hold as many examples as there are records."""
-        return math.ceil(self.records.count / self.plan.batch)
-
-    def batch(self, step: int) -> Batch:
-        """The batch of a step; called from as many threads as wanted.
-
-        Raises:
-            ValueError: If it is no step.
-        """
-        (step,) = self.steps(step, 1)
-        block, own = max(1, _AHEAD // self.plan.own), self.plan.own
-        first = step // block * block
-        rows = slice((step - first) * own, (step - first + 1) * own)
-        planned = self._planned(first, block)
-        return self._done(plan.Step(*(_rows(part, rows) for part in planned)))
 
     def replay(self, row: Any, epoch: Any) -> Batch:
         """Makes again what training saw of some records in some epochs, in whichever step.
@@ -140,20 +218,7 @@ class Stream:
             raise ValueError(f"row={row.tolist()!s:.60}: there are {self.records.total:,} records.")
         if epoch.size and epoch.min() < 0:
             raise ValueError(f"epoch={epoch.tolist()!s:.60}: whole numbers from 0.")
-        return self._done(self.plan.of(row, np.broadcast_to(epoch, row.shape)))
-
-    def _done(self, step: plan.Step) -> Batch:
-        batch = self.render(step)
-        if not self.then:
-            return batch
-        given = self.then(*batch)
-        if not isinstance(given, tuple) or not all(isinstance(x, np.ndarray) for x in given):
-            parts = given if isinstance(given, tuple) else ()
-            kinds = [type(part).__name__ for part in parts]
-            raise ValueError(
-                f"then= gave {type(given).__name__} {kinds or ''}, not a tuple of NumPy arrays."
-            )
-        return given
+        return self._done(*self.render(self.plan.of(row, np.broadcast_to(epoch, row.shape))))
 
     def render(self, step: plan.Step) -> Batch:
         """Makes the pixels of any part of a plan."""
@@ -171,6 +236,12 @@ class Stream:
         )
         return image, mask
 
+    def _made(self, step: int) -> Batch:
+        block, own = max(1, AHEAD // self.own), self.own
+        first = step // block * block
+        rows = slice((step - first) * own, (step - first + 1) * own)
+        return self.render(rows_of(self._planned(first, block), rows))
+
     def _places(self, row: np.ndarray) -> np.ndarray:
         """Where records lie, and their sizes: int64 [N, 3]."""
         places = np.empty((len(row), 3), np.int64)
@@ -179,44 +250,6 @@ class Stream:
         for column, name in enumerate(("start", "height", "width")):
             places[:, column] = index[name][row]
         return places
-
-    def batches(
-        self,
-        start_step: int = 0,
-        steps: int | None = None,
-        *,
-        threads: int | None = None,
-        part: tuple[int, int] = (0, 1),
-    ) -> Iterator[Batch]:
-        """Batches in order, made ahead on threads.
-
-        Args:
-            start_step: The first.
-            steps: How many; without end where None.
-            threads: How many make them; by default one a core.
-            part: (index, count): every count-th of them, beginning at the index; for workers.
-
-        Raises:
-            ValueError: If a number is out of range.
-        """
-        if threads is not None:
-            threads = arguments.integer("threads", threads, least=1)
-        index, count = part
-        own = self.steps(start_step, steps)[index::count]
-        return parallel.ordered_map(self.batch, own, threads=threads)
-
-    def steps(self, start_step: int = 0, steps: int | None = None) -> range:
-        """The numbers of some steps, all that can be counted where `steps` is None.
-
-        Raises:
-            ValueError: If they are out of range.
-        """
-        most = MOST_EXAMPLES // self.plan.batch
-        start_step = arguments.integer("start_step", start_step, least=0, most=most - 1)
-        if steps is None:
-            return range(start_step, most)
-        steps = arguments.integer("steps", steps, least=0, most=most - start_step)
-        return range(start_step, start_step + steps)
 
 
 def _shard(value: Any) -> tuple[int, int]:
@@ -227,6 +260,11 @@ def _shard(value: Any) -> tuple[int, int]:
             f"shard={value!r} is not an index from 0 and a number of shards."
         ) from error
     return index, count
+
+
+def rows_of(step: plan.Step, rows: slice) -> plan.Step:
+    """Some examples of a plan, by their places in it."""
+    return plan.Step(*(plan.Parameters(*(array[rows] for array in part)) for part in step))
 
 
 def in_order(records: Records, *, batch: int) -> Callable[[int], Batch]:
@@ -314,11 +352,7 @@ def _size(records: Records, size: Any) -> tuple[int, int]:
     return records.size
 
 
-def _rows(part: plan.Parameters, rows: slice) -> plan.Parameters:
-    return plan.Parameters(*(array[rows] for array in part))
-
-
-class _Pool:
+class Pool:
     """Arrays whose memory is used again when nobody refers to them any more."""
 
     def __init__(self) -> None:
