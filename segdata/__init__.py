@@ -10,8 +10,10 @@ if TYPE_CHECKING:
     from segdata.archives import ArchiveError
     from segdata.building.features import Named
     from segdata.core.augment import Augment
+    from segdata.core.mixture import Mixture
     from segdata.core.records import Records
     from segdata.core.stream import Stream
+    from segdata.mixing import mix, mix_eval_batches
     from segdata.packing import pack
     from segdata.pipeline import eval_batches, steps_per_epoch, train_batches
 
@@ -20,10 +22,13 @@ __version__ = "0.1.0"
 __all__ = [
     "ArchiveError",
     "Augment",
+    "Mixture",
     "Named",
     "Records",
     "Stream",
     "eval_batches",
+    "mix",
+    "mix_eval_batches",
     "pack",
     "steps_per_epoch",
     "train_batches",
@@ -32,10 +37,13 @@ __all__ = [
 _HOME = {
     "ArchiveError": "archives",
     "Augment": "core.augment",
+    "Mixture": "core.mixture",
     "Named": "building.features",
     "Records": "core.records",
     "Stream": "core.stream",
     "eval_batches": "pipeline",
+    "mix": "mixing",
+    "mix_eval_batches": "mixing",
     "pack": "packing",
     "steps_per_epoch": "pipeline",
     "train_batches": "pipeline",

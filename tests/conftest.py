@@ -71,6 +71,19 @@ def drawn_cityscapes_pairs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.
 
 
 @pytest.fixture(scope="session")
+def built_datasets(
+    manual_dirs: dict[str, pathlib.Path], tmp_path_factory: pytest.TempPathFactory
+) -> pathlib.Path:
+    """A TFDS data dir with nuclei, cars, and streets of all classes."""
+    from building import build
+
+    data_dir = tmp_path_factory.mktemp("mixed")
+    for name in ("dsb2018", "carvana", "cityscapes_pairs/classes"):
+        build(name, manual_dirs[name.partition("/")[0]], data_dir)
+    return data_dir
+
+
+@pytest.fixture(scope="session")
 def manual_dirs(
     drawn_carvana: pathlib.Path, drawn_cityscapes_pairs: pathlib.Path, drawn_dsb2018: pathlib.Path
 ) -> dict[str, pathlib.Path]:

@@ -39,14 +39,15 @@ model.compile(loss="mse")
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("page", [*sorted(PAGES - {"adding-a-dataset"}), "README"])
-def test_the_code_of_a_page_runs(page, built_dsb2018, tmp_path):
+def test_the_code_of_a_page_runs(page, request, tmp_path):
     folder = DOCS.parent if page == "README" else DOCS
     text = (folder / f"{page}.md").read_text().replace("~/data", "data").replace("epochs=10", "")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert blocks
     if page == "README":
         blocks.insert(0, MODEL)
-    (tmp_path / "data").symlink_to(built_dsb2018)
+    built = "built_datasets" if page == "mixing" else "built_dsb2018"
+    (tmp_path / "data").symlink_to(request.getfixturevalue(built))
     (tmp_path / "page.py").write_text("\n".join(blocks))
     done = subprocess.run(
         [sys.executable, "page.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300

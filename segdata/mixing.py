@@ -1,0 +1,298 @@
+"""Several built datasets as one training: packed, their class names joined into one label space.
+
+The shares, the order and the pixels are in `core.mixture`. A mask holds the joint class ids, and
+the ignore label 255 wherever a dataset does not know of a class that the mixture has.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from segdata import packing
+from segdata.core import IGNORE_LABEL, mixture
+from segdata.core.augment import Augment
+from segdata.core.mixture import Mixture, Source
+from segdata.core.records import Records
+from segdata.core.stream import LARGEST_BATCH, Batch, Then, in_order
+from segdata.core.system import arguments, parallel
+
+PathLike = str | os.PathLike[str]
+LabelMap = Mapping[str, str | None]
+"""A dataset's class names to those of the mixture; None for the ignore label."""
+
+REST = ("background", "other", "unlabeled")
+"""Classes that stand for all that a dataset has no class for."""
+BACKGROUNDS = ("ignore", "negative")
+
+
+class Labels(NamedTuple):
+    """One label space of several datasets.
+
+    Attributes:
+        classes: The names, by their ids.
+        tables: By dataset uint8 [256], its own class ids to those of the label space.
+        maps: The same by names.
+    """
+
+    classes: tuple[str, ...]
+    tables: dict[str, np.ndarray]
+    maps: dict[str, LabelMap]
+
+    def __str__(self) -> str:
+        """A line a dataset: `dsb2018: background → 255, nucleus → nucleus`."""
+        return "\n".join(
+            f"{name}: {', '.join(f'{old} → {new or IGNORE_LABEL}' for old, new in given.items())}"
+            for name, given in self.maps.items()
+        )
+
+
+def mix(
+    shares: Mapping[str, Any],
+    *,
+    size: tuple[int, int],
+    batch: int,
+    seed: int,
+    split: str | Mapping[str, str] = "train",
+    augment: Augment | Mapping[str, Augment | None] | None = None,
+    labels: Mapping[str, LabelMap] | None = None,
+    background: str = "ignore",
+    weights: Mapping[str, Any] | None = None,
+    record_size: packing.Size | None = None,
+    fit: str = "stretch",
+    shard: tuple[int, int] = (0, 1),
+    then: Then | None = None,
+    data_dir: PathLike | None = None,
+) -> Mixture:
+    """Mixes built datasets in exact shares; batch k depends on (seed, k) alone.
+
+    Among the first n examples, for any n, each dataset has its share to within less than one.
+    Each passes through its own epochs, augmented by its own settings.
+
+    Args:
+        shares: By dataset, relative to each other: whole numbers, fractions, or simple floats.
+        size: Height and width of the examples in pixels; packed on first use.
+        batch: Examples a batch, over all shards.
+        seed: Chooses the order of examples and what happens to them.
+        split: A TFDS split, or one for each dataset.
+        augment: What may happen to each example, or that for each dataset.
+        labels: As in `joined`.
+        background: As in `joined`.
+        weights: By dataset how often its examples are taken, relative to each other: one number for
+            each, 0 for never; or numbers by class name, where an example has the largest of its
+            classes, and 1 without any of them.
+        record_size: As in `train_batches`.
+        fit: As in `train_batches`.
+        shard: (index, count): of each batch only this part, for hosts that share a training.
+        then: A function of NumPy arrays, image, mask and sources int64 [B] of a whole batch, to
+            what is given instead.
+        data_dir: Where the datasets were built; TFDS's default where None.
+
+    Raises:
+        ValueError: If a dataset is not built, a share or weight is not above 0, a label map loses a
+            class, a name is unknown, or an argument is out of range.
+    """
+    if not isinstance(shares, Mapping) or not shares:
+        raise ValueError(f"shares={shares!r:.60} gives no datasets, each with its share.")
+    names = tuple(shares)
+    mixture.whole({f"the share of {name}": share for name, share in shares.items()})
+    known = class_names(names, data_dir=data_dir)
+    space = joined(known, labels=labels, background=background)
+    splits, augments = _each("split", split, names), _each("augment", augment, names)
+    _require_known("weights", weights or {}, names)
+    size = arguments.size(size)
+    rule = packing.Rule.of(size, fit=fit)
+    if record_size is not None:
+        rule = packing.Rule.of(record_size, fit=fit, name="record_size")
+    sources = {}
+    for name, share in shares.items():
+        records = packing.pack_by(rule, name, splits[name], data_dir=data_dir)
+        sources[name] = Source(
+            records=records,
+            share=share,
+            augment=augments[name],
+            table=space.tables[name],
+            weights=_weights(name, (weights or {}).get(name), records, known[name]),
+        )
+    return Mixture(
+        sources, batch=batch, seed=seed, size=size, shard=shard, then=then, classes=space.classes
+    )
+
+
+def mix_eval_batches(
+    names: Sequence[str] | Mapping[str, Any],
+    *,
+    size: tuple[int, int],
+    batch: int,
+    split: str | Mapping[str, str] = "validation",
+    labels: Mapping[str, LabelMap] | None = None,
+    background: str = "ignore",
+    fit: str = "stretch",
+    data_dir: PathLike | None = None,
+) -> dict[str, "Evaluation"]:
+    """Of each dataset of a mixture every example once, in order, with the mixture's class ids.
+
+    Takes what `mix` does; pixels are as they are, and the last batch of each may be smaller.
+
+    Returns:
+        By dataset what gives, as often as it is iterated over, (image uint8 [B, H, W, 3], mask
+        uint8 [B, H, W, 1]).
+    """
+    names = tuple(names)
+    space = joined(class_names(names, data_dir=data_dir), labels=labels, background=background)
+    splits = _each("split", split, names)
+    size = arguments.size(size)
+    return {
+        name: Evaluation(
+            packing.pack(name, splits[name], size=size, fit=fit, data_dir=data_dir),
+            batch=batch,
+            table=space.tables[name],
+        )
+        for name in names
+    }
+
+
+class Evaluation:
+    """Every record once, in order, as it is; its class ids by a table."""
+
+    def __init__(self, records: Records, *, batch: int, table: np.ndarray):
+        self.records, self.table = records, table
+        self.batch = arguments.integer("batch", batch, least=1, most=LARGEST_BATCH)
+
+    def __len__(self) -> int:
+        return -(-self.records.count // self.batch)
+
+    def __iter__(self) -> Iterator[Batch]:
+        make = in_order(self.records, batch=self.batch)
+
+        def mapped(first: int) -> Batch:
+            image, mask = make(first)
+            return image, self.table[mask]
+
+        return parallel.ordered_map(mapped, range(0, self.records.count, self.batch))
+
+
+def class_names(
+    names: Sequence[str], *, data_dir: PathLike | None = None
+) -> dict[str, tuple[str, ...]]:
+    """The class names of built datasets, by their ids.
+
+    Raises:
+        ValueError: If one is not built, or its classes have no names.
+    """
+    known = {}
+    for name in names:
+        features: Any = packing.built(name, data_dir=data_dir).info.features
+        found = getattr(features["mask"], "names", None) if "mask" in features else None
+        if not found:
+            raise ValueError(f"{name}: the classes of its masks have no names to be joined by.")
+        known[name] = tuple(found)
+    return known
+
+
+def joined(
+    known: Mapping[str, Sequence[str]],
+    *,
+    labels: Mapping[str, LabelMap] | None = None,
+    background: str = "ignore",
+) -> Labels:
+    """Joins the classes of datasets into one label space, by name or by maps.
+
+    A "background" (or "other", "unlabeled") holds whatever its dataset has no class for. In a
+    mixture that may be a class of another dataset; so it becomes the ignore label where its dataset
+    lacks a class of the mixture.
+
+    Args:
+        known: By dataset the names of its classes, by their ids.
+        labels: By dataset each of its class names to one of the mixture, or to None for the ignore
+            label. Datasets that it leaves out keep their names; what it says is done.
+        background: "ignore", as above; or "negative", where the background of each is known to hold
+            no class of the others.
+
+    Returns:
+        The label space: background first, then the names as they come.
+
+    Raises:
+        ValueError: If a map lacks a class or names one that there is not, no background is left,
+            or there are more than 255 classes.
+    """
+    if background not in BACKGROUNDS:
+        raise ValueError(f"background={background!r}: there are 'ignore' and 'negative'.")
+    labels = labels or {}
+    _require_known("labels", labels, tuple(known))
+    maps: dict[str, LabelMap] = {
+        name: _checked(name, labels[name], own) if name in labels else {old: old for old in own}
+        for name, own in known.items()
+    }
+    wanted = _targets(maps.values())
+    if background == "ignore":
+        classes = set(wanted) - set(REST)
+        for name in known.keys() - labels.keys():
+            if classes - set(maps[name].values()):
+                maps[name] = {old: None if new in REST else new for old, new in maps[name].items()}
+    kept = _targets(maps.values())
+    if set(wanted) & set(REST) and not set(kept) & set(REST):
+        raise ValueError(
+            f"the mixture loses the class {min(set(wanted) & set(REST))!r}: no dataset of "
+            f"{', '.join(known)} knows all classes, {', '.join(kept)}, and so what each calls "
+            'background may hold those of the others. Where it does not, give background="negative"'
+            "; else say by labels= what becomes of each class."
+        )
+    if not 1 <= len(kept) <= IGNORE_LABEL:
+        raise ValueError(f"labels: the mixture has {len(kept)} classes; 1 to {IGNORE_LABEL} fit.")
+    order = sorted(kept, key=lambda name: name not in REST)
+    ids = {name: number for number, name in enumerate(order)} | {None: IGNORE_LABEL}
+    tables = {}
+    for name, given in maps.items():
+        tables[name] = np.full(256, IGNORE_LABEL, np.uint8)
+        tables[name][: len(known[name])] = [ids[given[old]] for old in known[name]]
+    return Labels(tuple(order), tables, maps)
+
+
+def _targets(maps: Any) -> list[str]:
+    """The names that maps lead to, in order."""
+    return list(dict.fromkeys(new for given in maps for new in given.values() if new is not None))
+
+
+def _checked(name: str, given: Any, own: Sequence[str]) -> dict[str, str | None]:
+    """A dataset's label map, in the order of its classes."""
+    if not isinstance(given, Mapping):
+        raise ValueError(f"labels of {name}: {given!r:.60} is no map of class names.")
+    if odd := sorted(set(given) - set(own)):
+        raise ValueError(f"labels of {name}: it has no class {odd[0]!r}, but {', '.join(own)}.")
+    if lost := [old for old in own if old not in given]:
+        raise ValueError(
+            f"labels of {name} lose the class {lost[0]!r}: map it to a name, or to None for the "
+            "ignore label."
+        )
+    for old, new in given.items():
+        if not (new is None or (isinstance(new, str) and new)):
+            raise ValueError(f"labels of {name}: {old!r} to {new!r}, neither a name nor None.")
+    return {old: given[old] for old in own}
+
+
+def _each(argument: str, value: Any, names: Sequence[str]) -> dict[str, Any]:
+    """One value for each dataset."""
+    if not isinstance(value, Mapping):
+        return dict.fromkeys(names, value)
+    _require_known(argument, value, names)
+    if missing := [name for name in names if name not in value]:
+        raise ValueError(f"{argument} is given by dataset and lacks {missing[0]}.")
+    return dict(value)
+
+
+def _require_known(argument: str, given: Mapping[str, Any], names: Sequence[str]) -> None:
+    if odd := [name for name in given if name not in names]:
+        raise ValueError(
+            f"{argument} names {odd[0]!r}, which is not mixed; there are {', '.join(names)}."
+        )
+
+
+def _weights(name: str, given: Any, records: Records, own: Sequence[str]) -> Any:
+    """Weights of examples; None where all are alike."""
+    if not isinstance(given, Mapping):
+        return given
+    if odd := [label for label in given if label not in own]:
+        raise ValueError(f"weights of {name}: it has no class {odd[0]!r}, but {', '.join(own)}.")
+    return mixture.by_class(records, {own.index(label): given[label] for label in given})

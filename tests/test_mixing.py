@@ -1,0 +1,181 @@
+"""Built datasets mixed into one label space; what goes wrong is said before anything is packed."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import segdata
+from segdata import mixing, packing
+from segdata.core.augment import Augment
+from segdata.core.stream import Stream
+
+NUCLEI, CARS = ("background", "nucleus"), ("background", "car")
+ROADS = ("road", "car", "unlabeled")
+
+
+def test_classes_are_joined_by_name_and_a_background_is_no_negative_of_other_classes():
+    labels = mixing.joined({"mine": ("background", "cell", "car"), "cars": CARS})
+    assert labels.classes == ("background", "cell", "car")
+    assert labels.tables["mine"][:4].tolist() == [0, 1, 2, 255]
+    assert labels.tables["cars"][:3].tolist() == [255, 2, 255]
+    assert str(labels) == (
+        "mine: background → background, cell → cell, car → car\ncars: background → 255, car → car"
+    )
+    alike = mixing.joined({"nuclei": NUCLEI, "more": ("nucleus", "background")})
+    assert alike.classes == ("background", "nucleus")
+    assert alike.tables["more"][:3].tolist() == [1, 0, 255]
+
+
+def test_a_background_is_a_negative_where_the_user_says_so():
+    labels = mixing.joined({"nuclei": NUCLEI, "cars": CARS}, background="negative")
+    assert labels.classes == ("background", "nucleus", "car")
+    assert labels.tables["nuclei"][:2].tolist() == [0, 1]
+    assert labels.tables["cars"][:2].tolist() == [0, 2]
+    told = {"background": "background", "car": "car"}
+    labels = mixing.joined({"nuclei": NUCLEI, "cars": CARS}, labels={"cars": told})
+    assert labels.tables["nuclei"][:2].tolist() == [255, 1]
+    assert labels.tables["cars"][:2].tolist() == [0, 2]
+
+
+def test_maps_join_split_and_leave_out_classes_pixel_by_pixel():
+    maps = {
+        "nuclei": {"nucleus": "thing", "background": "background"},
+        "roads": {"road": "background", "car": "thing", "unlabeled": None},
+    }
+    labels = mixing.joined({"nuclei": NUCLEI, "roads": ROADS}, labels=maps)
+    assert labels.classes == ("background", "thing")
+    known = {"nuclei": NUCLEI, "roads": ROADS}
+    for name, table in labels.tables.items():
+        for label in range(256):
+            own = known[name]
+            new = maps[name][own[label]] if label < len(own) else None
+            expected = 255 if new is None else labels.classes.index(new)
+            assert table[label] == expected
+
+
+@pytest.mark.parametrize(
+    ("labels", "background", "message"),
+    [
+        ({"nuclei": {"nucleus": "cell"}}, "ignore", "labels of nuclei lose the class 'background'"),
+        (
+            {"nuclei": {"nucleus": "a", "background": "b", "cell": "c"}},
+            *("ignore", "labels of nuclei: it has no class 'cell', but background, nucleus"),
+        ),
+        ({"mine": {}}, "ignore", "labels names 'mine', which is not mixed; there are nuclei, cars"),
+        ({"nuclei": ["a", "b"]}, "ignore", "labels of nuclei: .* is no map"),
+        ({"nuclei": dict.fromkeys(NUCLEI, 3)}, "ignore", "labels of nuclei: .* to 3, neither"),
+        ({"nuclei": dict.fromkeys(NUCLEI, "")}, "ignore", "labels of nuclei: .* to '', neither"),
+        ({}, "ignore", "the mixture loses the class 'background': .*background=\"negative\""),
+        ({}, "none", "background='none': there are 'ignore' and 'negative'"),
+        (
+            {name: dict.fromkeys(own) for name, own in (("nuclei", NUCLEI), ("cars", CARS))},
+            *("ignore", "the mixture has 0 classes"),
+        ),
+    ],
+)
+def test_labels_that_lose_a_class_or_name_none_are_named(labels, background, message):
+    with pytest.raises(ValueError, match=message):
+        mixing.joined({"nuclei": NUCLEI, "cars": CARS}, labels=labels, background=background)
+
+
+def test_more_classes_than_a_mask_can_tell_apart_are_refused():
+    known = {"a": [f"a{n}" for n in range(200)], "b": [f"b{n}" for n in range(56)]}
+    with pytest.raises(ValueError, match="256 classes"):
+        mixing.joined(known)
+
+
+SHARES = {"dsb2018": 0.5, "carvana": 0.3, "cityscapes_pairs/classes": 0.2}
+LABELS: Any = {"carvana": {"background": None, "car": "car"}}
+
+
+@pytest.mark.heavy
+def test_built_datasets_are_mixed(built_datasets):
+    flips = Augment(horizontal_flip=0.5)
+    augment = {"dsb2018": flips, "carvana": None, "cityscapes_pairs/classes": None}
+    options: Any = {"size": (32, 48), "data_dir": built_datasets}
+    made = segdata.mix(
+        SHARES,
+        batch=10,
+        seed=3,
+        augment=augment,
+        labels=LABELS,
+        background="negative",
+        weights={"carvana": {"car": 2}},
+        **options,
+    )
+    assert made.names == tuple(SHARES)
+    assert made.classes[:3] == ("background", "unlabeled", "nucleus")
+    known = mixing.class_names(tuple(SHARES), data_dir=built_datasets)
+    plain = Stream(
+        segdata.pack("dsb2018", "train", **options), batch=1, augment=flips, seed=3, size=(32, 48)
+    )
+    nuclei = 0
+    for step in range(6):
+        image, mask = made.batch(step)
+        sources = made.sources(step)
+        assert np.bincount(sources, minlength=3).tolist() == [5, 3, 2]
+        for row in np.flatnonzero(sources == 0):
+            one, labels = plain.batch(nuclei)
+            np.testing.assert_array_equal(image[row], one[0])
+            names = [made.classes[n] if n != 255 else "" for n in mask[row].ravel()]
+            assert names == [known["dsb2018"][n] if n != 255 else "" for n in labels.ravel()]
+            nuclei += 1
+        cars = mask[sources == 1]
+        assert set(np.unique(cars)) == {made.classes.index("car"), 255}
+    found = made.account(range(6))
+    assert {name: x["images"] for name, x in found.items()} == dict(
+        zip(SHARES, (30, 18, 12), strict=True)
+    )
+    assert found["carvana"]["classes"]["background"] == 0
+    sets = segdata.mix_eval_batches(
+        SHARES, batch=4, labels=LABELS, background="negative", **options
+    )
+    for name, batches in sets.items():
+        records = packing.pack(name, "validation", **options)
+        assert len(batches) == -(-records.count // 4)
+        for _ in range(2):
+            image, mask = (np.concatenate(x) for x in zip(*batches, strict=True))
+            np.testing.assert_array_equal(image, records.array()[..., :3])
+            table = mixing.joined(known, labels=LABELS, background="negative").tables[name]
+            np.testing.assert_array_equal(mask, table[records.array()[..., 3:]])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shares": {"dsb2018": 0, "carvana": 1}}, "^the share of dsb2018 is 0"),
+        ({"shares": {"dsb2018": 1, "carvana": -2}}, "^the share of carvana is -2"),
+        ({"shares": {}}, "^shares={} gives no datasets"),
+        ({"shares": ["dsb2018", "carvana"]}, r"^shares=\['dsb2018', 'carvana'\] gives no datasets"),
+        ({"shares": {"dsb2018": 1, "catvana": 1}}, "'catvana' is not a dataset known here"),
+        ({"shares": {"dsb2018": 1, "cityscapes_pairs/road": 1}}, "is not built in"),
+        ({"labels": {"dsb2018": {"nucleus": "x"}}}, "lose the class 'background'"),
+        ({"labels": {"cars": {}}}, "labels names 'cars', which is not mixed"),
+        ({"background": "ignore", "labels": {}}, "the mixture loses the class"),
+        ({"weights": {"cars": {}}}, "weights names 'cars'"),
+        ({"weights": {"carvana": {"truck": 2}}}, "weights of carvana: it has no class 'truck'"),
+        ({"weights": {"carvana": {"car": -2}}}, "a weight of carvana is -2"),
+        ({"weights": {"carvana": [1, 2]}}, "carvana has 8 examples and 2 weights"),
+        ({"split": {"dsb2018": "train"}}, "split is given by dataset and lacks carvana"),
+        ({"split": "trian"}, "has no split 'trian'"),
+        ({"augment": {"dsb2018": None, "x": None}}, "augment names 'x'"),
+        ({"augment": 3}, "dsb2018: augment=3 is neither"),
+        ({"size": (32, 0)}, "^size="),
+        ({"record_size": (16, 16)}, "size=32×48"),
+        ({"batch": 0}, "^batch=0"),
+        ({"shard": (0, 3)}, r"^shard=\(0, 3\) of batch=4"),
+    ],
+)
+@pytest.mark.heavy
+def test_what_goes_wrong_is_said_before_the_first_step(built_datasets, changes, message):
+    given: Any = {
+        "shares": {"dsb2018": 1, "carvana": 1},
+        "background": "negative",
+        "size": (32, 48),
+        "batch": 4,
+        "seed": 0,
+        **changes,
+    }
+    with pytest.raises(ValueError, match=message):
+        segdata.mix(given.pop("shares"), data_dir=built_datasets, **given)
