@@ -79,3 +79,20 @@ def test_each_image_comes_with_its_own_scores():
 def test_nothing_to_score_is_refused():
     with pytest.raises(ValueError, match="no images"):
         evaluate.evaluate(Fixed(), [], threshold=0.5, loss=losses.dice)
+
+
+def test_several_datasets_are_scored_each_and_together():
+    images, masks = drawn()
+    options = {"threshold": 0.6, "loss": losses.cross_entropy_dice}
+
+    def part(*rows):
+        return [(images[slice(*rows)], masks[slice(*rows)])]
+
+    found = evaluate.evaluate(Fixed(), {"a": part(0, 3), "b": part(3, 7)}, **options)
+    whole = evaluate.evaluate(Fixed(), part(0, 7), **options)
+    assert {name: found[name] for name in whole} == whole
+    for name, rows in (("a", (0, 3)), ("b", (3, 7))):
+        alone = evaluate.evaluate(Fixed(), part(*rows), **options)
+        del alone["threshold"]
+        assert {score: found.pop(f"{score}/{name}") for score in alone} == alone
+    assert found.keys() == whole.keys()

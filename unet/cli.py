@@ -5,13 +5,14 @@ The only module that knows that batches come from `segdata.pipeline`, which it i
 
 import dataclasses
 import json
+import math
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from segdata import console
-from unet import hardware, recipes, runs
+from unet import hardware, recipes, runs, saved
 from unet.hardware import Compilation, Precision
 from unet.recipes import RECIPES, Loss, Recipe
 from unet.runs import Settings
@@ -42,6 +43,16 @@ class Train(_Start):
 
     data_dir: str | None = None
     """Where the dataset was built; TFDS's default if not given."""
+
+    mix: list[str] = dataclasses.field(default_factory=list)
+    """Several datasets instead of one, each with its share of the examples: dsb2018=0.5 mine=2."""
+
+    labels: pathlib.Path | None = None
+    """A JSON file that maps the classes of mixed datasets: {"dsb2018": {"nucleus": "cell", ...}};
+    null is the ignore label."""
+
+    background: Literal["ignore", "negative"] = "ignore"
+    """Of mixed datasets: whether a background may hold classes of the others, or holds none."""
 
     precision: Precision = "auto"
     """Precision of products; auto is the fastest that this machine supports."""
@@ -132,7 +143,7 @@ def _train(argv: Sequence[str]) -> None:
     runs.require_new(train.out)  # before any work on the data
     _load_keras(deterministic=train.deterministic)
     kept = {"augment": _differences(asked.augment), "source": recipe.source}  # have no flag
-    recipe = Recipe(**vars(asked.settings) | kept)
+    recipe = Recipe(**vars(asked.settings) | kept | _mixture(train))
     settings = Settings(
         name=train.recipe,
         recipe=recipe,
@@ -180,10 +191,12 @@ def _evaluate(argv: Sequence[str]) -> None:
     if asked.json:
         print(json.dumps({**scores, **_fold(recipe)}))
         return
+    wide = max(13, *map(len, scores))
     if recipe.fold:
-        print(f"{'scored on':13} {recipe.validated_on}")
+        print(f"{'scored on':{wide}} {recipe.validated_on}")
     for name, value in scores.items():
-        print(f"{name:13} {value:,.0f}" if name == "images" else f"{name:13} {value:.4f}")
+        shown = f"{value:,.0f}" if name.startswith("images") else f"{value:.4f}"
+        print(f"{name:{wide}} {shown}")
 
 
 def _predict(argv: Sequence[str]) -> int:
@@ -265,31 +278,77 @@ def _differences(augment: Any) -> Mapping[str, Any]:
     }
 
 
+def _mixture(train: Train) -> dict[str, Any]:
+    """What changes in a recipe for several datasets; nothing where there is one."""
+    if not train.mix:
+        if train.labels or train.background != "ignore":
+            raise ValueError("--labels and --background are for several datasets; give --mix.")
+        return {}
+    shares = {}
+    for each in train.mix:
+        name, _, share = each.rpartition("=")
+        try:
+            is_new, shares[name] = name not in shares, float(share)
+        except ValueError:
+            is_new = False
+        if not (name and is_new and 0 < shares[name] < math.inf):
+            raise ValueError(
+                f"--mix {each}: give the name of each dataset once, with its share above 0: "
+                "dsb2018=0.5."
+            )
+    labels: Any = {}
+    if train.labels:
+        try:
+            labels = saved.parsed(train.labels.read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            raise ValueError(f"--labels {train.labels} is no JSON object: {error}") from error
+    mix = {"shares": shares, "labels": labels, "background": train.background}
+    return {"dataset": "+".join(shares), "mix": mix}
+
+
 def _classes(recipe: Recipe, data_dir: str | None) -> tuple[str, ...]:
     """The names of the classes of a model with softmax; raises ValueError if its number differs."""
-    if recipe.model.output_activation != "softmax":
+    is_softmax = recipe.model.output_activation == "softmax"
+    if not (is_softmax or recipe.mix):
         return ()
-    from segdata import packing
+    if recipe.mix:
+        from segdata import mixing
 
-    features: Any = packing.built(recipe.dataset, data_dir=data_dir).info.features
-    names = tuple(features["mask"].names)
-    if len(names) != recipe.model.output_channels:
+        known = mixing.class_names(tuple(recipe.mix["shares"]), data_dir=data_dir)
+        labels = mixing.joined(known, **_labels(recipe))
+        print(labels)
+        names = labels.classes
+    else:
+        from segdata import packing
+
+        features: Any = packing.built(recipe.dataset, data_dir=data_dir).info.features
+        names = tuple(features["mask"].names)
+    channels = recipe.model.output_channels
+    if len(names) != (channels if is_softmax else 2):
+        softmax = "" if is_softmax else "--output_activation softmax "
         raise ValueError(
-            f"output_channels is {recipe.model.output_channels}, but {recipe.dataset} has "
-            f"{len(names)} classes; give --output_channels {len(names)}."
+            f"output_channels is {channels}, but {recipe.dataset} has {len(names)} classes, "
+            f"{', '.join(names):.200}; give {softmax}--output_channels {len(names)}."
         )
-    return names
+    return names if is_softmax else ()
+
+
+def _labels(recipe: Recipe) -> dict[str, Any]:
+    return {name: recipe.mix[name] for name in ("labels", "background")}
 
 
 def _data(recipe: Recipe, data_dir: str | None) -> dict[str, Any]:
     """The arguments of `train.run` and `train.resume` that come from the dataset."""
-    from segdata import pipeline
     from segdata.core.augment import Augment
 
     try:
         augment = Augment(**recipe.augment)
     except TypeError as error:
         raise ValueError(f"the augmentation of settings.json is damaged: {error}") from error
+    validation = _validation(recipe, data_dir)
+    if recipe.mix:
+        return {"validation": validation, **_mixed(recipe, augment, data_dir)}
+    from segdata import pipeline
 
     def batches(start_step: int) -> Any:
         return pipeline.train_batches(
@@ -308,23 +367,45 @@ def _data(recipe: Recipe, data_dir: str | None) -> dict[str, Any]:
     steps = pipeline.steps_per_epoch(
         recipe.dataset, recipe.train_split, batch=recipe.batch, data_dir=data_dir, **_fold(recipe)
     )
-    validation = _validation(recipe, data_dir)
     return {"batches": batches, "validation": validation, "steps_per_epoch": steps}
+
+
+def _mixed(recipe: Recipe, augment: Any, data_dir: str | None) -> dict[str, Any]:
+    """The same of several datasets."""
+    from segdata import mixing
+    from segdata.adapters import tf
+
+    mixture = mixing.mix(
+        recipe.mix["shares"],
+        split=recipe.train_split,
+        size=recipe.size,
+        batch=recipe.batch,
+        augment=augment,
+        seed=recipe.seed,
+        data_dir=data_dir,
+        **_labels(recipe),
+    )
+    return {
+        "batches": lambda start_step: tf.training(mixture, start_step=start_step),
+        "steps_per_epoch": mixture.steps_per_epoch,
+        "account": lambda steps: mixture.account(mixture.steps(0, steps)),
+    }
 
 
 def _validation(recipe: Recipe, data_dir: str | None) -> Any:
     """What is held out of the training: a split of its own, or a fold."""
+    what = {"size": recipe.size, "batch": recipe.batch, "data_dir": data_dir}
+    if recipe.mix:
+        from segdata import mixing
+
+        names = tuple(recipe.mix["shares"])
+        return mixing.mix_eval_batches(
+            names, split=recipe.validation_split, **_labels(recipe), **what
+        )
     from segdata import pipeline
 
     split = recipe.train_split if recipe.fold else recipe.validation_split
-    return pipeline.eval_batches(
-        recipe.dataset,
-        split,
-        size=recipe.size,
-        batch=recipe.batch,
-        data_dir=data_dir,
-        **_fold(recipe),
-    )
+    return pipeline.eval_batches(recipe.dataset, split, **what, **_fold(recipe))
 
 
 def _fold(recipe: Recipe) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Every image is scored by itself and sums are float64, so scores do not depend on the batch size.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import keras
@@ -12,6 +12,9 @@ import numpy as np
 from unet import losses, metrics
 from unet.losses import Loss
 from unet.metrics import Counts
+
+Batches = Iterable[tuple[Any, Any]]
+"""Images uint8 [B, H, W, 3] and masks uint8 [B, H, W, 1], as often as it is iterated over."""
 
 
 class Scored(NamedTuple):
@@ -35,10 +38,13 @@ class Scored(NamedTuple):
     loss: np.ndarray
     """Its part in the loss of the dataset: float32, from `losses.parts`."""
 
+    dataset: str = ""
+    """Which dataset it is of, where there are several."""
+
 
 def evaluate(
     network: Any,
-    batches: Iterable[tuple[Any, Any]],
+    batches: Batches | Mapping[str, Batches],
     *,
     threshold: float,
     loss: Loss,
@@ -47,7 +53,7 @@ def evaluate(
 
     Args:
         network: From uint8 [B, H, W, 3] to float32 [B, H, W, C].
-        batches: Images uint8 [B, H, W, 3] and masks uint8 [B, H, W, 1].
+        batches: Of a dataset, or those of several by name.
         threshold: A pixel is foreground above this probability, where C is 1.
         loss: One of `unet.losses`.
 
@@ -63,12 +69,17 @@ def evaluate(
 
 def scored(
     network: Any,
-    batches: Iterable[tuple[Any, Any]],
+    batches: Batches | Mapping[str, Batches],
     *,
     threshold: float,
     loss: Loss,
 ) -> Iterator[Scored]:
     """Predicts and scores image by image; arguments as in `evaluate`."""
+    if isinstance(batches, Mapping):
+        for name, own in batches.items():
+            for image in scored(network, own, threshold=threshold, loss=loss):
+                yield image._replace(dataset=name)
+        return
     for images, masks in batches:
         probabilities = np.asarray(network.predict_on_batch(images))
         images, masks = np.asarray(images), np.asarray(masks)
@@ -101,14 +112,26 @@ def summary(images: Iterable[Scored], *, loss: Loss) -> dict[str, float]:
     Returns:
         `images`, their number; `dice` and `iou`, means over images; `dataset_dice` and
         `dataset_iou`, of all pixels together; `loss`, from `losses.total`. Of several classes,
-        Dice and IoU are means over those that occur.
+        Dice and IoU are means over those that occur. Where there are several datasets, the same of
+        each, as `dice/NAME`.
 
     Raises:
         ValueError: If there are no images.
     """
-    rows = [((image.dice, image.iou), image.counts, image.loss) for image in images]
+    rows: dict[str, list[Any]] = {}
+    for image in images:
+        row = (image.dice, image.iou), image.counts, image.loss
+        rows.setdefault(image.dataset, []).append(row)
     if not rows:
         raise ValueError("there are no images to score.")
+    together = _summed([row for own in rows.values() for row in own], loss=loss)
+    for name in filter(None, rows):
+        scores = _summed(rows[name], loss=loss)
+        together |= {f"{score}/{name}": value for score, value in scores.items()}
+    return together
+
+
+def _summed(rows: list[Any], *, loss: Loss) -> dict[str, float]:
     scores, counts, parts = (np.array(column, np.float64) for column in zip(*rows, strict=True))
     dice, iou = scores.mean(axis=0).tolist()
     totals = counts.sum(axis=0)  # exact up to 2⁵³ pixels

@@ -77,6 +77,9 @@ class Recipe:
     augment: Mapping[str, Any] = dataclasses.field(default_factory=dict, metadata={"cmd": False})
     """Settings of the augmentation that differ from their defaults, which do nothing."""
 
+    mix: Mapping[str, Any] = dataclasses.field(default_factory=dict, metadata={"cmd": False})
+    """Several datasets instead of one: their `shares`, and other settings of `segdata.mix`."""
+
     source: str = dataclasses.field(default="", metadata={"cmd": False})
     """Where the recipe was published."""
 
@@ -95,6 +98,7 @@ class Recipe:
             self.fold,
             "K N, fold K of N, from 0 to N-1, of two or more",
         )
+        require(not (self.fold and self.mix), "fold", self.fold, "left out with several datasets")
         self._require_loss()
         require(
             self.optimizer != "sgd" or self.epsilon == _EPSILON,
@@ -135,7 +139,8 @@ class Recipe:
 
 def to_json(recipe: Recipe) -> dict[str, Any]:
     """Returns the recipe as a mapping for `json.dump`."""
-    saved = dataclasses.asdict(dataclasses.replace(recipe, augment=dict(recipe.augment)))
+    plain = {"augment": dict(recipe.augment), "mix": dict(recipe.mix)}
+    saved = dataclasses.asdict(dataclasses.replace(recipe, **plain))
     return saved | {"model": {"kind": type(recipe.model).__name__, **saved["model"]}}
 
 

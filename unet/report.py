@@ -3,7 +3,7 @@
 import dataclasses
 import heapq
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from segdata.inspection import charts, page
@@ -14,13 +14,16 @@ _SHOWN = 6
 
 
 def write(
-    run: pathlib.Path, batches: Iterable[tuple[Any, Any]], *, network: Any = None
+    run: pathlib.Path,
+    batches: evaluate.Batches | Mapping[str, evaluate.Batches],
+    *,
+    network: Any = None,
 ) -> pathlib.Path:
     """Scores a run's best model and writes `report.html` into its folder.
 
     Args:
         run: The run's folder.
-        batches: Validation images uint8 [B, H, W, 3] and masks uint8 [B, H, W, 1].
+        batches: Validation images and masks, as for `evaluate.evaluate`.
         network: The run's best model; loaded if not given.
 
     Returns:
@@ -101,7 +104,18 @@ def _scores(scores: Mapping[str, float], recipe: recipes.Recipe) -> str:
     rows = [(label, f"{scores[name]:.4f}", note) for label, (name, note) in shown.items()]
     caption = f"Best model on {scores['images']:,.0f} validation images"
     caption += f", {recipe.validated_on}" if recipe.fold else ""
-    return page.table(rows, caption=caption)
+    whole = page.table(rows, caption=caption)
+    names = [name.partition("/")[2] for name in scores if name.startswith("images/")]
+    return whole + "".join(
+        page.table(
+            [
+                (label, f"{scores[f'{score}/{name}']:.4f}", note)
+                for label, (score, note) in shown.items()
+            ],
+            caption=f"{name}, {scores[f'images/{name}']:,.0f} of them",
+        )
+        for name in names
+    )
 
 
 def _charts(history: tuple[dict[str, Any], ...], best: int | None) -> str:
@@ -148,9 +162,12 @@ def _settings(settings: runs.Settings) -> str:
             "checkpoint_minutes": settings.checkpoint_minutes,
             **dataclasses.asdict(settings.choice),
         },
-        "Recipe": {k: v for k, v in recipe.items() if k not in ("model", "augment", "source")},
+        "Recipe": {
+            k: v for k, v in recipe.items() if k not in ("model", "augment", "mix", "source")
+        },
         "Model": recipe["model"],
         "Augmentation": recipe["augment"] or {"none": ""},
+        **({"Mixture": recipe["mix"]} if recipe["mix"] else {}),
     }
     return "".join(
         page.table(((key, _plain(value)) for key, value in group.items()), caption=name)

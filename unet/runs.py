@@ -6,6 +6,7 @@
     state.json            the state of the newest: step, history
     best.keras            the model of the epoch with the lowest validation loss
     metrics.jsonl         the history, a line an epoch
+    sources.json          of a mixture: what the epochs that ended held of each dataset
     tensorboard/          the history as event files
     report.html           the history, scores and images as a page
     .lock                 held by the process that trains
@@ -226,6 +227,12 @@ def write_metrics(run: pathlib.Path, reached: State) -> None:
     """Writes the history as lines of JSON."""
     with files.replacing(run / "metrics.jsonl") as file:
         file.write_text("".join(json.dumps(row) + "\n" for row in reached.history))
+
+
+def write_sources(run: pathlib.Path, account: Mapping[str, Any]) -> None:
+    """Writes what a training on several datasets held of each."""
+    with files.replacing(run / "sources.json") as file:
+        file.write_bytes(_json(dict(account)))
 
 
 @contextlib.contextmanager

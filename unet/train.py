@@ -12,7 +12,7 @@ import math
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -25,15 +25,18 @@ from unet.recipes import Recipe
 from unet.runs import Settings, State
 
 Batches = Callable[[int], Iterable[tuple[Any, Any]]]
+Validation = evaluate.Batches | Mapping[str, evaluate.Batches]
+Account = Callable[[int], Mapping[str, Any]]
 
 
 def run(
     settings: Settings,
     *,
     batches: Batches,
-    validation: Iterable[tuple[Any, Any]],
+    validation: Validation,
     steps_per_epoch: int,
     out: pathlib.Path,
+    account: Account | None = None,
 ) -> State:
     """Trains a model from the start.
 
@@ -41,9 +44,11 @@ def run(
         settings: What to train.
         batches: The step to start from → an endless stream of image uint8 [B, H, W, 3] and mask
             uint8 [B, H, W, 1]. A batch must depend on its step alone.
-        validation: Batches of the same kind, finite; iterated over after each epoch.
+        validation: Batches of the same kind, finite; iterated over after each epoch. Of several
+            datasets those of each by name.
         steps_per_epoch: Batches in an epoch.
         out: The folder to make for the run.
+        account: The number of steps made → what they held, as JSON; written after each epoch.
 
     Returns:
         The final state: after the last epoch, or where it stopped early.
@@ -53,15 +58,22 @@ def run(
         OSError: As in `resume`.
     """
     runs.create(out, settings)
-    return resume(out, batches=batches, validation=validation, steps_per_epoch=steps_per_epoch)
+    return resume(
+        out,
+        batches=batches,
+        validation=validation,
+        steps_per_epoch=steps_per_epoch,
+        account=account,
+    )
 
 
 def resume(
     out: pathlib.Path,
     *,
     batches: Batches,
-    validation: Iterable[tuple[Any, Any]],
+    validation: Validation,
     steps_per_epoch: int,
+    account: Account | None = None,
 ) -> State:
     """Resumes a run from its newest whole checkpoint; does nothing if it has finished.
 
@@ -70,6 +82,7 @@ def resume(
         batches: As in `run`.
         validation: As in `run`.
         steps_per_epoch: As in `run`.
+        account: As in `run`.
 
     Returns:
         The final state.
@@ -86,7 +99,7 @@ def resume(
         keras.utils.set_random_seed(recipe.seed)
         xla = settings.choice.compile
         network: Any = compiled(recipe, steps_per_epoch=steps_per_epoch, xla=xla)
-        keeper = _Keeper(out, settings, validation, steps_per_epoch)
+        keeper = _Keeper(out, settings, validation, steps_per_epoch, account)
         keeper.restore(network)
         closing.callback(keeper.events.close)
         while not finished(keeper.state, recipe, steps_per_epoch=steps_per_epoch):
@@ -171,12 +184,13 @@ class _Keeper(keras.callbacks.Callback):
         self,
         out: pathlib.Path,
         settings: Settings,
-        validation: Iterable[tuple[Any, Any]],
+        validation: Validation,
         steps_per_epoch: int,
+        account: Account | None,
     ):
         super().__init__()
         self.out, self.settings, self.validation = out, settings, validation
-        self.steps_per_epoch = steps_per_epoch
+        self.steps_per_epoch, self.account = steps_per_epoch, account
         self.state = self.saved = State()
         self.metrics: list[np.ndarray] = []
         self.reported: set[str] = set()
@@ -199,7 +213,8 @@ class _Keeper(keras.callbacks.Callback):
         if self.state.step % self.steps_per_epoch == 0:
             self._keep_best(network)
         else:
-            image, mask = next(iter(self.validation))
+            own = self.validation
+            image, mask = next(iter(next(iter(own.values())) if isinstance(own, Mapping) else own))
             network.test_on_batch(image, mask)  # makes the variables of the metrics
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -240,7 +255,9 @@ class _Keeper(keras.callbacks.Callback):
         train = {name: float(logs[name]) for name in ("loss", "dice", "dataset_iou")}
         measured = self._validate()
         names = ("loss", "dice", "iou", "dataset_dice", "dataset_iou")
-        scores = {f"val_{name}": measured[name] for name in names}
+        scores = {
+            f"val_{name}": value for name, value in measured.items() if name in names or "/" in name
+        }
         logs.update(scores)
         for name, value in (("loss", train["loss"]), ("val_loss", scores["val_loss"])):
             if not math.isfinite(value):
@@ -288,6 +305,10 @@ class _Keeper(keras.callbacks.Callback):
     def _write_metrics(self) -> None:
         with self._optional("metrics.jsonl"):
             runs.write_metrics(self.out, self.state)
+        if self.account and self.state.history:
+            with self._optional("sources.json"):
+                step = self.state.history[-1]["step"]
+                runs.write_sources(self.out, self.account(int(step)))
 
     @contextlib.contextmanager
     def _optional(self, name: str) -> Iterator[None]:
