@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from segdata.building.features import Named
 
 _NAMES = f"Which: {', '.join(sources.OURS)}; or one that another package adds."
-_SHOWN = ("train", 16, 0)  # split, count and seed of `show`, if not given
+_COUNT = 16  # examples on a sheet, if not given
 _WITHOUT = {  # flags of `tfds build` that do nothing here, what they are by default, what does it
     "num_processes": (1, "one process builds on all cores"),
     "max_shard_size_mb": (None, "--num_shards says how many files there are"),
@@ -159,15 +159,17 @@ class Show:
     """A built dataset, with a config where wanted; not with --replay."""
     to: pathlib.Path
     """The PNG to write."""
-    split: str = _SHOWN[0]
-    """A TFDS split."""
+    split: str = ""
+    """A TFDS split; train if not given, with --ids all of them."""
+    ids: list[str] = dataclasses.field(default_factory=list)
+    """Which examples: their ids, or how their ids begin."""
     augment: bool = False
     """Below each example, what augmentation makes of it in three epochs: a mild one, or the one
     that these flags say."""
     settings: Augment = dataclasses.field(default_factory=Augment)
-    count: int = _SHOWN[1]
-    """How many examples, the first of the split."""
-    seed: int = _SHOWN[2]
+    count: int = _COUNT
+    """How many examples at most, the first of the split or of --ids."""
+    seed: int = 0
     """Of the augmentation."""
     replay: pathlib.Path | None = None
     """Instead, the batch that a training saw: the folder of a run of `unet train`."""
@@ -185,7 +187,8 @@ class Show:
         if self.step < 0 or (self.step and not self.replay):
             raise ValueError(f"--step {self.step}: a whole number from 0, with --replay.")
         asked = self.settings != Augment()
-        if self.replay and (self.augment or asked or (self.split, self.count, self.seed) != _SHOWN):
+        others = self.split, self.ids, self.count - _COUNT, self.seed, self.augment, asked
+        if self.replay and any(others):
             raise ValueError("--replay draws what the run did; leave out all other flags.")
         if asked and self.settings.is_neutral:
             raise ValueError(
@@ -431,18 +434,22 @@ def _show(argv: Sequence[str]) -> None:
         collection = examples.built(
             settings.name,
             data_dir=settings.data_dir,
-            split=settings.split,
+            split=settings.split or (None if settings.ids else "train"),
             **settings.features.keywords(),
         )
         drawn = sheet.of(
             collection,
             count=settings.count,
+            ids=settings.ids,
             augment=augment,
             seed=settings.seed,
         )
     _write_png(settings.to, drawn)
-    count = min(settings.count, collection.count)
-    console.log(f"{settings.to}: the first {count:,} examples of {settings.split}.")
+    if settings.ids:
+        console.log(f"{settings.to}: {', '.join(settings.ids)} of {collection.name}.")
+    else:
+        count = min(settings.count, collection.count)
+        console.log(f"{settings.to}: the first {count:,} examples of {split}.")
 
 
 def _write_png(path: pathlib.Path, image: "Image.Image") -> None:

@@ -1,24 +1,23 @@
 """Contact sheets: examples with their masks drawn over them, unchanged and augmented.
 
 One column an example. The first row is the image, the second the image with its mask; with
-augmentation, each further row is the example in one more epoch. All are resized to one size, as in
-packing.
+augmentation, each further row is the example in one more epoch. Each image keeps its shape and is
+resized to fill a cell, all cells being alike.
 """
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from segdata import console
 from segdata.archives import images, resizing
 from segdata.core import IGNORE_LABEL, stream
 from segdata.core.augment import Augment
 from segdata.core.system.parallel import ordered_map
-from segdata.inspection import overlays
-from segdata.inspection.examples import Collection
+from segdata.inspection import lettering, overlays
+from segdata.inspection.examples import Collection, Pending
 from segdata.sources import Example
 
 MILD = Augment(
@@ -38,22 +37,34 @@ _PAPER, _INK, _SOFT = (250, 250, 249), (29, 33, 39), (102, 112, 128)
 
 
 def of(
-    collection: Collection, *, count: int, augment: Augment | None = None, seed: int = 0
+    collection: Collection,
+    *,
+    count: int,
+    ids: Sequence[str] = (),
+    augment: Augment | None = None,
+    seed: int = 0,
 ) -> Image.Image:
-    """A contact sheet of a collection's first examples.
+    """A contact sheet of a collection's examples.
+
+    Args:
+        collection: The examples.
+        count: How many at most, the first of them.
+        ids: Which: an id, or the beginning of the ids of several; all where there is none.
+        augment: The augmentation; None for no augmented rows.
+        seed: The seed of the augmentation.
 
     Raises:
-        ValueError: If there are none.
+        ValueError: If there are none, or none of an id.
         OSError: If one of them is damaged.
     """
-    first = itertools.islice(collection.stream(), min(count, _COLUMNS))
-    size = common_size([_size(item.read()) for item in first])
-    pending = itertools.islice(collection.stream(), count)
-    drawn = list(ordered_map(lambda item: (item.id, item.split, _row(item.read(), size)), pending))
-    ids, parts, rows = zip(*drawn, strict=True)
+    first = itertools.islice(_chosen(collection, ids), min(count, _COLUMNS))
+    cell = common_size([_size(item.read()) for item in first])
+    pending = itertools.islice(_chosen(collection, ids), count)
+    drawn = list(ordered_map(lambda item: (item.id, item.split, _row(item.read(), cell)), pending))
+    names, parts, rows = zip(*drawn, strict=True)
     return sheet(
-        np.stack(rows),
-        ids,
+        rows,
+        names,
         classes=collection.classes,
         title=f"{collection.name}, {', '.join(dict.fromkeys(parts))}",
         augment=augment,
@@ -62,7 +73,7 @@ def of(
 
 
 def sheet(
-    pixels: np.ndarray,
+    pixels: Sequence[np.ndarray],
     ids: Sequence[str],
     *,
     classes: Sequence[str],
@@ -74,11 +85,11 @@ def sheet(
     """Draws a contact sheet.
 
     Args:
-        pixels: uint8 [N, H, W, 4], RGB and class id, as packed records hold them.
+        pixels: uint8 [H, W, 4] each, RGB and class id, as packed records hold them; of any sizes.
         ids: The id of each.
         classes: Names, by class id.
         title: The heading.
-        augment: The augmentation; None for no augmented rows.
+        augment: The augmentation; None for no augmented rows. CutMix takes partners of one size.
         epochs: The number of augmented rows.
         seed: The seed of the augmentation.
 
@@ -90,7 +101,7 @@ def sheet(
     """
     if not len(pixels):
         raise ValueError("there are no examples to draw.")
-    rows = [("image", pixels[..., :3]), ("mask", _overlaid(pixels, classes))]
+    rows = [("image", [each[..., :3] for each in pixels]), ("mask", _overlaid(pixels, classes))]
     if augment:
         for epoch in range(epochs):
             changed = _augmented(pixels, augment, seed, epoch)
@@ -100,9 +111,9 @@ def sheet(
     return _laid_out(
         bands,
         classes=classes,
-        present=np.unique(pixels[..., 3]),
+        present=np.unique(np.concatenate([np.unique(each[..., 3]) for each in pixels])),
         title=title,
-        size=pixels.shape[1:3],
+        cell=(max(len(each) for each in pixels), max(each.shape[1] for each in pixels)),
     )
 
 
@@ -123,33 +134,55 @@ def _size(example: Example) -> tuple[int, int]:
         return image.height, image.width
 
 
-def _row(example: Example, size: tuple[int, int]) -> np.ndarray:
-    """Image and mask at a size, uint8 [H, W, 4]."""
+def _chosen(collection: Collection, ids: Sequence[str]) -> Iterator[Pending]:
+    """The examples of some ids; for each of them the one of that very id, or all that begin so."""
+    if not ids:
+        return collection.stream()
+    names = {item.id for item in collection.stream()}
+    wanted = set[str]()
+    for key in ids:
+        found = {key} & names or {name for name in names if name.startswith(key)}
+        if not found:
+            raise ValueError(f"{collection.name} has no example whose id is or begins with {key}.")
+        wanted |= found
+    return (item for item in collection.stream() if item.id in wanted)
+
+
+def _row(example: Example, cell: tuple[int, int]) -> np.ndarray:
+    """Image and mask, as large as they fit into a cell, uint8 [H, W, 4]."""
     with images.opened(example.image, name=example.id) as opened:
+        scale = min(cell[0] / opened.height, cell[1] / opened.width)
+        size = max(1, round(scale * opened.height)), max(1, round(scale * opened.width))
         image = images.at_size(opened, size)
     return np.dstack([image, resizing.mask(example.mask, size)])
 
 
-def _overlaid(pixels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
-    return np.stack([overlays.overlay(x[..., :3], x[..., 3], classes=classes) for x in pixels])
+def _overlaid(pixels: Sequence[np.ndarray], classes: Sequence[str]) -> list[np.ndarray]:
+    return [overlays.overlay(x[..., :3], x[..., 3], classes=classes) for x in pixels]
 
 
-def _augmented(pixels: np.ndarray, settings: Augment, seed: int, epoch: int) -> np.ndarray:
-    count = len(pixels)
-    return stream.apply(
-        settings, pixels, seed=seed, epoch=np.full(count, epoch), example=np.arange(count)
-    )
+def _augmented(
+    pixels: Sequence[np.ndarray], settings: Augment, seed: int, epoch: int
+) -> list[np.ndarray]:
+    changed = dict[int, np.ndarray]()
+    for shape in {each.shape for each in pixels}:
+        index = np.array([i for i, each in enumerate(pixels) if each.shape == shape])
+        alike = np.stack([pixels[i] for i in index])
+        epochs = np.full(len(index), epoch)
+        made = stream.apply(settings, alike, seed=seed, epoch=epochs, example=index)
+        changed |= dict(zip(index.tolist(), made, strict=True))
+    return [changed[i] for i in range(len(pixels))]
 
 
 def _laid_out(
-    bands: Sequence[tuple[Sequence[str], Sequence[tuple[str, np.ndarray]]]],
+    bands: Sequence[tuple[Sequence[str], Sequence[tuple[str, Sequence[np.ndarray]]]]],
     *,
     classes: Sequence[str],
     present: np.ndarray,
     title: str,
-    size: tuple[int, int],
+    cell: tuple[int, int],
 ) -> Image.Image:
-    height, width = size
+    height, width = cell
     columns = max(len(ids) for ids, _ in bands)
     left = _MARGIN + 62
     whole_width = max(left + columns * (width + _GAP) - _GAP + _MARGIN, 640)
@@ -160,28 +193,20 @@ def _laid_out(
     paper = Image.new("RGB", (whole_width, whole_height), _PAPER)
     paper.paste(key, (_MARGIN, _MARGIN + 28))
     pen = ImageDraw.Draw(paper)
-    pen.text(
-        (_MARGIN, _MARGIN - 4), console.printable(title), fill=_INK, font=ImageFont.load_default(20)
-    )
-    small = ImageFont.load_default(12)
+    lettering.write(pen, (_MARGIN, _MARGIN + 8), title, size=20, fill=_INK)
     for number, (ids, rows) in enumerate(bands):
         y = top + number * band_height
         for row, (name, cells) in enumerate(rows):
             at = y + row * (height + _GAP)
-            pen.text((_MARGIN, at + height / 2), name, fill=_SOFT, font=small, anchor="lm")
+            lettering.write(pen, (_MARGIN, at + height / 2), name, size=12, fill=_SOFT)
             for column, image in enumerate(cells):
-                paper.paste(Image.fromarray(image), (left + column * (width + _GAP), at))
-        at = y + len(rows) * (height + _GAP) - 1
+                x = left + column * (width + _GAP) + (width - image.shape[1]) // 2
+                paper.paste(Image.fromarray(image), (x, at + (height - len(image)) // 2))
+        at = y + len(rows) * (height + _GAP) + 6
         for column, key in enumerate(ids):
-            pen.text(
-                (left + column * (width + _GAP), at), _short(key, width), fill=_SOFT, font=small
-            )
+            short = lettering.shortened(key, size=12, width=width)
+            lettering.write(pen, (left + column * (width + _GAP), at), short, size=12, fill=_SOFT)
     return paper
-
-
-def _short(key: str, width: int) -> str:
-    key, room = console.printable(key), max(4, width // 8)
-    return key if len(key) <= room else f"{key[: room - 1]}…"
 
 
 def _key(classes: Sequence[str], present: np.ndarray, *, width: int) -> Image.Image:
@@ -194,10 +219,9 @@ def _key(classes: Sequence[str], present: np.ndarray, *, width: int) -> Image.Im
         if number in present and overlays.tinted(classes)[number]
     ]
     shown += [("not labelled", None)] if IGNORE_LABEL in present else []
-    font = ImageFont.load_default(13)
     places, x, y = [], 0, 0
     for name, _ in shown:
-        room = 34 + math.ceil(font.getlength(name))
+        room = 34 + math.ceil(lettering.length(name, size=13))
         if x and x + room > width:
             x, y = 0, y + 20
         places.append((x, y))
@@ -209,5 +233,5 @@ def _key(classes: Sequence[str], present: np.ndarray, *, width: int) -> Image.Im
         if colour is None:
             for offset in (3, 7, 11):
                 pen.line((x, y + offset, x + offset, y), fill=_PAPER)
-        pen.text((x + 18, y + 6), name, fill=_SOFT, font=font, anchor="lm")
+        lettering.write(pen, (x + 18, y + 6), name, size=13, fill=_SOFT)
     return key
