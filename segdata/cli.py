@@ -430,11 +430,12 @@ def _show(argv: Sequence[str]) -> None:
     augment = sheet.MILD if settings.augment else None
     if settings.settings != Augment():
         augment = settings.settings
+    split = settings.split or (None if settings.ids else "train")
     with console.quiet_start():  # the first compilation is loud too
         collection = examples.built(
             settings.name,
             data_dir=settings.data_dir,
-            split=settings.split or (None if settings.ids else "train"),
+            split=split,
             **settings.features.keywords(),
         )
         drawn = sheet.of(

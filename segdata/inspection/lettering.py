@@ -1,8 +1,8 @@
-"""Text on pictures, with the letters for every name.
+r"""Text on pictures, with the letters for every name.
 
 Pillow's own font has the Latin letters. Any other character is drawn with the first font on this
 machine that has it; where none has, the character is written as Python escapes it, such as
-`\\u732b`, so that no name becomes a row of empty boxes.
+`\u732b`, so that no name becomes a row of empty boxes.
 """
 
 import functools
