@@ -115,7 +115,7 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         ),
         (["build", "cats"], f"there is no dataset cats; segdata has {NAMES}"),
         (["build"], f"name a dataset to build: {NAMES}"),
-        (["build", "dsb2018", "--num-processes", "2"], "--num_processes is not for these datasets"),
+        (["build", "dsb2018", "--num-processes", "2"], "--num_processes is not for dsb2018"),
         (["build", "dsb2018", "--max_shard_size_mb", "-1"], "--num_shards says how many"),
         (["build", "dsb2018", "--download_only"], "`segdata fetch NAME` downloads"),
         (["build", "dsb2018", "--num_shards", "0"], "--num_shards 0: a whole number from 1"),
