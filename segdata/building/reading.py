@@ -175,7 +175,7 @@ class Reader:
         value = self._mask.of(example)
         values = self._values(example, value, name)
         if self._labels is None:
-            if values.min() < 0 or values.max() > IGNORE_LABEL:
+            if values.dtype != np.uint8 and not 0 <= values.min() <= values.max() <= IGNORE_LABEL:
                 raise ValueError(
                     f"{name} holds {values.min()} to {values.max()}, not 0 to {IGNORE_LABEL}."
                 )
