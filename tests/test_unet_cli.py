@@ -144,6 +144,21 @@ def test_a_fold_is_left_out_of_training_and_scored(tmp_path, asked, capsys):
     assert (asked[-1]["split"], "fold" in asked[-1]) == ("test", False)
 
 
+def test_modules_that_register_datasets_are_imported_first(trained, tmp_path, monkeypatch, capsys):
+    (tmp_path / "my_cells.py").write_text("import pathlib; pathlib.Path('imported').touch()")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    given = ["--imports", "my_cells"]
+    run = str(trained.resolve())
+    for command in (["evaluate", run], ["report", run], ["resume", run]):
+        sys.modules.pop("my_cells", None)
+        assert cli.main([*command, *given]) == 0
+        pathlib.Path("imported").unlink()
+    for command in (["train", "--out", "run"], ["evaluate", run], ["resume", run]):
+        assert cli.main([*command, "--imports", "no.such"]) == 2
+        assert "--imports no.such: No module named 'no'" in capsys.readouterr().err
+
+
 def test_a_run_can_be_scored_by_another_loss(trained, capsys):
     def loss(*flags: str) -> float:
         assert cli.main(["evaluate", str(trained), "--json", *flags]) == 0

@@ -54,6 +54,9 @@ class Train(_Start):
     background: Literal["ignore", "negative"] = "ignore"
     """Of mixed datasets: whether a background may hold classes of the others, or holds none."""
 
+    imports: str = ""
+    """Modules to import first, which register datasets; separated by commas."""
+
     precision: Precision = "auto"
     """Precision of products; auto is the fastest that this machine supports."""
 
@@ -73,6 +76,9 @@ class _Run:
 
     data_dir: str | None = None
     """Where the dataset is now, if it has moved since the run began."""
+
+    imports: str = ""
+    """Modules to import first, which register datasets; separated by commas."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -142,6 +148,7 @@ def _train(argv: Sequence[str]) -> None:
     train: Train = asked.train
     runs.require_new(train.out)  # before any work on the data
     _load_keras(deterministic=train.deterministic)
+    console.import_modules(train.imports)
     kept = {"augment": _differences(asked.augment), "source": recipe.source}  # have no flag
     recipe = Recipe(**vars(asked.settings) | kept | _mixture(train))
     settings = Settings(
@@ -165,6 +172,7 @@ def _resume(argv: Sequence[str]) -> None:
     asked = console.parse(_Run, argv, prog="unet resume")
     settings = _settings(asked)
     _load_keras(deterministic=settings.deterministic)
+    console.import_modules(asked.imports)
     from unet import train as training
 
     print(settings.choice)
@@ -177,6 +185,7 @@ def _evaluate(argv: Sequence[str]) -> None:
     asked = console.parse(Evaluate, argv, prog="unet evaluate")
     settings = _settings(asked)
     _load_keras()
+    console.import_modules(asked.imports)
     from unet import evaluate, losses
 
     recipe = settings.recipe
@@ -229,6 +238,7 @@ def _report(argv: Sequence[str]) -> None:
     asked = console.parse(_Run, argv, prog="unet report")
     settings = _settings(asked)
     _load_keras()
+    console.import_modules(asked.imports)
     _finish(asked.run, settings)
 
 
