@@ -46,7 +46,8 @@ def test_the_code_of_a_page_runs(page, request, tmp_path):
     assert blocks
     if page == "README":
         blocks.insert(0, MODEL)
-    built = "built_datasets" if page == "mixing" else "built_dsb2018"
+    others = {"mixing": "built_datasets", "any-tfds-dataset": "built_foreign"}
+    built = others.get(page, "built_dsb2018")
     (tmp_path / "data").symlink_to(request.getfixturevalue(built))
     (tmp_path / "page.py").write_text("\n".join(blocks))
     done = subprocess.run(
