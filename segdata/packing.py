@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import pathlib
+import re
 import shlex
 import sys
 import urllib.parse
@@ -23,7 +24,7 @@ import tqdm
 from PIL import features
 
 import segdata.datasets  # registers the builders
-from segdata import console, packed
+from segdata import console, packed, sources
 from segdata.archives import images, resizing
 from segdata.building import slices, splits, stored
 from segdata.building.features import Features, Named
@@ -272,6 +273,7 @@ def built(name: str, *, data_dir: str | os.PathLike[str] | None = None):
     Raises:
         ValueError: If it has not.
     """
+    _require_config(name)
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except (tfds.core.DatasetNotFoundError, KeyError, AssertionError) as error:
@@ -293,7 +295,35 @@ def built(name: str, *, data_dir: str | os.PathLike[str] | None = None):
             f"{name} {builder.version} is not built in {builder.data_dir}. "
             f"Run `segdata build {name} --data_dir {_quoted(data_dir)}`."
         )
+    _require_whole(builder)
     return builder
+
+
+def _require_config(name: str) -> None:
+    """Raises ValueError for a config that a dataset does not have; TFDS's message names none."""
+    base, _, config = name.partition("/")
+    config = re.split("[:/,]", config)[0]
+    if base in sources.names() and config and not config[0].isdigit() and "=" not in config:
+        sources.named(base).config(config)
+
+
+def _require_whole(builder) -> None:
+    """Raises ValueError where what is noted of a dataset is damaged."""
+    try:
+        groups = (builder.info.metadata or {}).get("groups", {})
+        for split, info in builder.info.splits.items():
+            sizes = groups.get(split)
+            if min(info.shard_lengths, default=0) < 0:
+                raise ValueError(f"{split} has {info.shard_lengths} examples")
+            if sizes is not None and (min(sizes) < 1 or sum(sizes) != info.num_examples):
+                raise ValueError(
+                    f"the groups of {split} are not its {info.num_examples:,} examples"
+                )
+    except Exception as error:  # JSON may hold anything
+        raise ValueError(
+            f"what is noted in {builder.data_dir} of {builder.info.full_name} is damaged: {error}. "
+            "Build it again with --overwrite."
+        ) from error
 
 
 def _quoted(data_dir: str | os.PathLike[str] | None) -> str:
@@ -414,6 +444,12 @@ def _row(example: Stored, rule: Rule) -> Row:
     row[..., 3] = rule.placed(resizing.mask(example.mask, inner), empty=IGNORE_LABEL)
     if example.instances is None:
         return row
+    if example.instances.shape != shape:
+        height, width = example.instances.shape
+        raise ValueError(
+            f"{example.id} has an image of {shape[0]}×{shape[1]} and a map of instances of "
+            f"{height}×{width}; build the dataset again."
+        )
     return row, rule.placed(resizing.mask(example.instances, inner), empty=0)
 
 

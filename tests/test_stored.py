@@ -9,9 +9,11 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+import segdata
 from segdata import packing
 from segdata.building import slices, stored
 from segdata.core.system import tfrecord
+from segdata.inspection import audit, examples
 
 
 @pytest.mark.parametrize("name", ["dsb2018", "dsb2018/instances"])
@@ -66,3 +68,64 @@ def test_a_file_with_fewer_examples_than_its_dataset_says(built_dsb2018, tmp_pat
     path.write_bytes(b"".join(tfrecord.framed(tfrecord.unframed(frame)) for frame in frames))
     with pytest.raises(OSError, match=r"ends after 3 of \d+ examples.*--overwrite"):
         list(stored.frames(builder, [("train", 1, 5)]))
+
+
+def damaged(built_dsb2018, tmp_path, change):
+    """A copy of the dataset whose shard of training examples has other records."""
+    shutil.copytree(built_dsb2018, tmp_path / "data")
+    builder = packing.built("dsb2018", data_dir=tmp_path / "data")
+    path = builder.info.splits["train"].filepaths[0]
+    found = [tfrecord.unframed(frame) for frame in tfrecord.frames(path)]
+    path.write_bytes(change(found))
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda found: b"".join(map(tfrecord.framed, [*found, found[0]])),
+        lambda found: b"".join(map(tfrecord.framed, found)) + b"trail",
+    ],
+)
+def test_nothing_is_left_out_of_a_file_without_a_word(built_dsb2018, tmp_path, change):
+    data_dir = damaged(built_dsb2018, tmp_path, change)
+    with pytest.raises(OSError, match=r"is damaged: .*train.*--overwrite"):
+        segdata.pack("dsb2018", "train", size=(8, 8), data_dir=data_dir)
+    report = audit.audit(examples.built("dsb2018", data_dir=data_dir))
+    assert not report.sound
+
+
+@pytest.mark.parametrize("feature", ["id", "group", "image", "mask"])
+@pytest.mark.parametrize("kind", ["missing", "number"])
+def test_an_example_without_a_feature_is_named(built_dsb2018, tmp_path, feature, kind):
+    def change(found):
+        example = tf.train.Example.FromString(found[3])
+        del example.features.feature[feature]
+        if kind == "number":
+            example.features.feature[feature].int64_list.value.append(7)
+        found[3] = example.SerializeToString()
+        return b"".join(map(tfrecord.framed, found))
+
+    data_dir = damaged(built_dsb2018, tmp_path, change)
+    if feature != "group":  # which packing does not read
+        with pytest.raises(OSError, match=r"example 3 of dsb2018-train.*--overwrite"):
+            segdata.pack("dsb2018", "train", size=(8, 8), data_dir=data_dir)
+    report = audit.audit(examples.built("dsb2018", data_dir=data_dir))
+    (case,) = report.findings[0].cases
+    assert "example 3" in f"{case.members}{case.detail}"
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[1]", '{"groups": {"train": "abc"}}', '{"groups": {"train": [1, 1]}}']
+)
+def test_damaged_metadata_is_named(built_dsb2018, tmp_path, text):
+    shutil.copytree(built_dsb2018, tmp_path / "data")
+    (path,) = (tmp_path / "data").glob("dsb2018/default/*/metadata.json")
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"dsb2018.* --overwrite"):
+        packing.built("dsb2018", data_dir=tmp_path / "data")
+
+
+def test_a_config_that_is_none_is_named(built_dsb2018):
+    with pytest.raises(ValueError, match="no config 'nope'; there are default, instances"):
+        packing.built("dsb2018/nope", data_dir=built_dsb2018)

@@ -4,7 +4,6 @@ TensorFlow's reading holds Python's lock for a millisecond of each example, whil
 decode wait. What the features mean is not known here, and images are not decoded.
 """
 
-import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -38,7 +37,8 @@ def frames(builder: Any, parts: Iterable[tuple[str, int, int]]) -> Iterator[Fram
             last example.
 
     Raises:
-        OSError: If a file is missing, cut, or damaged in the length of an example.
+        OSError: If a file is missing, cut, damaged in the length of an example, or holds another
+            number of them than the dataset says.
     """
     for name, first, last in parts:
         info, before = builder.info.splits[name], 0
@@ -49,11 +49,17 @@ def frames(builder: Any, parts: Iterable[tuple[str, int, int]]) -> Iterator[Fram
                 continue
             number = start
             try:
-                for data in itertools.islice(tfrecord.frames(path, first=start), stop - start):
+                for data in tfrecord.frames(path, first=start):
+                    if number == count:
+                        raise ValueError(f"{path} holds more than {count:,} examples.")
+                    if number == stop:
+                        break
                     yield Frame(f"example {number} of {path.name}", data, name, offset + number)
                     number += 1
                 if number < stop:
                     raise ValueError(f"{path} ends after {number:,} of {count:,} examples.")
+            except FileNotFoundError as error:
+                raise _damaged(builder, f"there is no {path}.") from error
             except ValueError as error:
                 raise _damaged(builder, str(error)) from error
 
@@ -71,9 +77,11 @@ def parsed(builder: Any, frame: Frame, features: Any = None) -> Mapping[str, Any
     """
     features = builder.info.features if features is None else features
     try:
-        return features.deserialize_example_np(
+        found = features.deserialize_example_np(
             tfrecord.unframed(frame.data), decoders=_as_files(features)
         )
+        _require_kinds(features, found)
+        return found
     except Exception as error:  # protocol buffers, arrays and zlib have kinds of their own
         raise _damaged(builder, f"{frame.name}: {error}") from error
 
@@ -87,6 +95,17 @@ def _as_files(features: Any) -> dict[str, Any]:
         elif isinstance(feature, tfds.features.FeaturesDict):
             decoders[key] = _as_files(feature)
     return decoders
+
+
+def _require_kinds(features: Any, found: Mapping[str, Any]) -> None:
+    """TFDS gives None, or a number, where bytes are missing."""
+    for key, feature in features.items():
+        if isinstance(feature, tfds.features.FeaturesDict):
+            _require_kinds(feature, found[key])
+            continue
+        holds_bytes = isinstance(feature, tfds.features.Image | tfds.features.Text)
+        if holds_bytes and not isinstance(found[key], bytes):
+            raise ValueError(f"its {key} is missing, or of another kind.")
 
 
 def _damaged(builder: Any, what: str) -> OSError:
