@@ -16,6 +16,7 @@ from html import parser
 
 import numpy as np
 import pytest
+import reading
 from PIL import Image
 
 from segdata import archives, cli
@@ -117,7 +118,7 @@ def test_nothing_to_audit_is_refused():
 
 def test_a_resized_copy_in_another_split_is_a_warning(drawn_dsb2018):
     tree = trees.open(drawn_dsb2018 / "stage1_train.zip")
-    original = dsb2018.read_example(tree, dsb2018.entries(tree)[0])
+    original = dsb2018.read_example(tree, dsb2018.survey(tree)[0][0])
     with Image.open(io.BytesIO(original.image)) as image:
         half = image.resize((image.width // 2, image.height // 2))
     mask = original.mask[::2, ::2][: half.height, : half.width]
@@ -235,7 +236,7 @@ def test_a_damaged_archive_is_audited_to_its_end(damaged_source):
 def test_tables_beside_a_raw_archive_are_compared(drawn_dsb2018, tmp_path):
     shutil.copy(drawn_dsb2018 / "stage1_train.zip", tmp_path)
     tree = trees.open(tmp_path / "stage1_train.zip")
-    first, second, *_ = dsb2018.read(tree)
+    first, second, *_ = reading.nuclei(tree)
     lines = ["ImageId,EncodedPixels"]
     assert first.instances is not None
     for number in range(1, int(first.instances.max()) + 1):

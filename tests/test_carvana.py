@@ -4,6 +4,7 @@ import pathlib
 
 import numpy as np
 import pytest
+import reading
 from PIL import Image
 
 from segdata import archives
@@ -41,7 +42,7 @@ def opened(folder: pathlib.Path, files: dict[str, bytes]) -> tuple[trees.Tree, t
 
 def example(folder: pathlib.Path, *, photo: bytes, mask: bytes) -> carvana.Example:
     files = {f"train_hq/{KEY}.jpg": photo, f"train_masks/{KEY}_mask.gif": mask}
-    (found,) = carvana.read(*opened(folder, files))
+    (found,) = reading.cars(*opened(folder, files))
     return found
 
 
@@ -127,7 +128,8 @@ def test_a_photo_of_another_mode_becomes_rgb_and_is_noted(tmp_path, mode):
 
 def test_unlabelled_photos_are_unknown_everywhere(tmp_path):
     photos, _ = opened(tmp_path, {f"train_hq/{KEY}.jpg": RGB})
-    (found,) = carvana.read_unlabelled(photos)
+    (entry,), _ = carvana.survey_unlabelled(photos)
+    found = carvana.read_example(entry, photos=photos)
     np.testing.assert_array_equal(found.mask, np.full((12, 9), 255, np.uint8))
 
 
@@ -171,7 +173,7 @@ FAULTS = {
 def test_a_fault_names_the_archive_and_the_file(tmp_path, kind):
     files, message = FAULTS[kind]
     with pytest.raises(archives.ArchiveError, match=message) as caught:
-        list(carvana.read(*opened(tmp_path, files)))
+        list(reading.cars(*opened(tmp_path, files)))
     assert str(tmp_path) in str(caught.value)
 
 
@@ -179,7 +181,7 @@ def test_what_was_drawn_is_what_is_read(drawn_carvana):
     photos, labels = (
         trees.open(drawn_carvana / f"{name}.zip").sub(name) for name in ("train_hq", "train_masks")
     )
-    found = list(carvana.read(photos, labels))
+    found = list(reading.cars(photos, labels))
     assert len(found) == 12
     for item in found:
         assert item.image == photos.read(f"{item.id}.jpg")
@@ -191,7 +193,7 @@ def test_what_was_drawn_is_what_is_read(drawn_carvana):
 
 def test_drawn_photos_are_like_real_ones(tmp_path):
     carvana.draw(tmp_path, examples=2, seed=3, views=1, write=layouts.folders)
-    for item in carvana.read(*opened(tmp_path, {})):
+    for item in reading.cars(*opened(tmp_path, {})):
         jpeg = Image.open(io.BytesIO(item.image))
         assert (jpeg.size, jpeg.mode) == ((1918, 1280), "RGB")
         assert getattr(jpeg, "layer", [(0, 2, 2)])[0][1:3] == (2, 2)  # 4:2:0
@@ -204,7 +206,7 @@ def test_views_of_a_car_differ_and_a_car_can_be_told_from_its_ground(drawn_carva
         trees.open(drawn_carvana / f"{name}.zip").sub(name) for name in ("train_hq", "train_masks")
     )
     by_car: dict[str, list[np.ndarray]] = {}
-    for item in carvana.read(photos, labels):
+    for item in reading.cars(photos, labels):
         by_car.setdefault(item.group, []).append(item.mask)
         image, car = pixels(item.image).astype(float), item.mask == 1
         assert np.abs(image[car].mean(axis=0) - image[~car].mean(axis=0)).max() > 10

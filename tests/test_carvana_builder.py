@@ -5,6 +5,7 @@ import tempfile
 
 import numpy as np
 import pytest
+import reading
 import tensorflow_datasets as tfds
 from PIL import Image
 
@@ -78,7 +79,7 @@ def test_what_was_drawn_is_what_is_loaded(tmp_path, drawn_carvana):
     photos, labels = (
         trees.open(drawn_carvana / f"{name}.zip") for name in ("train_hq", "train_masks")
     )
-    source = list(carvana.read(photos, labels))
+    source = list(reading.cars(photos, labels))
     assert sorted(loaded) == [drawn.id for drawn in source]
     for drawn in source:
         found = loaded[drawn.id]

@@ -4,6 +4,7 @@ import pathlib
 
 import numpy as np
 import pytest
+import reading
 from PIL import Image
 
 from segdata import archives
@@ -38,10 +39,8 @@ def source(folder: pathlib.Path, files: dict[str, bytes]) -> trees.Tree:
     return trees.open(folder)
 
 
-def example(
-    folder: pathlib.Path, data: bytes, label=cityscapes_pairs.road
-) -> cityscapes_pairs.Example:
-    (found,) = cityscapes_pairs.read(source(folder, {"train/1.jpg": data}), label=label)
+def example(folder: pathlib.Path, data: bytes, config: str = "road") -> cityscapes_pairs.Example:
+    (found,) = reading.streets(source(folder, {"train/1.jpg": data}), config)
     return found
 
 
@@ -61,7 +60,7 @@ def test_the_road_is_found_where_it_is(tmp_path, quality, record_property):
         both += np.count_nonzero(known & (found == 1) & true)
         either += np.count_nonzero(known & ((found == 1) | true))
         unknown += np.count_nonzero(~known)
-        classes = example(tmp_path, data, cityscapes_pairs.classes).mask
+        classes = example(tmp_path, data, "classes").mask
         right += np.count_nonzero(classes == labels)
         wrong += np.count_nonzero((classes != labels) & (classes != IGNORE_LABEL))
     pixels = 8 * 256 * 256
@@ -140,7 +139,7 @@ def test_pairs_come_by_split_and_number(tmp_path):
     data = encoded(np.zeros((16, 32, 3), np.uint8))
     names = ["val/1.jpg", "train/10.jpg", "train/2.jpg", "train/1.jpg"]
     tree = source(tmp_path, dict.fromkeys(names, data))
-    found = list(cityscapes_pairs.read(tree))
+    found = list(reading.streets(tree))
     assert [item.id for item in found] == ["train/1", "train/2", "train/10", "val/1"]
     assert [item.group for item in found] == [item.id for item in found]
 
@@ -168,7 +167,7 @@ FAULTS = {
 def test_a_fault_names_the_archive_and_the_file(tmp_path, kind):
     files, message = FAULTS[kind]
     with pytest.raises(archives.ArchiveError, match=message) as caught:
-        list(cityscapes_pairs.read(source(tmp_path, files)))
+        list(reading.streets(source(tmp_path, files)))
     assert str(tmp_path) in str(caught.value)
 
 
@@ -179,7 +178,7 @@ def test_what_was_drawn_is_found_under_either_name_of_the_download(tmp_path, nam
     drawn.rename(tmp_path / f"{name}.zip")
     tree = trees.find(tmp_path, cityscapes_pairs.FOLDER, within=cityscapes_pairs.DOWNLOADS)
     assert tree is not None
-    found = list(cityscapes_pairs.read(tree, label=cityscapes_pairs.classes))
+    found = list(reading.streets(tree, "classes"))
     assert [item.id for item in found] == [*(f"train/{n}" for n in range(1, 8)), "val/1"]
     for index, item in enumerate(found):
         photo, labels = cityscapes_pairs.scene(index, seed=7)
@@ -192,7 +191,7 @@ def test_drawn_pairs_are_like_real_ones(tmp_path):
     cityscapes_pairs.draw(tmp_path, examples=8, seed=2, write=layouts.folders)
     tree = trees.open(tmp_path)
     sizes = set()
-    for entry in cityscapes_pairs.entries(tree):
+    for entry in cityscapes_pairs.survey(tree)[0]:
         data = tree.read(entry.image)
         jpeg = Image.open(io.BytesIO(data))
         assert (jpeg.size, jpeg.mode) == ((512, 256), "RGB")

@@ -8,6 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
+import reading
 from PIL import Image
 
 from segdata import archives
@@ -37,7 +38,7 @@ def source(folder: pathlib.Path, files: dict[str, bytes]) -> trees.Tree:
 
 def example(folder: pathlib.Path, *, image: bytes, mask: bytes) -> dsb2018.Example:
     files = {f"{KEY}/images/{KEY}.png": image, f"{KEY}/masks/1.png": mask}
-    (found,) = dsb2018.read(source(folder, files))
+    (found,) = reading.nuclei(source(folder, files))
     return found
 
 
@@ -108,7 +109,7 @@ def test_nuclei_are_numbered_by_name_and_overlap_is_counted(tmp_path):
         f"{KEY}/masks/b.png": MASK,
         f"{KEY}/masks/a-2.png": shifted,
     }
-    (found,) = dsb2018.read(source(tmp_path, files))
+    (found,) = reading.nuclei(source(tmp_path, files))
     assert found.instances is not None
     assert (found.instances[2, 3], found.instances[5, 3]) == (2, 1)
     assert found.overlap == 8
@@ -116,7 +117,8 @@ def test_nuclei_are_numbered_by_name_and_overlap_is_counted(tmp_path):
 
 def test_unlabelled_images_are_unknown_everywhere(tmp_path):
     tree = source(tmp_path, {f"{KEY}/images/{KEY}.png": RGB})
-    (found,) = dsb2018.read_unlabelled(tree)
+    (entry,), _ = dsb2018.survey_unlabelled(tree)
+    found = dsb2018.read_example(tree, entry)
     np.testing.assert_array_equal(found.mask, np.full((12, 9), 255, np.uint8))
     assert found.instances is None
 
@@ -155,7 +157,7 @@ def test_unlabelled_images_are_unknown_everywhere(tmp_path):
 )
 def test_faults_name_the_source_and_the_example(tmp_path, files, message):
     with pytest.raises(archives.ArchiveError, match=message) as caught:
-        list(dsb2018.read(source(tmp_path, files)))
+        list(reading.nuclei(source(tmp_path, files)))
     assert str(tmp_path) in str(caught.value)
 
 
@@ -171,7 +173,7 @@ def test_more_masks_than_can_be_numbered_are_a_fault_of_their_image():
 
 def test_what_was_drawn_is_what_is_read(drawn_dsb2018):
     tree = trees.open(drawn_dsb2018 / "stage1_train.zip")
-    for entry, found in zip(dsb2018.entries(tree), dsb2018.read(tree), strict=True):
+    for entry, found in zip(dsb2018.survey(tree)[0], reading.nuclei(tree), strict=True):
         raw = np.asarray(Image.open(io.BytesIO(tree.read(entry.image))))
         np.testing.assert_array_equal(decoded(found.image), raw[..., :3])
         assert (raw[..., 3] == 255).all()
@@ -186,7 +188,7 @@ def test_what_was_drawn_is_what_is_read(drawn_dsb2018):
 
 def test_the_drawn_kinds_are_all_there_and_mostly_dim(drawn_dsb2018):
     tree = trees.open(drawn_dsb2018 / "stage1_train.zip")
-    images = [decoded(example.image).astype(float) for example in dsb2018.read(tree)]
+    images = [decoded(example.image).astype(float) for example in reading.nuclei(tree)]
     coloured = [np.ptp(image, axis=-1).mean() > 10 for image in images]
     bright = [image.mean() > 100 for image in images]
     assert 2 <= sum(coloured) <= 6
@@ -233,7 +235,7 @@ def test_nothing_to_draw_is_refused(tmp_path):
 def test_the_real_images_are_read(real_dsb2018):
     start = time.monotonic()
     tree = trees.open(real_dsb2018 / "stage1_train.zip")
-    entries = dsb2018.entries(tree)
+    entries = dsb2018.survey(tree)[0]
     assert time.monotonic() - start < 2
     assert len(entries) == 261
     assert [entry.id for entry in entries] == sorted(entry.id for entry in entries)

@@ -5,6 +5,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import reading
 import tensorflow_datasets as tfds
 from building import files
 from PIL import Image
@@ -52,7 +53,7 @@ class Dsb2018Test(tfds.testing.DatasetBuilderTestCase):
 
 def test_what_was_drawn_is_what_is_loaded(built_dsb2018, drawn_dsb2018):
     loaded = examples(built_dsb2018, "train+validation", "instances")
-    source = list(dsb2018.read(trees.open(drawn_dsb2018 / "stage1_train.zip")))
+    source = list(reading.nuclei(trees.open(drawn_dsb2018 / "stage1_train.zip")))
     assert sorted(loaded) == [drawn.id for drawn in source]
     for drawn in source:
         found = loaded[drawn.id]

@@ -1,6 +1,7 @@
 import shutil
 
 import pytest
+import reading
 
 from segdata.archives import rle, trees
 from segdata.inspection import audit, raw
@@ -21,7 +22,7 @@ def cars(tmp_path):
     carvana.draw(tmp_path, examples=12, seed=4, unlabelled=2, size=(64, 96), views=4)
     parts = [trees.open(tmp_path / f"{name}.zip") for name in ("train_hq", "train_masks")]
     lines = ["img,rle_mask"]
-    for example in carvana.read(*parts):
+    for example in reading.cars(*parts):
         lines.append(f"{example.id}.jpg,{rle.encode(example.mask, order='rows')}")
     (tmp_path / "train_masks.csv").write_text("\n".join(lines))
     return tmp_path

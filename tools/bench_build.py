@@ -21,12 +21,13 @@ import sys
 import tempfile
 from typing import Any
 
+from segdata import sources
 from segdata.archives import trees
 from segdata.core.system import parallel
-from segdata.sources import carvana, cityscapes_pairs, dsb2018
+from segdata.sources import carvana
 from segdata.testing import layouts
 
-NAMES = ("carvana", "cityscapes_pairs", "dsb2018")
+NAMES = sources.OURS
 RUNS = 4  # of the limit and of our build, in turn
 
 
@@ -114,11 +115,9 @@ def _drawn(name: str, folder: pathlib.Path, examples: int) -> pathlib.Path:
     """A manual dir, drawn unless it is there; `unpacked` in it is for the plain builder."""
     if not (folder / "unpacked").exists():
         whole = functools.partial(layouts.zip_of_zips, name=carvana.COMPETITION)
-        {
-            "carvana": functools.partial(carvana.draw, write=whole),
-            "cityscapes_pairs": cityscapes_pairs.draw,
-            "dsb2018": dsb2018.draw_zips,
-        }[name](folder, examples=examples, seed=0)
+        more = {"write": whole} if name == carvana.SOURCE.name else {}
+        if draw := sources.named(name).draw:
+            draw(folder, examples=examples, seed=0, **more)
         for path in folder.glob("*.zip"):
             _unpack(trees.open(path), folder / "unpacked")
     return folder

@@ -106,7 +106,7 @@ def _cars(folder: pathlib.Path) -> Work:
 
 def _streets(folder: pathlib.Path) -> Work:
     tree = trees.open(folder / cityscapes_pairs.FOLDER)
-    first = cityscapes_pairs.read_example(tree, cityscapes_pairs.entries(tree)[0])
+    first = cityscapes_pairs.read_example(tree, cityscapes_pairs.survey(tree)[0][0])
     photo = Image.open(io.BytesIO(first.image))
     photo.load()
 

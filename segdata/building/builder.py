@@ -5,21 +5,21 @@ Equal archives make equal files, byte for byte. No single dataset is known here.
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, TypeVar
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
+from PIL import Image
 
-from segdata import archives, console, sources
+from segdata import archives, console
 from segdata.archives import images, trees
 from segdata.building import internals, shards, slices, splits, unfinished
 from segdata.core.system import files
 from segdata.core.system.parallel import ordered_map
 from segdata.kaggle import downloads
 from segdata.sources import DIVIDED, Config, Entry, Example, Part, Source
-
-Result = TypeVar("Result")
 
 
 class Photo(internals.Image):
@@ -121,15 +121,8 @@ class SourceBuilder(internals.BaseBuilder, skip_registration=True):
     def _split_generators(
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, shards.Part]:
-        known = {file.stem: file for file in self.config.files}
-
-        def find(name: str) -> trees.Tree | None:
-            if name not in known:
-                return None
-            return (self.find if known[name].is_optional else self.need)(dl_manager, name)
-
         listed = collections.defaultdict[str, list[_Listed]](list)
-        for part in self.SOURCE.parts(find, self.config):
+        for part in self.SOURCE.parts(functools.partial(self._find, dl_manager), self.config):
             entries = self.kept(part.entries, part.faults)
             if not entries and (part.split or not listed):
                 first = next(iter(self._skipped.values()), "nothing is listed")
@@ -142,33 +135,6 @@ class SourceBuilder(internals.BaseBuilder, skip_registration=True):
                     if split_of.get(entry.id) == split:
                         listed[split].append(_Listed(entry, groups[entry.id], part.read))
         return {split: self._generate_examples(members) for split, members in listed.items()}
-
-    def find(self, dl_manager: tfds.download.DownloadManager, name: str) -> trees.Tree | None:
-        """The archive or folder `name` in the builder's own folder of the manual dir, or in that.
-
-        Raises:
-            ArchiveError: If what was found is broken.
-        """
-        return self.SOURCE.find(name, folder=internals.manual_folder(dl_manager))
-
-    def need(self, dl_manager: tfds.download.DownloadManager, name: str) -> trees.Tree:
-        """As `find`, for a required archive, which is downloaded if missing.
-
-        Raises:
-            FileNotFoundError: If it is missing and there are no credentials; the message has
-                instructions.
-            FetchError: If it cannot be downloaded.
-            ArchiveError: If what was found is broken.
-        """
-        if tree := self.find(dl_manager, name):
-            return tree
-        folder = internals.manual_folder(dl_manager)
-        downloads.supply(self.SOURCE, folder, config=self.config.name)
-        if tree := self.find(dl_manager, name):
-            return tree
-        raise archives.ArchiveError(
-            f"{folder}: what was fetched for {self.name} holds no {name}. Give the archive itself."
-        )
 
     def kept(self, entries: Sequence[Entry], faults: Mapping[str, str]) -> list[Entry]:
         """The entries of a source's survey; without `skip_damaged`, faults raise.
@@ -185,9 +151,10 @@ class SourceBuilder(internals.BaseBuilder, skip_registration=True):
         }
         faults = {**faults, **misnamed}
         entries = [entry for entry in entries if entry.id not in misnamed]
-        if not self.skip_damaged:
-            return sources.whole(entries, faults)
-        self._skipped.update({key: _line(fault) for key, fault in faults.items()})
+        for key, fault in faults.items():
+            if not self.skip_damaged:
+                raise archives.ArchiveError(fault)
+            self._skipped[key] = _line(fault)
         return entries
 
     def divided(
@@ -204,49 +171,59 @@ class SourceBuilder(internals.BaseBuilder, skip_registration=True):
             return dict.fromkeys(groups, part.split), groups
         strata = dict.fromkeys(groups, "")
         if read_image := self.SOURCE.read_image:
-            # A first pass over the images: a hash and a stratum of each are kept.
-            seen = self.readable(entries, lambda entry: splits.look(read_image(part.tree, entry)))
-            looks = {entry.id: look for entry, look in seen}
+            looks = self._looks(part, entries, read_image)
             groups = splits.near_duplicates({key: look.hash for key, look in looks.items()})
             strata = {key: look.stratum for key, look in looks.items()}
         return splits.assign(groups, strata=strata), groups
 
-    def readable(
-        self, entries: Iterable[Entry], read: Callable[[Entry], Result]
-    ) -> Iterator[tuple[Entry, Result]]:
-        """Reads entries on all cores, in order; skips damaged ones with `skip_damaged`.
+    def _looks(
+        self, part: Part, entries: Sequence[Entry], read_image: Callable[..., Image.Image]
+    ) -> dict[str, splits.Look]:
+        """A hash and a stratum of each image by id: a first pass over all of them."""
 
-        Args:
-            entries: Of any source.
-            read: Reads one, or a part of it.
-
-        Yields:
-            The entries that could be read, with the results.
-
-        Raises:
-            ArchiveError: If one is damaged and may not be skipped, or all are.
-        """
-
-        def attempt(entry: Entry) -> tuple[Entry, Result | archives.ArchiveError]:
+        def attempt(entry: Entry) -> splits.Look | archives.ArchiveError:
             try:
-                return entry, read(entry)
+                return splits.look(read_image(part.tree, entry))
             except archives.ArchiveError as error:
-                return entry, error
+                return error
 
-        found, last = 0, None
-        for entry, result in ordered_map(attempt, entries):
-            if not isinstance(result, archives.ArchiveError):
-                found += 1
-                yield entry, result
+        found, last = {}, None
+        for entry, look in zip(entries, ordered_map(attempt, entries), strict=True):
+            if isinstance(look, splits.Look):
+                found[entry.id] = look
             elif self.skip_damaged:
-                last = result
-                self._skipped[entry.id] = _line(result)
+                last = look
+                self._skipped[entry.id] = _line(look)
             else:
-                raise result
+                raise look
         if last and not found:
             raise archives.ArchiveError(
                 f"Every example of a split of {self.name} is damaged; the last: {last}"
             ) from last
+        return found
+
+    def _find(self, dl_manager: tfds.download.DownloadManager, name: str) -> trees.Tree | None:
+        """An archive or folder that the config has; it is downloaded if missing and required.
+
+        Raises:
+            FileNotFoundError: If it is missing and there are no credentials; the message has
+                instructions.
+            FetchError: If it cannot be downloaded.
+            ArchiveError: If what was found is broken.
+        """
+        file = next((file for file in self.config.files if file.stem == name), None)
+        if file is None:
+            return None
+        folder = internals.manual_folder(dl_manager)
+        tree = self.SOURCE.find(name, folder=folder)
+        if tree or file.is_optional:
+            return tree
+        downloads.supply(self.SOURCE, folder, config=self.config.name)
+        if tree := self.SOURCE.find(name, folder=folder):
+            return tree
+        raise archives.ArchiveError(
+            f"{folder}: what was fetched for {self.name} holds no {name}. Give the archive itself."
+        )
 
     @property
     def _skipped(self) -> dict[str, str]:

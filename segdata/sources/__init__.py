@@ -8,7 +8,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -37,8 +37,6 @@ Find = Callable[[str], "trees.Tree | None"]
 Layout = Literal["photos", "pairs", "objects"]
 """How files lie, for damage: JPEGs and a GIF each in another archive; JPEGs of a photo beside its
 mask; a folder an example, with a PNG and one more for each object."""
-
-Listed = TypeVar("Listed")
 
 
 class SizeMismatchError(archives.ArchiveError):
@@ -270,17 +268,6 @@ def named(name: str, *, offer: str = "there are") -> Source:
     if not isinstance(found, Source) or found.name != name:
         raise ValueError(f"{place} is registered as the source {name} and is none of that name.")
     return found
-
-
-def whole(entries: list[Listed], faults: Mapping[str, str]) -> list[Listed]:
-    """The entries of a survey without faults.
-
-    Raises:
-        ArchiveError: With the first fault, if there is one.
-    """
-    for fault in faults.values():
-        raise archives.ArchiveError(fault)
-    return entries
 
 
 def _registered() -> "dict[str, importlib.metadata.EntryPoint]":

@@ -25,7 +25,7 @@ from segdata import archives, sources
 from segdata.archives import images, rle, trees
 from segdata.core import IGNORE_LABEL
 from segdata.core.system.parallel import ordered_map
-from segdata.sources import Example, SizeMismatchError, whole
+from segdata.sources import Example, SizeMismatchError
 from segdata.testing import layouts, turntable
 
 COMPETITION = "carvana-image-masking-challenge"
@@ -58,28 +58,6 @@ class Entry:
     def group(self) -> str:
         """The car."""
         return self.id.partition("_")[0]
-
-
-def entries(photos: trees.Tree, labels: trees.Tree) -> list[Entry]:
-    """Lists labelled examples, sorted by id; opens no image.
-
-    Args:
-        photos: Such as `train_hq` or `train`.
-        labels: Such as `train_masks`.
-
-    Raises:
-        ArchiveError: If there are none, one occurs twice, a photo has no mask or a mask no photo.
-    """
-    return whole(*survey(photos, labels))
-
-
-def unlabelled_entries(photos: trees.Tree) -> list[Entry]:
-    """Lists examples without their masks, sorted by id; opens no image.
-
-    Raises:
-        ArchiveError: If there are none, or one occurs twice.
-    """
-    return whole(*survey_unlabelled(photos))
 
 
 def survey(photos: trees.Tree, labels: trees.Tree) -> tuple[list[Entry], dict[str, str]]:
@@ -115,23 +93,11 @@ def survey_unlabelled(photos: trees.Tree) -> tuple[list[Entry], dict[str, str]]:
     return [Entry(key, found[key]) for key in sorted(found)], faults
 
 
-def read(photos: trees.Tree, labels: trees.Tree) -> Iterator[Example]:
-    """Reads labelled examples on all cores, in the order of their ids."""
-    return ordered_map(
-        lambda entry: read_example(entry, photos=photos, labels=labels), entries(photos, labels)
-    )
-
-
-def read_unlabelled(photos: trees.Tree) -> Iterator[Example]:
-    """Reads unlabelled examples on all cores, in the order of their ids."""
-    return ordered_map(lambda entry: read_example(entry, photos=photos), unlabelled_entries(photos))
-
-
 def read_example(entry: Entry, *, photos: trees.Tree, labels: trees.Tree | None = None) -> Example:
     """Reads and checks one example.
 
     Args:
-        entry: From `entries` or `unlabelled_entries`.
+        entry: From `survey` or `survey_unlabelled`.
         photos: The tree with its photo.
         labels: The tree with its mask, if it has one.
 

@@ -23,7 +23,7 @@ from PIL import Image, JpegImagePlugin
 from segdata import archives, sources
 from segdata.archives import images, masks, trees
 from segdata.core.system.parallel import ordered_map
-from segdata.sources import Example, whole
+from segdata.sources import Example
 from segdata.testing import layouts, streets
 
 _SLUG = "dansbecker/cityscapes-image-pairs"
@@ -138,17 +138,8 @@ def classes(colours: np.ndarray) -> np.ndarray:
     return masks.without_smears(index, distance, radius=_RADIUS, clean=_CLEAN)
 
 
-def entries(tree: trees.Tree) -> list[Entry]:
-    """Lists the pairs, those of `train` first, by number; opens no image.
-
-    Raises:
-        ArchiveError: If there are none, one has another name, or one occurs twice.
-    """
-    return whole(*survey(tree))
-
-
 def survey(tree: trees.Tree) -> tuple[list[Entry], dict[str, str]]:
-    """Lists the pairs, as `entries` does, and the faults of other files by name.
+    """Lists the pairs, those of `train` first, by number; and the faults of other files by name.
 
     Raises:
         ArchiveError: If it is not this source at all.
@@ -182,18 +173,6 @@ def survey(tree: trees.Tree) -> tuple[list[Entry], dict[str, str]]:
     return sorted(found.values(), key=lambda entry: (entry.split, entry.number)), faults
 
 
-def read(
-    tree: trees.Tree, *, label: Callable[[np.ndarray], np.ndarray] = road
-) -> Iterator[Example]:
-    """Reads pairs on all cores, those of `train` first, by number.
-
-    Args:
-        tree: The tree with the pairs.
-        label: From colours to classes: `road` or `classes`.
-    """
-    return ordered_map(lambda entry: read_example(tree, entry, label=label), entries(tree))
-
-
 def read_example(
     tree: trees.Tree, entry: Entry, *, label: Callable[[np.ndarray], np.ndarray] = road
 ) -> Example:
@@ -205,7 +184,7 @@ def read_example(
 
     Args:
         tree: The tree with the pair.
-        entry: From `entries`.
+        entry: From `survey`.
         label: From colours to classes: `road` or `classes`.
 
     Returns:

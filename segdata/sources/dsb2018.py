@@ -26,7 +26,7 @@ from segdata import archives, sources
 from segdata.archives import images, masks, rle, trees
 from segdata.core import IGNORE_LABEL
 from segdata.core.system.parallel import ordered_map
-from segdata.sources import Example, SizeMismatchError, whole
+from segdata.sources import Example, SizeMismatchError
 from segdata.testing import layouts
 
 COMPETITION = "data-science-bowl-2018"
@@ -53,24 +53,6 @@ class Entry:
     def group(self) -> str:
         """The example itself; near duplicates are found by their pixels."""
         return self.id
-
-
-def entries(tree: trees.Tree) -> list[Entry]:
-    """Lists labelled examples, sorted by id; opens no image.
-
-    Raises:
-        ArchiveError: If there are none, or an image has no masks or masks have no image.
-    """
-    return whole(*survey(tree))
-
-
-def unlabelled_entries(tree: trees.Tree) -> list[Entry]:
-    """Lists examples without their masks, sorted by id; opens no image.
-
-    Raises:
-        ArchiveError: If there are none, or a folder has no image.
-    """
-    return whole(*survey_unlabelled(tree))
 
 
 def survey(tree: trees.Tree) -> tuple[list[Entry], dict[str, str]]:
@@ -104,16 +86,6 @@ def survey_unlabelled(tree: trees.Tree) -> tuple[list[Entry], dict[str, str]]:
     return [dataclasses.replace(entry, masks=()) for entry in found], faults
 
 
-def read(tree: trees.Tree) -> Iterator[Example]:
-    """Reads labelled examples on all cores, in the order of their ids."""
-    return ordered_map(lambda entry: read_example(tree, entry), entries(tree))
-
-
-def read_unlabelled(tree: trees.Tree) -> Iterator[Example]:
-    """Reads unlabelled examples on all cores, in the order of their ids."""
-    return ordered_map(lambda entry: read_example(tree, entry), unlabelled_entries(tree))
-
-
 def read_image(tree: trees.Tree, entry: Entry) -> Image.Image:
     """Reads the image alone, as 8-bit RGB.
 
@@ -134,7 +106,7 @@ def read_example(tree: trees.Tree, entry: Entry) -> Example:
 
     Args:
         tree: The tree with its files.
-        entry: From `entries` or `unlabelled_entries`.
+        entry: From `survey` or `survey_unlabelled`.
 
     Returns:
         The example; its group is its id. Without masks, the mask is 255 everywhere and there are

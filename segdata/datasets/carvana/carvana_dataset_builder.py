@@ -2,8 +2,6 @@
 
 from typing import ClassVar
 
-import tensorflow_datasets as tfds
-
 from segdata.building import builder
 from segdata.sources import carvana
 
@@ -12,5 +10,4 @@ class Builder(builder.SourceBuilder):
     """Original photos with masks of two classes; all views of a car are in one split."""
 
     SOURCE = carvana.SOURCE
-    VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar = {"1.0.0": "A tenth of the cars for validation."}

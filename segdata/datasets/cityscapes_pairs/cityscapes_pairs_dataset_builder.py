@@ -2,8 +2,6 @@
 
 from typing import ClassVar
 
-import tensorflow_datasets as tfds
-
 from segdata.building import builder
 from segdata.sources import cityscapes_pairs
 
@@ -12,5 +10,4 @@ class Builder(builder.SourceBuilder):
     """Photos of 256×256 with labels of the road; of all classes in `cityscapes_pairs/classes`."""
 
     SOURCE = cityscapes_pairs.SOURCE
-    VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar = {"1.0.0": "The splits of Cityscapes."}

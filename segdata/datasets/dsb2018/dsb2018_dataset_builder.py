@@ -2,8 +2,6 @@
 
 from typing import ClassVar
 
-import tensorflow_datasets as tfds
-
 from segdata.building import builder
 from segdata.sources import dsb2018
 
@@ -12,7 +10,6 @@ class Builder(builder.SourceBuilder):
     """Native-size images with class masks; `dsb2018/instances` adds a map of single nuclei."""
 
     SOURCE = dsb2018.SOURCE
-    VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar = {
         "1.0.0": "Stage 1, split by near duplicates within grey, colour, dark, bright."
     }
