@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from segdata import sources
+
 PAGE = (pathlib.Path(__file__).parents[1] / "docs" / "adding-a-dataset.md").read_text()
 CODE = dict(re.findall(r"`(disks/\w+\.py)`:\n\n```python\n(.*?)```", PAGE, re.DOTALL))
 (TOML,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
@@ -109,7 +111,19 @@ def test_what_is_not_on_kaggle_says_where_it_is_from(package):
 def test_a_wrong_entry_point_is_one_line(package, monkeypatch, point, message):
     (package / "disks-1.0.dist-info" / "entry_points.txt").write_text(f"[segdata.sources]\n{point}")
     monkeypatch.syspath_prepend(package)
-    from segdata import sources
-
     with pytest.raises(ValueError, match=re.escape(message)):
         sources.named(point.partition(" ")[0])
+
+
+@pytest.mark.parametrize(
+    ("classes", "colours", "message"),
+    [
+        ((), {}, "classes=(): 1 to 255 names"),
+        (("a", "a"), {}, "classes=('a', 'a'): 1 to 255 names, each once"),
+        (tuple(map(str, range(256))), {}, "1 to 255 names"),
+        (("a", "b"), {"c": (0, 0, 0)}, "colours of c: there is no such class"),
+    ],
+)
+def test_classes_and_colours_that_cannot_be_are_refused(classes, colours, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        sources.Config("default", "All.", classes, (), colours)

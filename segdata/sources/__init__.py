@@ -92,7 +92,7 @@ class Part:
         name: Such as the name of their archive.
         split: The dataset's split that they are; `DIVIDED`; or "" for faults alone.
         tree: Holds their images.
-        entries: Their files, each an `Entry` or alike.
+        entries: Their files, each an `Entry` or alike; none only where there are faults.
         faults: Example id or file name to what is wrong with it.
         read: Reads an entry; raises `ArchiveError` where it is damaged.
     """
@@ -173,7 +173,7 @@ class Source:
             for all archives that it can read; those that the config has no files of are not found.
         example_bytes: About how many an example takes in a dataset's files.
         draw: Synthesizes a small source in the real layout, called as `draw(folder, examples=…,
-            seed=…)`, and with `unlabelled=…` if it can; None where nothing does.
+            seed=…, unlabelled=…)`; None where nothing does.
         read_image: Reads the image of an entry alone. Where given, groups are those of near
             duplicates, and splits have the same share of grey, colour, dark and bright images.
         kaggle: The competition, or `owner/name` of a dataset on Kaggle; "" if it is not there.
