@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from segdata import packing
+from segdata.building.features import Features, Named
+from segdata.building.reading import Reader
 from segdata.core import IGNORE_LABEL, mixture
 from segdata.core.augment import Augment
 from segdata.core.mixture import Mixture, Source
@@ -63,6 +65,8 @@ def mix(
     fit: str = "stretch",
     shard: tuple[int, int] = (0, 1),
     then: Then | None = None,
+    fold: packing.Fold | None = None,
+    features: Mapping[str, Named] | None = None,
     data_dir: PathLike | None = None,
 ) -> Mixture:
     """Mixes built datasets in exact shares; batch k depends on (seed, k) alone.
@@ -87,6 +91,9 @@ def mix(
         shard: (index, count): of each batch only this part, for hosts that share a training.
         then: A function of NumPy arrays, image, mask and sources int64 [B] of a whole batch, to
             what is given instead.
+        fold: (k, n): of n folds of each split all but fold k, as in `train_batches`.
+        features: By dataset the keywords of `train_batches` that name its features, where they are
+            not as in the built-in datasets.
         data_dir: Where the datasets were built; TFDS's default where None.
 
     Raises:
@@ -97,7 +104,7 @@ def mix(
         raise ValueError(f"shares={shares!r:.60} gives no datasets, each with its share.")
     names = tuple(shares)
     mixture.whole({f"the share of {name}": share for name, share in shares.items()})
-    known = class_names(names, data_dir=data_dir)
+    known = class_names(names, features=features, data_dir=data_dir)
     space = joined(known, labels=labels, background=background)
     splits, augments = _each("split", split, names), _each("augment", augment, names)
     _require_known("weights", weights or {}, names)
@@ -107,7 +114,8 @@ def mix(
         rule = packing.Rule.of(record_size, fit=fit, name="record_size")
     sources = {}
     for name, share in shares.items():
-        records = packing.pack_by(rule, name, splits[name], data_dir=data_dir)
+        named = (features or {}).get(name, {})
+        records = packing.pack_by(rule, name, splits[name], fold=fold, data_dir=data_dir, **named)
         sources[name] = Source(
             records=records,
             share=share,
@@ -129,23 +137,35 @@ def mix_eval_batches(
     labels: Mapping[str, LabelMap] | None = None,
     background: str = "ignore",
     fit: str = "stretch",
+    fold: packing.Fold | None = None,
+    features: Mapping[str, Named] | None = None,
     data_dir: PathLike | None = None,
 ) -> dict[str, "Evaluation"]:
     """Of each dataset of a mixture every example once, in order, with the mixture's class ids.
 
-    Takes what `mix` does; pixels are as they are, and the last batch of each may be smaller.
+    Takes what `mix` does; pixels are as they are, and the last batch of each may be smaller. With
+    `fold=(k, n)` it gives fold k alone, which `mix` with the same fold leaves out.
 
     Returns:
         By dataset what gives, as often as it is iterated over, (image uint8 [B, H, W, 3], mask
         uint8 [B, H, W, 1]).
     """
     names = tuple(names)
-    space = joined(class_names(names, data_dir=data_dir), labels=labels, background=background)
+    known = class_names(names, features=features, data_dir=data_dir)
+    space = joined(known, labels=labels, background=background)
     splits = _each("split", split, names)
-    size = arguments.size(size)
+    rule = packing.Rule.of(arguments.size(size), fit=fit)
     return {
         name: Evaluation(
-            packing.pack(name, splits[name], size=size, fit=fit, data_dir=data_dir),
+            packing.pack_by(
+                rule,
+                name,
+                splits[name],
+                fold=fold,
+                part="held-out",
+                data_dir=data_dir,
+                **(features or {}).get(name, {}),
+            ),
             batch=batch,
             table=space.tables[name],
         )
@@ -174,21 +194,24 @@ class Evaluation:
 
 
 def class_names(
-    names: Sequence[str], *, data_dir: PathLike | None = None
+    names: Sequence[str],
+    *,
+    features: Mapping[str, Named] | None = None,
+    data_dir: PathLike | None = None,
 ) -> dict[str, tuple[str, ...]]:
     """The class names of built datasets, by their ids.
 
     Raises:
-        ValueError: If one is not built, or its classes have no names.
+        ValueError: If one is not built, or the classes of its masks have no names.
     """
-    known = {}
-    for name in names:
-        features: Any = packing.built(name, data_dir=data_dir).info.features
-        found = getattr(features["mask"], "names", None) if "mask" in features else None
-        if not found:
-            raise ValueError(f"{name}: the classes of its masks have no names to be joined by.")
-        known[name] = tuple(found)
-    return known
+    features = features or {}
+    _require_known("features", features, names)
+    return {
+        name: Reader(
+            packing.built(name, data_dir=data_dir), Features(**features.get(name, {}))
+        ).classes
+        for name in names
+    }
 
 
 def joined(

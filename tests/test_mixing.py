@@ -141,6 +141,22 @@ def test_built_datasets_are_mixed(built_datasets):
             np.testing.assert_array_equal(mask, table[records.array()[..., 3:]])
 
 
+@pytest.mark.heavy
+def test_folds_and_named_features_reach_each_dataset(built_datasets):
+    shares: Any = {"dsb2018": 1, "carvana": 2}
+    options: Any = {"size": (16, 16), "batch": 4, "data_dir": built_datasets, "fold": (1, 2)}
+    options["background"] = "negative"
+    options["features"] = {"carvana": {"labels": {"car": "vehicle", "background": "background"}}}
+    made = segdata.mix(shares, seed=0, **options)
+    assert made.classes == ("background", "nucleus", "vehicle")
+    assert made.parts[1].table[:2].tolist() == [2, 0]
+    held = segdata.mix_eval_batches(shares, split="train", **options)
+    for part, batches in zip(made.parts, held.values(), strict=True):
+        trained, left = (np.asarray(x.records.rows) for x in (part.stream, batches))
+        assert not set(trained) & set(left)
+        assert len(trained) + len(left) == part.stream.records.total
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -154,6 +170,8 @@ def test_built_datasets_are_mixed(built_datasets):
         ({"labels": {"cars": {}}}, "labels names 'cars', which is not mixed"),
         ({"background": "ignore", "labels": {}}, "the mixture loses the class"),
         ({"weights": {"cars": {}}}, "weights names 'cars'"),
+        ({"features": {"cars": {}}}, "features names 'cars'"),
+        ({"fold": (3, 3)}, "fold"),
         ({"weights": {"carvana": {"truck": 2}}}, "weights of carvana: it has no class 'truck'"),
         ({"weights": {"carvana": {"car": -2}}}, "a weight of carvana is -2"),
         ({"weights": {"carvana": [1, 2]}}, "carvana has 8 examples and 2 weights"),

@@ -394,6 +394,7 @@ def _mixed(recipe: Recipe, augment: Any, data_dir: str | None) -> dict[str, Any]
         seed=recipe.seed,
         data_dir=data_dir,
         **_labels(recipe),
+        **_fold(recipe),
     )
     return {
         "batches": lambda start_step: tf.training(mixture, start_step=start_step),
@@ -404,18 +405,16 @@ def _mixed(recipe: Recipe, augment: Any, data_dir: str | None) -> dict[str, Any]
 
 def _validation(recipe: Recipe, data_dir: str | None) -> Any:
     """What is held out of the training: a split of its own, or a fold."""
-    what = {"size": recipe.size, "batch": recipe.batch, "data_dir": data_dir}
+    what = {"size": recipe.size, "batch": recipe.batch, "data_dir": data_dir, **_fold(recipe)}
+    split = recipe.train_split if recipe.fold else recipe.validation_split
     if recipe.mix:
         from segdata import mixing
 
         names = tuple(recipe.mix["shares"])
-        return mixing.mix_eval_batches(
-            names, split=recipe.validation_split, **_labels(recipe), **what
-        )
+        return mixing.mix_eval_batches(names, split=split, **_labels(recipe), **what)
     from segdata import pipeline
 
-    split = recipe.train_split if recipe.fold else recipe.validation_split
-    return pipeline.eval_batches(recipe.dataset, split, **what, **_fold(recipe))
+    return pipeline.eval_batches(recipe.dataset, split, **what)
 
 
 def _fold(recipe: Recipe) -> dict[str, Any]:

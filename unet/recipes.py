@@ -98,7 +98,6 @@ class Recipe:
             self.fold,
             "K N, fold K of N, from 0 to N-1, of two or more",
         )
-        require(not (self.fold and self.mix), "fold", self.fold, "left out with several datasets")
         self._require_loss()
         require(
             self.optimizer != "sgd" or self.epsilon == _EPSILON,
