@@ -36,9 +36,11 @@ def example(key, **changes) -> Summary:
 SOUND = [example("a"), example("b"), example("c"), example("d", split="validation")]
 
 
-def found(*changed, damages=(), tables=(), classes=CLASSES):
+def found(*changed, damages=(), tables=(), classes=CLASSES, across=()):
     """The findings about a sound dataset and some examples more, by the name of the check."""
-    findings = checks.run([*SOUND, *changed], damages, classes=classes, tables=tables)
+    findings = checks.run(
+        [*SOUND, *changed], damages, classes=classes, tables=tables, across=across
+    )
     return {finding.check: finding for finding in findings}
 
 
@@ -60,10 +62,6 @@ CAUSES = {
     ),
     "contradicting masks": ("error", [example("x", pixels=b"a")]),
     "exact duplicates": ("warning", [example("x", pixels=b"a", mask=b"maska")]),
-    "near duplicates across splits": (
-        "warning",
-        [example("x", perceptual_hash=SOUND[3].perceptual_hash ^ 0b11)],
-    ),
     "near duplicates": ("note", [example("x", perceptual_hash=SOUND[0].perceptual_hash ^ 0b10101)]),
     "without labels": ("warning", [example("x", counts={255: 16})]),
     "mostly not labelled": ("warning", [example("x", counts={0: 1, 1: 6, 255: 9})]),
@@ -83,6 +81,27 @@ def test_each_cause_is_found_and_nothing_else_is(check, request):
     assert findings[check].severity == severity
     assert findings[check].do
     assert any(key == changed[0].key for case in findings[check].cases for key in case.members)
+
+
+def test_near_duplicates_across_splits_are_a_warning_unless_they_are_exact():
+    pair = [SOUND[0], SOUND[3]]
+    finding = found(across=[pair])["near duplicates across splits"]
+    assert finding.severity == "warning"
+    assert finding.cases[0].members == (("train", "a"), ("validation", "d"))
+    assert found(across=[[SOUND[0], dataclasses.replace(SOUND[3], pixels=SOUND[0].pixels)]]) == {}
+
+
+def test_alike_within_a_known_group_is_no_finding():
+    assert found(example("x", perceptual_hash=SOUND[0].perceptual_hash ^ 1, group="a")) == {}
+
+
+def test_hashes_alone_make_no_warning_across_splits():
+    assert found(example("x", perceptual_hash=SOUND[3].perceptual_hash ^ 0b11)) == {}
+
+
+def test_an_object_in_two_places_is_a_warning():
+    finding = found(example("x", apart=(2,)))["objects in two places"]
+    assert (finding.severity, finding.cases[0].detail) == ("warning", "object 2 of 2")
 
 
 def test_damage_is_found_and_told():

@@ -1,7 +1,8 @@
 """What is wrong with a dataset, example by example.
 
 Each example is read once and summarised: sizes, counts of classes, hashes. The checks read the
-summaries alone, so memory grows by some hundred bytes an example. Where examples come from is not
+summaries alone, so memory grows by some hundred bytes an example; thumbnails, which show whether
+what looks alike is the same, lie in a temporary file. Where examples come from is not
 known here.
 """
 
@@ -9,8 +10,9 @@ import collections
 import dataclasses
 import hashlib
 import struct
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
@@ -20,7 +22,7 @@ from segdata.archives import images, rle
 from segdata.building import splits
 from segdata.core import IGNORE_LABEL
 from segdata.core.system import parallel
-from segdata.inspection import checks
+from segdata.inspection import checks, fit, likeness
 from segdata.inspection.examples import Collection, Pending
 from segdata.inspection.summaries import (
     SPECK,
@@ -91,10 +93,16 @@ def audit(
     Raises:
         ValueError: If there are no examples.
     """
-    seen = list(progress(parallel.ordered_map(summarise, collection.stream())))
     damages = [Damage(*fault) for fault in collection.faults]
-    damages += [item for item in seen if isinstance(item, Damage)]
-    summaries = [item for item in seen if isinstance(item, Summary)]
+    summaries = list[Summary]()
+    with tempfile.TemporaryFile() as thumbnails:  # 4 kB an example, which memory need not hold
+        for seen in progress(parallel.ordered_map(summarise, collection.stream())):
+            if isinstance(seen, Damage):
+                damages.append(seen)
+            else:
+                summaries.append(seen[0])
+                thumbnails.write(seen[1].tobytes())
+        across = _across(summaries, thumbnails)
     if not summaries and not damages:
         raise ValueError(f"{collection.name} in {collection.place} holds no examples.")
     return Report(
@@ -104,14 +112,18 @@ def audit(
         summaries=tuple(summaries),
         damages=tuple(damages),
         findings=checks.run(
-            summaries, damages, classes=collection.classes, tables=_compared(collection, summaries)
+            summaries,
+            damages,
+            classes=collection.classes,
+            tables=_compared(collection, summaries),
+            across=across,
         ),
         notes=collection.notes,
     )
 
 
-def summarise(pending: Pending) -> Summary | Damage:
-    """Reads and summarises an example."""
+def summarise(pending: Pending) -> tuple[Summary, np.ndarray] | Damage:
+    """Reads and summarises an example; the array is its thumbnail, see `likeness`."""
     try:
         example = pending.read()
         with images.opened(example.image, name=example.id) as opened:
@@ -127,7 +139,8 @@ def summarise(pending: Pending) -> Summary | Damage:
         return Damage(pending.split, pending.id, str(error))
     values = np.flatnonzero(counts)
     areas = None if example.instances is None else np.bincount(example.instances.ravel())[1:]
-    return Summary(
+    look = splits.look(image)
+    summary = Summary(
         split=pending.split,
         id=example.id,
         group=example.group,
@@ -138,12 +151,16 @@ def summarise(pending: Pending) -> Summary | Damage:
         pixels=_digest(np.asarray(image)),
         foreground=_digest(_foreground(example.mask)),
         mask=_digest(example.mask),
-        perceptual_hash=splits.look(image).hash,
+        perceptual_hash=look.hash,
         flat=all(low == high for low, high in _extrema(image)),
         objects=None if areas is None else int(np.count_nonzero(areas)),
         specks=0 if areas is None else int(np.count_nonzero((areas > 0) & (areas < SPECK))),
         overlap=example.overlap,
+        stratum=look.stratum,
+        fit=fit.measure(image, example.mask) if image.size == example.mask.shape[::-1] else None,
+        apart=() if example.instances is None else fit.apart(example.instances),
     )
+    return summary, likeness.thumbnail(image)
 
 
 def table(report: Report) -> str:
@@ -280,6 +297,24 @@ def _formatted(cases: Sequence[Case], *, most: int) -> list[str]:
     lines = [format_case(case) for case in cases[:most]]
     more = len(cases) - most
     return lines + ([f"and {more:,} more"] if more > 0 else [])
+
+
+def _across(summaries: Sequence[Summary], thumbnails: IO[bytes]) -> list[list[Summary]]:
+    """Sets of near duplicates in more than one split, but of no group that is in both."""
+    shown = [number for number, item in enumerate(summaries) if not item.flat]
+    if not shown:
+        return []
+    thumbnails.flush()
+    held = np.memmap(
+        thumbnails, np.uint8, "r", shape=(len(summaries), likeness.SIDE, likeness.SIDE)
+    )
+    found = likeness.across(
+        held,
+        shown=shown,
+        groups=[item.group for item in summaries],
+        parts=[item.split for item in summaries],
+    )
+    return [[summaries[number] for number in members] for members in found]
 
 
 def _compared(collection: Collection, summaries: Sequence[Summary]) -> list[Disagreement]:

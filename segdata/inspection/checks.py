@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TypeVar
 
 from segdata.core import IGNORE_LABEL
+from segdata.inspection import misfits
 from segdata.inspection.summaries import (
     SPECK,
     Case,
@@ -35,6 +36,7 @@ def run(
     *,
     classes: Sequence[str],
     tables: Sequence[Disagreement] = (),
+    across: Sequence[Sequence[Summary]] = (),
 ) -> tuple[Finding, ...]:
     """Runs every check.
 
@@ -43,11 +45,14 @@ def run(
         damages: What could not be read.
         classes: The name of each class id.
         tables: Where masks and run lengths disagree.
+        across: Sets of near duplicates in more than one split.
 
     Returns:
         The findings, errors first, then warnings, then notes.
     """
-    summaries = Summaries(examples=examples, damages=damages, classes=classes, tables=tables)
+    summaries = Summaries(
+        examples=examples, damages=damages, classes=classes, tables=tables, across=across
+    )
     found = [finding for check in _CHECKS if (finding := check(summaries))]
     return tuple(sorted(found, key=lambda f: ("error", "warning", "note").index(f.severity)))
 
@@ -227,7 +232,7 @@ def _exact_within(summaries: Summaries) -> Finding | None:
 
 
 def _near_across(summaries: Summaries) -> Finding | None:
-    cases = [Case(_keys(members), "") for members in summaries.alike if _crosses_splits(members)]
+    cases = [Case(_keys(members), "") for members in summaries.across if len(_pixels(members)) > 1]
     return _found(
         "near duplicates across splits",
         "warning",
@@ -238,9 +243,7 @@ def _near_across(summaries: Summaries) -> Finding | None:
 
 
 def _near_within(summaries: Summaries) -> Finding | None:
-    cases = [
-        Case(_keys(members), "") for members in summaries.alike if not _crosses_splits(members)
-    ]
+    cases = [Case(_keys(members), "") for members in summaries.alike]
     count = sum(len(case.members) for case in cases)
     return _found(
         "near duplicates",
@@ -369,6 +372,32 @@ def _specks(summaries: Summaries) -> Finding | None:
     )
 
 
+def _misfits(summaries: Summaries) -> Finding | None:
+    cases = misfits.found(summaries.labelled, two_classes=len(summaries.classes) == 2)
+    return _found(
+        "annotations that do not fit",
+        "warning",
+        f"{_examples(cases)} with a mask that does not seem to fit its image.",
+        "Look at them: the mask may be of another image, moved, inverted or unfinished.",
+        [Case((item.key,), detail) for item, detail in cases],
+    )
+
+
+def _apart(summaries: Summaries) -> Finding | None:
+    cases = [
+        Case((item.key,), f"object {', '.join(map(str, item.apart))} of {item.objects}")
+        for item in summaries.examples
+        if item.apart
+    ]
+    return _found(
+        "objects in two places",
+        "warning",
+        f"{_examples(cases)} with an object in two places of about the same size.",
+        "Look at them: two objects may have one number.",
+        cases,
+    )
+
+
 _CHECKS: tuple[Callable[[Summaries], Finding | None], ...] = (
     _damaged,
     _size_mismatch,
@@ -382,6 +411,8 @@ _CHECKS: tuple[Callable[[Summaries], Finding | None], ...] = (
     _rare_class,
     _tables,
     _near_across,
+    _misfits,
+    _apart,
     _exact_within,
     _unlabelled,
     _mostly_ignored,
@@ -414,6 +445,10 @@ def _grouped(
 def _copies(summaries: Summaries) -> list[tuple[bytes, list[Summary]]]:
     groups = _grouped(summaries.examples, lambda item: item.pixels)
     return [(pixels, members) for pixels, members in groups if len(members) > 1]
+
+
+def _pixels(members: Sequence[Summary]) -> set[bytes]:
+    return {item.pixels for item in members}
 
 
 def _crosses_splits(members: Sequence[Summary]) -> bool:

@@ -6,12 +6,12 @@ should look at the examples, and a "note" otherwise.
 
 import collections
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from segdata.building import splits
 from segdata.core import IGNORE_LABEL
+from segdata.inspection.fit import Fit
 
 Severity = Literal["error", "warning", "note"]
 Key = tuple[str, str]
@@ -41,6 +41,9 @@ class Summary:
         objects: How many; None where the dataset has no objects.
         specks: How many objects are smaller than `SPECK`.
         overlap: Pixels that more than one object claimed.
+        stratum: Colour and brightness of the background; see `building.splits`.
+        fit: How the mask lies on the image; None where it was not measured.
+        apart: Numbers of objects that lie in two places.
     """
 
     split: str
@@ -58,6 +61,9 @@ class Summary:
     objects: int | None
     specks: int
     overlap: int
+    stratum: str = ""
+    fit: Fit | None = None
+    apart: tuple[int, ...] = ()
 
     @property
     def key(self) -> Key:
@@ -141,25 +147,37 @@ class Summaries:
     damages: Sequence[Damage]
     classes: Sequence[str]
     tables: Sequence[Disagreement]
+    across: Sequence[Sequence[Summary]] = ()
+    """Sets of near duplicates in more than one split."""
 
     @property
     def labelled(self) -> list[Summary]:
         """The examples with a label on some pixel."""
         return [item for item in self.examples if not item.unlabelled]
 
-    @functools.cached_property
+    @property
     def alike(self) -> list[list[Summary]]:
-        """Sets of near duplicates, largest first; exact copies and blank images alone make none."""
-        shown = [item for item in self.examples if not item.flat]
-        # Many images may share a hash: each is compared once.
-        group_of = splits.near_duplicates(
-            {f"{item.perceptual_hash:016x}": item.perceptual_hash for item in shown}
-        )
-        sets = collections.defaultdict[str, list[Summary]](list)
-        for item in shown:
-            sets[group_of[f"{item.perceptual_hash:016x}"]].append(item)
-        several = [found for found in sets.values() if len({item.pixels for item in found}) > 1]
-        return sorted(several, key=len, reverse=True)
+        """Examples of a split whose hashes are near, the largest sets first.
+
+        Exact copies, blank images and a known group alone make none.
+        """
+        found = list[list[Summary]]()
+        for split in dict.fromkeys(item.split for item in self.examples):
+            shown = [item for item in self.examples if item.split == split and not item.flat]
+            # Many images may share a hash: each is compared once.
+            group_of = splits.near_duplicates(
+                {f"{item.perceptual_hash:016x}": item.perceptual_hash for item in shown}
+            )
+            sets = collections.defaultdict[str, list[Summary]](list)
+            for item in shown:
+                sets[group_of[f"{item.perceptual_hash:016x}"]].append(item)
+            found += [
+                items
+                for items in sets.values()
+                if len({item.pixels for item in items}) > 1
+                and len({item.group for item in items}) > 1
+            ]
+        return sorted(found, key=len, reverse=True)
 
 
 def format_case(case: Case) -> str:
