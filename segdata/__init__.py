@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from segdata.archives import ArchiveError
     from segdata.building.features import Named
+    from segdata.building.folder import build_folder
     from segdata.core.augment import Augment
     from segdata.core.mixture import Mixture
     from segdata.core.records import Records
@@ -26,6 +27,7 @@ __all__ = [
     "Named",
     "Records",
     "Stream",
+    "build_folder",
     "eval_batches",
     "mix",
     "mix_eval_batches",
@@ -41,6 +43,7 @@ _HOME = {
     "Named": "building.features",
     "Records": "core.records",
     "Stream": "core.stream",
+    "build_folder": "building.folder",
     "eval_batches": "pipeline",
     "mix": "mixing",
     "mix_eval_batches": "mixing",

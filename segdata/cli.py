@@ -301,7 +301,10 @@ def _doctor(argv: Sequence[str]) -> int:
 
 
 def _build(argv: Sequence[str]) -> None:
-    """Build a dataset with TFDS; takes the flags of `tfds build`."""
+    """Build a dataset with TFDS; `build folder` one of your own images and masks."""
+    if argv[:1] == ["folder"]:
+        _build_folder(argv[1:])
+        return
     with console.quiet_start():
         import tensorflow  # noqa: F401 - TFDS imports it late, and loudly
         import tensorflow_datasets as tfds
@@ -369,6 +372,32 @@ def _build(argv: Sequence[str]) -> None:
         raise ValueError(str(error)) from error
     finally:
         logging.disable(logging.NOTSET)
+
+
+def _build_folder(argv: Sequence[str]) -> None:
+    """Build a dataset of a user's own images and masks."""
+    from segdata.sources.folder.settings import Folder
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Build(Folder):
+        """Builds a dataset of your own images and masks."""
+
+        data_dir: pathlib.Path | None = None
+        """Where to build; TFDS's default if not given."""
+        overwrite: bool = False
+        """Build it anew where it is built already."""
+
+    settings = console.parse(Build, argv, prog="segdata build folder")
+    with console.quiet_start():
+        import tensorflow  # noqa: F401 - TFDS imports it late, and loudly
+
+        from segdata.building import folder
+    logging.disable(logging.WARNING)
+    try:
+        built = folder.build(settings, data_dir=settings.data_dir, overwrite=settings.overwrite)
+    finally:
+        logging.disable(logging.NOTSET)
+    console.log(f"folder:{settings.name} is built in {built.data_dir}.")
 
 
 def _audit(argv: Sequence[str]) -> int:

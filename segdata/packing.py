@@ -275,7 +275,8 @@ def built(name: str, *, data_dir: str | os.PathLike[str] | None = None):
     """
     _require_config(name)
     try:
-        builder = tfds.builder(name, data_dir=data_dir)
+        builder = tfds.builder(name.removeprefix("folder:"), data_dir=data_dir)
+        slices.keep_groups(builder.info)
     except (tfds.core.DatasetNotFoundError, KeyError, AssertionError) as error:
         known = ", ".join(segdata.datasets.__all__)
         raise ValueError(f"{name!r} is not a dataset known here; there are {known}.") from error

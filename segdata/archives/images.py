@@ -39,7 +39,8 @@ _LARGEST_GIF = 1 << 22  # bytes; Pillow joins comments in time that grows with t
 _BMP_RUNS = (1, 2)  # Pillow decodes them in Python: 1 kB to 8 GB
 _MOST_SCANS = 100  # of a JPEG, each of which goes over the whole image; a photo has ten
 _LONGEST_SIDE = 1 << 16  # pixels
-_MOST_PIXELS = 1 << 25  # 13 times the largest real image; as RGBA 128 MiB
+MOST_PIXELS = 1 << 25
+"""Of an image: 13 times the largest real one; as RGBA 128 MiB."""
 
 Kind = Literal["PNG", "JPEG", "GIF", "BMP", "TIFF", "WebP"]
 _OPEN: dict[Kind, type[ImageFile.ImageFile]] = {
@@ -209,7 +210,7 @@ def grey(data: bytes) -> np.ndarray | None:
     if data[:16] != _PNG + b"\0\0\0\rIHDR" or data[24:29] != _GREY:
         return None
     width, height = struct.unpack_from(">2I", data, 16)
-    if not 0 < width * height <= _MOST_PIXELS or max(width, height) > _LONGEST_SIDE:
+    if not 0 < width * height <= MOST_PIXELS or max(width, height) > _LONGEST_SIDE:
         return None
     size = height * (1 + width)
     try:
@@ -382,9 +383,9 @@ def _measure(image: Image.Image, name: str) -> None:
     # Where frames are looked for, the size may still grow. They are not counted: that takes hours.
     several = getattr(image, "is_animated", False)
     pixels = image.width * image.height
-    if pixels > _MOST_PIXELS:
+    if pixels > MOST_PIXELS:
         raise archives.ArchiveError(
-            f"{name} claims {image.width:,}×{image.height:,} pixels; up to {_MOST_PIXELS:,} are "
+            f"{name} claims {image.width:,}×{image.height:,} pixels; up to {MOST_PIXELS:,} are "
             "decoded. Download it again; or make it smaller, if it is as large."
         )
     if max(image.size) > _LONGEST_SIDE:

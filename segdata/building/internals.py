@@ -15,13 +15,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core import constants, splits, utils
+from tensorflow_datasets.core import constants, dataset_metadata, splits, utils
 
 INCOMPLETE = constants.INCOMPLETE_PREFIX
 """A dataset is built in a folder of this prefix, six characters, "_" and its own name."""
 
 progress = utils.tqdm
 """A progress bar, off after `tfds.disable_progress_bar`."""
+
+Pages = dataset_metadata.DatasetMetadata
+"""What TFDS reads of the pages beside a builder: description, citation, tags."""
+
+DATA_DIR = constants.DATA_DIR
+"""Where datasets are kept if nothing else is said."""
 
 
 class File(NamedTuple):

@@ -83,6 +83,12 @@ class Info(tfds.core.DatasetInfo):
         return Splits(super().splits.values(), groups=(self.metadata or {}).get("groups", {}))
 
 
+def keep_groups(info: tfds.core.DatasetInfo) -> None:
+    """Makes slices of a dataset that is opened without its builder keep its groups whole."""
+    if type(info) is tfds.core.DatasetInfo:
+        info.__class__ = Info
+
+
 def _nearest(ends: Sequence[int], index: int) -> int:
     """The end of a group nearest to an index: of equally near ones the first.
 

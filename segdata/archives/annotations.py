@@ -1,0 +1,316 @@
+"""Outlines of objects: COCO's JSON (polygons and run lengths), YOLO's polygons; drawn to masks.
+
+Class ids begin with 1, as 0 is background. Outlines are checked before they are drawn: pycocotools
+trusts what it is given. No image is opened here.
+"""
+
+import collections
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco
+
+from segdata.archives import ArchiveError, masks
+from segdata.core import IGNORE_LABEL
+
+_MOST_CLASSES = 254
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outline:
+    """One object.
+
+    Attributes:
+        label: Its class id, from 1.
+        polygons: Its parts, float64 [N, 2] each of x and y; in pixels, or in shares of the width
+            and the height.
+        runs: Instead, lengths of runs down the columns, first of what is outside.
+        is_crowd: Whether it is a crowd that is not told apart: the ignore label is drawn.
+    """
+
+    label: int
+    polygons: tuple[np.ndarray, ...] = ()
+    runs: np.ndarray | None = None
+    is_crowd: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outlines:
+    """The objects of an image.
+
+    Attributes:
+        objects: In the order of the file; of two that overlap the first keeps the pixels.
+        shape: (H, W) where the file says it.
+        are_shares: Whether polygons are in shares of the width and the height.
+        fault: Why they cannot be drawn; "" where they can.
+    """
+
+    objects: tuple[Outline, ...] = ()
+    shape: tuple[int, int] | None = None
+    are_shares: bool = False
+    fault: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """Outlines as pixels.
+
+    Attributes:
+        mask: Class ids, uint8 [H, W].
+        instances: uint16 [H, W], 0 for background and crowds, else the object's number from 1.
+        overlap: How many pixels are in more than one object.
+    """
+
+    mask: np.ndarray
+    instances: np.ndarray
+    overlap: int
+
+
+def read_coco(data: bytes, *, name: str) -> tuple[tuple[str, ...], dict[str, Outlines]]:
+    """Reads COCO's JSON.
+
+    Args:
+        data: The file.
+        name: Of the file, for messages.
+
+    Returns:
+        The names of the classes, "background" first, then the categories by their ids; and the
+        name of each image file to its objects, of images without any too.
+
+    Raises:
+        ArchiveError: If it is no such JSON; a fault of one object is its image's.
+    """
+    try:
+        found = json.loads(data)
+        categories = sorted((int(each["id"]), str(each["name"])) for each in found["categories"])
+        photos = {each["id"]: each for each in found["images"]}
+        files = {key: str(each["file_name"]) for key, each in photos.items()}
+        by_image = collections.defaultdict[Any, list[Mapping[str, Any]]](list)
+        for each in found["annotations"]:
+            by_image[each["image_id"]].append(each)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise ArchiveError(
+            f"{name} is no JSON of COCO, with images, annotations and categories: {what[:200]}. "
+            "Export it as COCO again."
+        ) from error
+    if not 1 <= len(categories) <= _MOST_CLASSES:
+        raise ArchiveError(
+            f"{name} has {len(categories)} categories; 1 to {_MOST_CLASSES} are read."
+        )
+    if len({*files.values()}) < len(files):
+        raise ArchiveError(f"{name} lists an image file twice. Remove one of both.")
+    if strange := by_image.keys() - photos.keys():
+        raise ArchiveError(
+            f"{name}: {sum(len(by_image[key]) for key in strange):,} annotations are of images "
+            f"that it does not list, such as {next(iter(strange))!r}. Export it again."
+        )
+    labels = {key: number for number, (key, _) in enumerate(categories, start=1)}
+    outlines = {}
+    for key, file in files.items():
+        shape = _shape(photos[key])
+        try:
+            objects = tuple(_coco_outline(each, labels, shape) for each in by_image[key])
+            outlines[file] = Outlines(objects=objects, shape=shape)
+        except (ValueError, TypeError, KeyError) as error:
+            fault = f"{name}: an annotation of {file}: {error}."
+            outlines[file] = Outlines(shape=shape, fault=fault)
+    return ("background", *(each for _, each in categories)), outlines
+
+
+def read_yolo(text: str, *, name: str, classes: int) -> Outlines:
+    """Reads one file of YOLO's polygons: a line an object, "class x y x y x y …" in shares.
+
+    Args:
+        text: The file's.
+        name: Of the file, for messages.
+        classes: How many there are, without background.
+
+    Returns:
+        Its objects; of class ids from 1.
+    """
+    objects = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = line.split()
+        if not words:
+            continue
+        try:
+            label, *values = map(float, words)
+            if label != int(label) or not 0 <= label < classes:
+                raise ValueError(f"class {words[0]} is none of the {classes}, counted from 0")
+            if len(values) == 4:
+                raise ValueError("5 numbers are a box and no outline")
+            points = _points(values)
+            if points.min() < -0.01 or points.max() > 1.01:
+                raise ValueError("its coordinates are no shares of the width and height, 0 to 1")
+        except (ValueError, OverflowError) as error:
+            return Outlines(are_shares=True, fault=f"{name}, line {number}: {error}.")
+        objects.append(Outline(label=int(label) + 1, polygons=(points,)))
+    return Outlines(objects=tuple(objects), are_shares=True)
+
+
+def yolo_classes(text: str, *, name: str) -> tuple[str, ...]:
+    """The names of the classes in a `data.yaml` or a `classes.txt`, without background.
+
+    Raises:
+        ArchiveError: If it has none.
+    """
+    if name.lower().endswith(".txt"):
+        names = [line.strip() for line in text.splitlines() if line.strip()]
+    else:
+        names = list(_yaml_names(text))
+    if not 1 <= len(names) <= _MOST_CLASSES or not all(names):
+        raise ArchiveError(
+            f"{name} has {len(names)} names of classes that can be read; 1 to {_MOST_CLASSES} are "
+            "allowed. Give them by --classes, background first."
+        )
+    return tuple(names)
+
+
+def draw(outlines: Outlines, *, shape: tuple[int, int]) -> Drawn:
+    """Draws objects.
+
+    Args:
+        outlines: Of an image.
+        shape: The image's (H, W).
+
+    Raises:
+        ValueError: If one leads out of the image.
+    """
+    height, width = shape
+    scale = np.array([width, height]) if outlines.are_shares else np.ones(2)
+    objects = [each for each in outlines.objects if not each.is_crowd]
+    drawn = masks.merge_instances((_drawn(each, shape, scale) for each in objects), shape=shape)
+    of_number = np.array([0, *(each.label for each in objects)], np.uint8)
+    mask = of_number[drawn.labels]
+    for each in outlines.objects:
+        if each.is_crowd:
+            mask[_drawn(each, shape, scale) & (drawn.labels == 0)] = IGNORE_LABEL
+    return Drawn(mask, drawn.labels, drawn.contested)
+
+
+def _drawn(outline: Outline, shape: tuple[int, int], scale: np.ndarray) -> np.ndarray:
+    """Bool [H, W]."""
+    height, width = shape
+    if outline.runs is not None:
+        if (total := int(outline.runs.sum())) != height * width:
+            raise ValueError(
+                f"its run lengths are of {total:,} pixels, the image has {height * width:,}"
+            )
+        values = np.arange(len(outline.runs)) % 2 == 1
+        return np.repeat(values, outline.runs).reshape(width, height).T
+    parts = [points * scale for points in outline.polygons]
+    for points in parts:
+        low, high = points.min(axis=0), points.max(axis=0)
+        if (low < (-width, -height)).any() or (high > (2 * width, 2 * height)).any():
+            raise ValueError(
+                f"an outline reaches from {low.round(1).tolist()} to {high.round(1).tolist()}, far "
+                f"beyond the image of {width}×{height}: it is of another image, or of another size"
+            )
+    runs = coco.frPyObjects([points.ravel().tolist() for points in parts], height, width)
+    return coco.decode(coco.merge(runs)).astype(bool)
+
+
+def _shape(photo: Mapping[str, Any]) -> tuple[int, int] | None:
+    height, width = photo.get("height"), photo.get("width")
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
+
+
+def _coco_outline(
+    found: Mapping[str, Any], labels: Mapping[int, int], shape: tuple[int, int] | None
+) -> Outline:
+    label = labels.get(found["category_id"])
+    if label is None:
+        raise ValueError(f"category {found['category_id']!r} is not listed")
+    is_crowd = bool(found.get("iscrowd"))
+    shown = found.get("segmentation")
+    if not shown:
+        raise ValueError("it has a box and no outline")
+    if isinstance(shown, Mapping):
+        runs = _runs(shown["counts"])
+        height, width = map(int, shown["size"])
+        if shape not in (None, (height, width)) or int(runs.sum()) != height * width:
+            raise ValueError(
+                f"run lengths of {width}×{height} with {int(runs.sum()):,} pixels do not fit"
+            )
+        return Outline(label=label, runs=runs, is_crowd=is_crowd)
+    polygons = tuple(_points(part) for part in shown)
+    return Outline(label=label, polygons=polygons, is_crowd=is_crowd)
+
+
+def _points(values: Sequence[Any]) -> np.ndarray:
+    points = np.asarray(values, np.float64)
+    if points.ndim != 1 or len(points) < 6 or len(points) % 2:
+        raise ValueError(f"an outline of {points.size} numbers; it has at least 3 points, x and y")
+    if not np.isfinite(points).all():
+        raise ValueError("an outline with a number that is none")
+    return points.reshape(-1, 2)
+
+
+def _runs(counts: Any) -> np.ndarray:
+    """Lengths of runs, of a list of them or of COCO's text."""
+    if isinstance(counts, str):
+        counts = list(_lengths(counts))
+    runs = np.asarray(counts)
+    if runs.ndim != 1 or runs.dtype.kind not in "iu" or (runs < 0).any() or runs.max() > 1 << 40:
+        raise ValueError("its run lengths are no whole numbers from 0")
+    return runs.astype(np.int64)
+
+
+def _lengths(text: str) -> Iterator[int]:
+    """COCO's text of run lengths: five bits a character, from the third on differences.
+
+    Source: rleFrString of https://github.com/cocodataset/cocoapi, common/maskApi.c.
+    """
+    before: list[int] = []
+    value, shift = 0, 0
+    for character in text:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64 or shift > 40:
+            raise ValueError(f"{character!r} is no part of run lengths")
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        value += before[-2] if len(before) > 2 else 0
+        before.append(value)
+        yield value
+        value, shift = 0, 0
+    if shift:
+        raise ValueError("its run lengths are cut")
+
+
+def _yaml_names(text: str) -> Iterator[str]:
+    """The names of a `data.yaml`: `names: [a, b]`, `names: {0: a}`, or a line each."""
+    lines = text.splitlines()
+    start = next((i for i, line in enumerate(lines) if line.startswith("names:")), None)
+    if start is None:
+        return
+    inline = lines[start].partition(":")[2].partition("#")[0].strip()
+    if inline:
+        rest = inline
+        for line in lines[start + 1 :]:
+            if rest.endswith(("]", "}")):
+                break
+            rest += " " + line.strip()
+        for part in rest.strip("[]{}").split(","):
+            yield _unquoted(part.rpartition(":")[2] if rest.startswith("{") else part)
+        return
+    for line in lines[start + 1 :]:
+        entry = line.partition("#")[0].strip()
+        if not entry:
+            continue
+        if not line.startswith((" ", "-", "\t")):
+            return
+        yield _unquoted(entry[1:] if entry.startswith("-") else entry.partition(":")[2])
+
+
+def _unquoted(text: str) -> str:
+    text = text.strip()
+    is_quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    return text[1:-1] if is_quoted else text

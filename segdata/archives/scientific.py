@@ -1,0 +1,355 @@
+"""Images and masks of any kind as arrays: TIFF and OME-TIFF by tifffile, all others by Pillow.
+
+Here nothing is scaled: what has more than 8 bits keeps them. A file of several pages or channels is
+read only where it is said which. No dataset is known here.
+"""
+
+import contextlib
+import dataclasses
+import io
+import itertools
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import tifffile
+from PIL import Image
+
+from segdata import archives
+from segdata.archives import images
+from segdata.archives.mask_files import Stored
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp")
+"""Of the files that are read."""
+FOREIGN = (
+    *(".avif", ".czi", ".dcm", ".dng", ".h5", ".hdf5", ".heic", ".heif", ".ims", ".jp2", ".lif"),
+    *(".lsm", ".mat", ".mrc", ".nd2", ".nii", ".npy", ".npz", ".oib", ".oif", ".ppm", ".svs"),
+    *(".tga", ".vsi", ".zarr"),
+)
+"""Of files that may be images, and are not read."""
+
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# None, LZW, JPEG, deflate (two numbers), PackBits, Zstandard (two).
+_COMPRESSIONS = (1, 5, 7, 8, 32946, 32773, 34926, 50000)
+_LARGEST_STACK = 1 << 29  # bytes, decoded, where pages cannot be read one by one
+_MOST_SAMPLES = 64
+_KINDS: tuple[images.Kind, ...] = tuple(kind for kind in images.KINDS if kind != "TIFF")
+
+
+class PagesError(archives.ArchiveError):
+    """A file of several pages, none of which is chosen."""
+
+
+class ChannelsError(archives.ArchiveError):
+    """A file of several channels, none of which is chosen."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A decoded image.
+
+    Attributes:
+        pixels: [H, W, C], of one to three channels, of the type that the file has.
+        is_plain: Whether the file is an upright 8-bit RGB PNG or JPEG, whose bytes can be kept.
+        lost: What of the file is not in the pixels, such as "transparency".
+        turned: The EXIF orientation that was undone; 1 where there was none.
+    """
+
+    pixels: np.ndarray
+    is_plain: bool = False
+    lost: str = ""
+    turned: int = 1
+
+
+def read(
+    data: bytes, *, name: str, page: int | None = None, channels: Sequence[str] = ()
+) -> Picture:
+    """Decodes an image of any kind.
+
+    Args:
+        data: The file.
+        name: Of the archive and the file, for messages.
+        page: Which page of a TIFF, from 0; None where it has one.
+        channels: Names (of OME-TIFF) or numbers of one to three channels.
+
+    Raises:
+        PagesError: If it has several pages, and `page` is None or beyond the last.
+        ChannelsError: If it has other than one or three channels, or not those.
+        ArchiveError: If it is no image, damaged or too large.
+    """
+    if data.startswith(_TIFF):
+        return _tiff(data, name, page, channels)
+    if page:
+        raise PagesError(f"{name} has 1 page, and page {page} was asked for.")
+    pixels, lost = _deep_png(data, name), ""
+    with images.opened(data, name=name, kinds=_KINDS) as opened:
+        turned = images.orientation(opened)
+        if pixels is None and opened.mode in ("I", "F", "I;16", "I;16B", "I;16L", "I;16N"):
+            pixels = np.asarray(images.upright(opened))
+            pixels = (pixels.astype(np.uint16) if opened.mode != "F" else pixels)[..., None]
+        elif pixels is not None:
+            pixels = _turned(pixels, turned)
+        is_plain = pixels is None and turned == 1 and opened.mode == "RGB"
+        is_plain &= opened.format in ("PNG", "JPEG") and "transparency" not in opened.info
+        if pixels is None:
+            lost = _lost(opened)
+            upright = images.upright(opened)
+            is_grey = upright.mode in ("1", "L", "LA") and "transparency" not in opened.info
+            pixels = np.asarray(upright.convert("L") if is_grey else images.rgb(upright))
+            pixels = pixels[..., None] if is_grey else pixels
+        elif pixels.shape[-1] in (2, 4):
+            lost = "transparency"
+            pixels = pixels[..., :-1]
+    names = ["grey"] if pixels.shape[-1] == 1 else ["red", "green", "blue"]
+    if channels:
+        pixels, is_plain = _chosen(pixels, names, channels, name), False
+    return Picture(pixels=pixels, is_plain=is_plain, lost=lost, turned=turned)
+
+
+def read_mask(data: bytes, *, name: str, page: int | None = None) -> Stored:
+    """Decodes a mask of any kind, as it is stored.
+
+    Raises:
+        ArchiveError: If it is no image, damaged, too large, of fractions, or partly transparent in
+            colours other than black.
+    """
+    if data.startswith(_TIFF):
+        with _opened_tiff(data, name) as file:
+            pixels, _ = _plane(file, name, page)
+        if pixels.shape[-1] not in (1, 3):
+            raise ChannelsError(f"{name} has {pixels.shape[-1]} channels; a mask has one, or RGB.")
+        return Stored(_whole_numbers(pixels[..., 0] if pixels.shape[-1] == 1 else pixels, name))
+    if (levels := images.grey(data)) is not None:
+        return Stored(levels)
+    with images.opened(data, name=name, kinds=_KINDS) as opened:
+        lossy = opened.format == "JPEG"
+        image = images.upright(opened)
+        if opened.mode == "P" and "transparency" not in opened.info:
+            colours = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+            palette = np.zeros((256, 3), np.uint8)
+            palette[: len(colours)] = colours
+            return Stored(np.asarray(image), palette)
+        if opened.mode == "1":
+            return Stored(np.asarray(image.convert("L")))
+        if opened.mode == "L" and "transparency" not in opened.info:
+            return Stored(np.asarray(image), is_lossy=lossy)
+        if opened.mode.startswith(("I", "F")):
+            return Stored(_whole_numbers(np.asarray(image), name))
+        if "A" in opened.mode or "transparency" in opened.info:
+            seen = np.asarray(image.convert("RGBA"))
+            alpha = seen[..., 3]
+            if ((alpha != 255) & ((alpha != 0) | seen[..., :3].any(axis=-1))).any():
+                raise archives.ArchiveError(
+                    f"{name} is partly transparent, and not black there: what that means cannot be "
+                    "known. Save it without transparency."
+                )
+            return Stored(np.ascontiguousarray(seen[..., :3]), is_lossy=lossy)
+        return Stored(np.asarray(images.rgb(image)), is_lossy=lossy)
+
+
+def _lost(image: Image.Image) -> str:
+    """What converting an image to 8-bit grey or RGB leaves out."""
+    if image.mode in ("LA", "RGBA", "PA", "La", "RGBa") or "transparency" in image.info:
+        alpha = image.convert("RGBA").getchannel("A")
+        return "transparency" if alpha.getextrema()[0] != 255 else ""
+    return f"the colour space {image.mode}" if image.mode not in ("1", "L", "P", "RGB") else ""
+
+
+def _deep_png(data: bytes, name: str) -> np.ndarray | None:
+    """The pixels of a PNG of 16-bit colours, of which Pillow gives 8; None of all others."""
+    if not data.startswith(b"\x89PNG") or data[24:25] != b"\x10" or data[25:26] == b"\0":
+        return None
+    with images.opened(data, name=name, kinds=["PNG"]) as opened:
+        opened.load()  # sizes and checksums are checked there
+        return np.asarray(imagecodecs.png_decode(data))
+
+
+def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Undoes an EXIF orientation."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return pixels[:, ::-1] if orientation in (2, 3, 6, 7) else pixels
+
+
+def _whole_numbers(pixels: np.ndarray, name: str) -> np.ndarray:
+    """A mask's numbers as uint8, uint16 or uint32."""
+    if pixels.dtype in (np.uint8, np.uint16, np.uint32):
+        return pixels
+    if pixels.dtype == bool:
+        return pixels.astype(np.uint8)
+    numbers = pixels.astype(np.int64) if np.isfinite(pixels).all() else np.array([-1])
+    if (
+        (numbers < 0).any()
+        or (numbers > np.iinfo(np.uint32).max).any()
+        or (numbers != pixels).any()
+    ):
+        raise archives.ArchiveError(
+            f"{name} has numbers that are not whole, or below 0. Save it with whole numbers."
+        )
+    return numbers.astype(np.uint16 if numbers.max(initial=0) < 1 << 16 else np.uint32)
+
+
+def _tiff(data: bytes, name: str, page: int | None, channels: Sequence[str]) -> Picture:
+    with _opened_tiff(data, name) as file:
+        pixels, names = _plane(file, name, page)
+        is_rgb = file.pages.first.photometric in (2, 6)  # RGB, and JPEG's colours
+    lost = ""
+    if is_rgb and pixels.shape[-1] >= 3 and not channels:
+        lost = "transparency" if pixels.shape[-1] == 4 and (pixels[..., 3] != 255).any() else ""
+        pixels = pixels[..., :3] if pixels.shape[-1] == 4 else pixels
+        names = ["red", "green", "blue"]
+    if channels:
+        pixels = _chosen(pixels, names, channels, name)
+    elif not (pixels.shape[-1] == 1 or (is_rgb and pixels.shape[-1] == 3)):
+        raise ChannelsError(
+            f"{name} has {pixels.shape[-1]} channels: {', '.join(names)}. Say which are read, one "
+            "as grey or up to three as red, green and blue: --channels."
+        )
+    if pixels.dtype == bool:
+        pixels = pixels.astype(np.uint8) * 255
+    return Picture(pixels=np.ascontiguousarray(pixels), lost=lost)
+
+
+@contextlib.contextmanager
+def _opened_tiff(data: bytes, name: str) -> Iterator[tifffile.TiffFile]:
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong is raised below
+    try:
+        # Other files that an OME-TIFF names are not opened.
+        with tifffile.TiffFile(io.BytesIO(data), name=name, _multifile=False) as file:
+            yield file
+    except archives.ArchiveError:
+        raise
+    except Exception as error:  # tifffile and codecs raise nearly any kind on damaged files
+        text = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+        raise archives.ArchiveError(
+            f"{name} is no readable TIFF: {text}. Copy it again, or export it anew."
+        ) from error
+
+
+def _plane(file: tifffile.TiffFile, name: str, page: int | None) -> tuple[np.ndarray, list[str]]:
+    """One plane of a TIFF, [H, W, C], and the names of its channels."""
+    planes = [
+        (series, outer)
+        for series in file.series
+        for outer in itertools.product(
+            *(range(size) for axis, size in _sides(series) if axis not in "YXCS")
+        )
+    ]
+    if not planes:
+        raise archives.ArchiveError(f"{name} has no image in it. Export it anew.")
+    if page is None and len(planes) > 1:
+        axes = ", ".join(
+            f"{size} along {axis}"
+            for axis, size in _sides(file.series[0])
+            if axis not in "YXCS" and size > 1
+        )
+        raise PagesError(
+            f"{name} has {len(planes)} pages ({axes or 'separate images'}), where one is meant. "
+            "Say which, from 0: --page."
+        )
+    if page is not None and page >= len(planes):
+        raise PagesError(f"{name} has {len(planes)} pages, and page {page} was asked for.")
+    series, outer = planes[page or 0]
+    _check(series, name)
+    pixels = _read_plane(series, outer, name)
+    names = _channel_names(file, pixels.shape[-1])
+    return pixels, names
+
+
+def _sides(series: Any) -> list[tuple[str, int]]:
+    return list(zip(series.axes, series.shape, strict=True))
+
+
+def _check(series: Any, name: str) -> None:
+    sides = dict(_sides(series))
+    first = series.keyframe
+    height, width = sides.get("Y", 0), sides.get("X", 0)
+    samples = sides.get("C", 1) * sides.get("S", 1)
+    if not height or not width or len(sides) != len(series.axes):
+        raise archives.ArchiveError(f"{name} has the axes {series.axes}, which are no image.")
+    if max(height * width, first.imagewidth * first.imagelength) > images.MOST_PIXELS:
+        raise archives.ArchiveError(
+            f"{name} claims {width:,}×{height:,} pixels; up to {images.MOST_PIXELS:,} are decoded. "
+            "Cut it into tiles."
+        )
+    if samples > _MOST_SAMPLES:
+        raise ChannelsError(f"{name} has {samples:,} channels; up to {_MOST_SAMPLES} are read.")
+    if int(first.compression) not in _COMPRESSIONS:
+        raise archives.ArchiveError(
+            f"{name} is compressed by {first.compression.name}, which is not read. Save it with "
+            "LZW or deflate."
+        )
+
+
+def _read_plane(series: Any, outer: tuple[int, ...], name: str) -> np.ndarray:
+    """[H, W, C] at a place of the axes other than Y, X, C and S."""
+    axes = [axis for axis, _ in _sides(series)]
+    inner = series.keyframe.axes
+    outside = axes[: len(axes) - len(inner)]
+    place = dict(zip((axis for axis in axes if axis not in "YXCS"), outer, strict=True))
+    shape = series.shape[: len(outside)]
+    if series.axes.endswith(inner) and len(series.pages) == math.prod(shape):
+        ranges = [
+            range(size) if axis in "CS" else [place[axis]]
+            for axis, size in zip(outside, shape, strict=True)
+        ]
+        at = [
+            int(np.ravel_multi_index(i, shape)) if shape else 0 for i in itertools.product(*ranges)
+        ]
+        found = np.stack([series.pages[index].asarray() for index in at])
+        found = found.reshape(*(len(values) for values in ranges), *found.shape[1:])
+    else:
+        size = math.prod(series.shape) * np.dtype(series.dtype).itemsize
+        if size > _LARGEST_STACK:
+            raise archives.ArchiveError(
+                f"{name} is a stack of {size:,} bytes, more than the {_LARGEST_STACK:,} that are "
+                "decoded at once. Save the page alone."
+            )
+        found = series.asarray()
+        index = tuple(
+            slice(place[axis], place[axis] + 1) if axis in place else slice(None) for axis in axes
+        )
+        found = found[index]
+    order = [axis for axis in "YXCS" if axis in axes]
+    kept = [axis for axis in axes if axis in "YXCS"]
+    found = found.reshape(
+        [size for axis, size in zip(axes, found.shape, strict=True) if axis in kept]
+    )
+    found = found.transpose([kept.index(axis) for axis in order])
+    return found.reshape(*found.shape[:2], -1)
+
+
+def _channel_names(file: tifffile.TiffFile, count: int) -> list[str]:
+    """Those of OME-TIFF, else numbers from 0."""
+    numbers = [str(number) for number in range(count)]
+    if not file.is_ome or not file.ome_metadata:
+        return numbers
+    found = tifffile.xml2dict(file.ome_metadata).get("OME", {}).get("Image", {})
+    found = found[0] if isinstance(found, list) else found
+    channels = found.get("Pixels", {}).get("Channel", [])
+    channels = channels if isinstance(channels, list) else [channels]
+    names = [str(channel.get("Name", "")) for channel in channels]
+    is_whole = len(names) == count and all(names) and len({*names}) == count
+    return names if is_whole else numbers
+
+
+def _chosen(
+    pixels: np.ndarray, names: Sequence[str], channels: Sequence[str], name: str
+) -> np.ndarray:
+    """Some channels, in the order asked for."""
+    found = []
+    for channel in channels:
+        if channel in names:
+            found.append(names.index(channel))
+        elif channel.isdecimal() and int(channel) < len(names):
+            found.append(int(channel))
+        else:
+            raise ChannelsError(
+                f"{name} has no channel {channel!r}; it has {', '.join(names)}: --channels."
+            )
+    return pixels[..., found]

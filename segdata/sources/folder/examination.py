@@ -1,0 +1,319 @@
+"""Every file of a folder read once: how masks are understood and how brightness is scaled.
+
+Both are decided over all files. What is not understood is named, all of it in one error, with the
+command that goes on without it.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from segdata import archives
+from segdata.archives import intensity, mask_files
+from segdata.core.system.parallel import ordered_map
+from segdata.sources import SizeMismatchError
+from segdata.sources.folder.pairing import Entry
+from segdata.sources.folder.reading import (
+    Examined,
+    check_outlines,
+    read_picture,
+    read_stored,
+    require_same_size,
+)
+from segdata.sources.folder.settings import Folder, FolderError, parse_palette
+from segdata.sources.folder.survey import SHOWN, Problem, Survey, counted
+
+_THUMBNAIL = 32  # pixels of a side
+_MOST_NAMED = 1 << 16  # colours of which it is known which mask has them
+Look = TypeVar("Look")
+
+
+def examine(found: Survey, look: Callable[[Image.Image], Look]) -> Examined[Look]:
+    """Reads every file once, on all cores, and decides how all are read.
+
+    Args:
+        found: What is there.
+        look: What to keep of an image; given 8-bit RGB, of larger depths a thumbnail.
+
+    Raises:
+        FolderError: If anything is wrong that the settings do not leave out; it names all of it.
+    """
+    folder = found.folder
+    facts = _Facts()
+    for entry, seen in ordered_map(lambda entry: (entry, _seen(found, entry, look)), found.entries):
+        facts.add(entry, seen)
+    problems = [*found.problems, *facts.problems(folder)]
+    skipped = {**found.skipped, **facts.damaged, **facts.sizes}
+    reading, scaling = None, None
+    kept = tuple(entry for entry in found.entries if entry.id not in skipped)
+    if kept:
+        try:
+            reading = _reading(found, facts.counts)
+            if strange := reading.strangers(facts.counts):
+                problems += _strange(folder, reading, strange, facts)
+        except mask_files.AmbiguousError as error:
+            problems.append(Problem(str(error)))
+        try:
+            scaling = facts.scaling(folder)
+        except ValueError as error:
+            problems.append(Problem(str(error)))
+    elif not problems:
+        raise FolderError(f"{folder.images}: every example is left out: {_first(skipped)}")
+    if problems or reading is None:
+        raise FolderError(_refusal(folder, problems))
+    looks = {key: seen for key, seen in facts.looks.items() if key not in skipped}
+    for key, thumbnail in facts.thumbnails.items():
+        if scaling and key not in skipped:
+            grey = scaling.apply(thumbnail[..., None])[..., 0] if len(scaling.low) == 1 else None
+            grey = grey if grey is not None else _mean_scaled(scaling, thumbnail)
+            looks[key] = look(Image.fromarray(grey).convert("RGB"))
+    objects = [entry for entry in kept if entry.objects]
+    return Examined(
+        survey=found,
+        entries=kept,
+        reading=reading,
+        scaling=scaling,
+        looks=looks,
+        has_instances=reading.kind in ("instances", "objects") or bool(found.outlines or objects),
+        skipped=skipped,
+        notes=(*found.notes, *_notes(reading, scaling, facts)),
+    )
+
+
+class _Seen(Generic[Look]):
+    """What is kept of an example while all are examined."""
+
+    def __init__(self) -> None:
+        self.fault, self.size_fault, self.lost = "", "", ""
+        self.look: Look | None = None
+        self.thumbnail: np.ndarray | None = None
+        self.histogram: np.ndarray | None = None
+        self.dtype, self.highest = "", 0.0
+        self.tallies: list[tuple[str, mask_files.Tally]] = []
+
+
+def _seen(found: Survey, entry: Entry, look: Callable[[Image.Image], Look]) -> _Seen[Look]:
+    seen = _Seen[Look]()
+    try:
+        picture = read_picture(found, entry, found.photos.read(entry.image))
+        seen.lost, seen.dtype = picture.lost, str(picture.pixels.dtype)
+        seen.highest = float(picture.pixels.max())
+        if picture.pixels.dtype == np.uint8:
+            seen.look = look(Image.fromarray(intensity.rgb(picture.pixels, None)))
+        else:
+            seen.thumbnail = _thumbnail(picture.pixels)
+        if picture.pixels.dtype == np.uint16:
+            counts = intensity.histogram(picture.pixels)
+            seen.histogram = counts if found.folder.channels else counts.sum(axis=0)[None]
+        shape = picture.pixels.shape[:2]
+        if outlines := found.outlines.get(entry.id):
+            check_outlines(found.folder, entry, outlines, shape)
+        for name in (*entry.masks, *filter(None, [entry.objects])):
+            stored = read_stored(found, name)
+            require_same_size(found, name, stored.pixels, shape)
+            if name != entry.objects:
+                seen.tallies.append((name, mask_files.tally(stored)))
+    except SizeMismatchError as error:
+        seen.size_fault = str(error)
+    except archives.ArchiveError as error:
+        seen.fault = str(error)
+    return seen
+
+
+class _Facts:
+    """What all examples have in common, added up."""
+
+    def __init__(self) -> None:
+        self.counts = mask_files.Counts()
+        self.damaged: dict[str, str] = {}
+        self.sizes: dict[str, str] = {}
+        self.looks: dict[str, Any] = {}
+        self.thumbnails: dict[str, np.ndarray] = {}
+        self.lost = collections.Counter[str]()
+        self.dtypes = collections.Counter[str]()
+        self.histogram: np.ndarray | None = None
+        self.highest = 0.0
+        self.with_number: dict[int, str] = {}  # number to a mask that has it
+        self.with_colour: dict[int, str] = {}
+
+    def add(self, entry: Entry, seen: _Seen[Any]) -> None:
+        if seen.fault or seen.size_fault:
+            (self.damaged if seen.fault else self.sizes)[entry.id] = seen.fault or seen.size_fault
+            return
+        self.lost[seen.lost] += 1
+        self.dtypes[seen.dtype] += 1
+        self.highest = max(self.highest, seen.highest)
+        if seen.thumbnail is not None:
+            self.thumbnails[entry.id] = seen.thumbnail
+        else:
+            self.looks[entry.id] = seen.look
+        if seen.histogram is not None:
+            before = self.histogram
+            self.histogram = seen.histogram if before is None else before + seen.histogram
+        for name, found in seen.tallies:
+            self.counts.add(found)
+            for value in found.levels or ():
+                self.with_number.setdefault(value, name)
+            for value in found.seen_colours if len(self.with_colour) < _MOST_NAMED else ():
+                self.with_colour.setdefault(value, name)
+
+    def problems(self, folder: Folder) -> Iterator[Problem]:
+        """Files that cannot be read, and those of other sizes."""
+        if self.damaged and not folder.skip_damaged:
+            yield Problem(
+                f"{counted(len(self.damaged), 'example')} cannot be read: {_several(self.damaged)}",
+                {"skip_damaged": True},
+            )
+        if self.sizes and not folder.skip_sizes:
+            yield Problem(
+                f"{counted(len(self.sizes), 'mask')} of another size than the image: "
+                f"{_several(self.sizes)}",
+                {"skip_sizes": True},
+            )
+
+    def scaling(self, folder: Folder) -> intensity.Scaling | None:
+        """How brightness becomes 8 bits; raises ValueError where one rule cannot be right."""
+        how: dict[str, Any] = {"channels": tuple(folder.channels), "page": folder.page}
+        if folder.range:
+            low, high = folder.range
+            return intensity.Scaling(low=(low,), high=(high,), rule="the range given", **how)
+        kinds = {*self.dtypes}
+        if kinds == {"uint8"}:
+            if not folder.channels and folder.page is None:
+                return None
+            return intensity.Scaling(low=(0,), high=(255,), rule="8 bits as they are", **how)
+        if kinds == {"uint16"} and self.histogram is not None:
+            try:
+                return intensity.by_percentiles(self.histogram, folder.percentiles, **how)
+            except ValueError as error:
+                raise ValueError(
+                    f"the brightness of the images cannot be scaled: {error} Give --range with the "
+                    "two levels that become black and white."
+                ) from error
+        kinds_shown = ", ".join(f"{n:,} of {kind}" for kind, n in sorted(self.dtypes.items()))
+        raise ValueError(
+            f"images of {kinds_shown}: which level is black and which is white cannot be found for "
+            f"all alike. Give both by --range, such as --range 0 {self.highest:g}."
+        )
+
+
+def _reading(found: Survey, counts: mask_files.Counts) -> mask_files.Reading:
+    folder = found.folder
+    if found.outlines:
+        if folder.classes and len(folder.classes) != len(found.classes):
+            raise mask_files.AmbiguousError(
+                f"--classes names {len(folder.classes)}, and the file has "
+                f"{', '.join(found.classes)}."
+            )
+        classes = tuple(folder.classes) or found.classes
+        return mask_files.Reading(kind="ids", classes=classes, why="outlines of objects")
+    if any(len(entry.masks) > 1 or entry.classes for entry in found.entries):
+        return _of_objects(found, counts)
+    return mask_files.decide(
+        counts,
+        kind=folder.mask_kind,
+        classes=folder.classes or found.classes,
+        palette=parse_palette(folder.palette) or found.palette,
+        threshold=folder.threshold,
+        others=folder.others,
+    )
+
+
+def _of_objects(found: Survey, counts: mask_files.Counts) -> mask_files.Reading:
+    """Files of one object each: of two levels, or with a threshold."""
+    folder = found.folder
+    if folder.mask_kind not in ("", "objects"):
+        raise mask_files.AmbiguousError(
+            f"--mask_kind {folder.mask_kind}: some images have several masks, which is one file an "
+            "object."
+        )
+    levels = sorted(set(counts.levels) - {0})
+    if counts.has_colours or (len(levels) > 1 and folder.threshold is None):
+        shown = ", ".join(map(str, levels[:6]))
+        raise mask_files.AmbiguousError(
+            f"some images have several masks, one file an object; but the files have the levels 0, "
+            f"{shown}{' …' if len(levels) > 6 else ''}, where an object has one. If edges are "
+            f"smooth, give --threshold {max(levels, default=1) // 2 + 1}; else leave one mask an "
+            "image."
+        )
+    classes = tuple(folder.classes) or found.classes or ("background", "object")
+    return mask_files.Reading(
+        kind="objects", classes=classes, threshold=folder.threshold, why="one file an object"
+    )
+
+
+def _strange(
+    folder: Folder, reading: mask_files.Reading, strange: Mapping[int, int], facts: _Facts
+) -> Iterator[Problem]:
+    """Numbers or colours that are no class."""
+    if folder.others:
+        return
+    is_colour = reading.kind == "colours"
+    text = mask_files.hexadecimal if is_colour else str
+    mask_with = facts.with_colour if is_colour else facts.with_number
+    most = sorted(strange, key=lambda value: -strange[value])[:SHOWN]
+    shown = ", ".join(
+        f"{text(value)} ({strange[value]:,} pixels, as in {mask_with.get(value, '…')})"
+        for value in most
+    )
+    more = f" and {len(strange) - len(most):,} more" if len(strange) > len(most) else ""
+    what = "colour" if is_colour else "number"
+    near = " (--others nearest takes the nearest class)" if is_colour else ""
+    yield Problem(
+        f"{counted(len(strange), what)} in the masks that are none of the classes "
+        f"{', '.join(reading.classes)}: {shown}{more}{near}.",
+        {"others": "ignore"},
+    )
+
+
+def _refusal(folder: Folder, problems: Sequence[Problem]) -> str:
+    text = f"{folder.images}: " + " ".join(problem.text for problem in problems)
+    if any(problem.flags is None for problem in problems):
+        return text
+    flags = {key: value for problem in problems for key, value in (problem.flags or {}).items()}
+    return f"{text} `{folder.command(**flags)}` goes on without them."
+
+
+def _notes(
+    reading: mask_files.Reading, scaling: intensity.Scaling | None, facts: _Facts
+) -> Iterator[str]:
+    yield f"Masks are read as {reading.kind}: {reading.why}."
+    yield f"Classes: {', '.join(f'{n} {name}' for n, name in enumerate(reading.classes))}."
+    if scaling:
+        ranges = " and ".join(
+            f"{low:g} to {high:g}" for low, high in zip(scaling.low, scaling.high, strict=True)
+        )
+        bits = (
+            f"{int(facts.highest).bit_length()} bits" if facts.histogram is not None else "levels"
+        )
+        yield (
+            f"Brightness of {bits}: {ranges} becomes 0 to 255 in all images alike ({scaling.rule})."
+        )
+    for lost, count in facts.lost.items():
+        if lost:
+            yield f"{lost} of {counted(count, 'image')} is left out."
+
+
+def _thumbnail(pixels: np.ndarray) -> np.ndarray:
+    """float32 [32, 32] of an image of any depth: its mean over channels, by area."""
+    grey = Image.fromarray(pixels.astype(np.float32).mean(axis=-1))
+    return np.asarray(grey.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX))
+
+
+def _mean_scaled(scaling: intensity.Scaling, thumbnail: np.ndarray) -> np.ndarray:
+    low, high = float(np.mean(scaling.low)), float(np.mean(scaling.high))
+    mean = dataclasses.replace(scaling, low=(low,), high=(high,))
+    return mean.apply(thumbnail[..., None])[..., 0]
+
+
+def _several(faults: Mapping[str, str]) -> str:
+    more = f" And {len(faults) - 3:,} more." if len(faults) > 3 else ""
+    return " ".join(list(faults.values())[:3]) + more
+
+
+def _first(faults: Mapping[str, str]) -> str:
+    return next(iter(faults.values()))

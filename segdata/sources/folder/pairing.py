@@ -1,0 +1,297 @@
+"""Images and their masks, paired by the names of their files, in the layouts that people have.
+
+| layout | image | its mask |
+|---|---|---|
+| two folders | `images/a/x.jpg` | `masks/a/x.png`, `masks/a/x_mask.png` |
+| parts first | `train/images/x.png` | `train/masks/x.png` |
+| parts first | `train_images/x.png` | `train_masks/x.png` |
+| side by side | `x.png`, `x_image.png`, `image_x.png` | `x_mask.png`, `x_label.png`, `mask_x.png` |
+| a folder an image | `x/image.png`, `x/images/any.png` | `x/mask.png`, `x/masks/any.png` |
+| a file an object | `x.png`, `x/images/any.png` | `masks/x/1.png` …, `x/masks/1.png` … |
+| CVAT, Pascal VOC | `JPEGImages/x.jpg` | `SegmentationClass/x.png`, `SegmentationObject/x.png` |
+
+Only names are looked at here.
+"""
+
+import collections
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from segdata.archives import scientific
+
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+_SPLIT = "|".join(sorted(_SPLITS, key=len, reverse=True))
+_IMAGE = "images?|imgs?|photos?|pictures?|raws?|jpegimages|inputs?"
+_MASK = (
+    "masks?|labels?|labelmaps?|labelids?|segmentations?|segmentationclass|segs?|gts?|"
+    "ground[_-]?truths?|annotations?|targets?"
+)
+_FOLDER = re.compile(
+    rf"(?:(?P<before>{_SPLIT})(?:[_-]|$))?(?:(?P<image>{_IMAGE})|(?P<mask>{_MASK})|"
+    rf"(?P<objects>segmentationobject|instances?))?(?:(?:^|[_-])?(?P<after>{_SPLIT}))?",
+    re.IGNORECASE,
+)
+_ENDS_AS_MASK = re.compile(rf"(.+?)[_.-](?:{_MASK})|(?:{_MASK})[_.-](.+)", re.IGNORECASE)
+_ENDS_AS_IMAGE = re.compile(rf"(.+?)[_.-](?:{_IMAGE})|(?:{_IMAGE})[_.-](.+)", re.IGNORECASE)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Entry:
+    """The files of an example.
+
+    Attributes:
+        id: The image's name without folders such as `images`, and without its ending.
+        image: The name of the image file.
+        masks: The names of its mask files; several are an object each.
+        classes: The class of each mask file, where their names say it.
+        objects: The name of a second map, of its single objects; "" without.
+        split: The folder or the value of a column that names its split: "train", "validation",
+            "test" or "".
+        group: What the column of groups has; "" without.
+    """
+
+    id: str
+    image: str
+    masks: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    objects: str = ""
+    split: str = ""
+    group: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pairing:
+    """What was found.
+
+    Attributes:
+        entries: Those with masks, sorted by id.
+        bare: Those without.
+        lonely: The names of masks without an image.
+        twice: Names of images that are the same example, such as a PNG and a JPEG.
+        foreign: The names of files that may be images and are of no kind that is read.
+    """
+
+    entries: tuple[Entry, ...]
+    bare: tuple[Entry, ...] = ()
+    lonely: tuple[str, ...] = ()
+    twice: tuple[tuple[str, ...], ...] = ()
+    foreign: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Named:
+    """What a name says.
+
+    Attributes:
+        name: The name.
+        key: Its parts but for those that say what kind of file it is; the last without its ending.
+        short: The same without "_mask" and the like at its end.
+        folder: The key without the file's own name.
+        role: "image", "mask", "objects", or "" where it does not say.
+        split: As for `Entry`.
+    """
+
+    name: str
+    key: tuple[str, ...]
+    short: tuple[str, ...]
+    folder: tuple[str, ...]
+    role: str
+    split: str
+
+
+def split_of(name: str) -> str:
+    """The split that a folder or a cell of a table names; "" where it names none."""
+    return _SPLITS.get(name.strip().lower(), "")
+
+
+def in_one_tree(names: Iterable[str]) -> Pairing:
+    """Pairs the files of one tree, whose names say which are masks."""
+    found = [_named(name) for name in names if _is_read(name)]
+    photos = [each for each in found if each.role in ("", "image")]
+    return _paired(photos, [each for each in found if each.role in ("mask", "objects")], names)
+
+
+def in_two_trees(
+    photos: Iterable[str], masks: Iterable[str], *, endings: tuple[str, ...] = scientific.ENDINGS
+) -> Pairing:
+    """Pairs the files of a tree of images with those of a tree of masks, which have `endings`."""
+    images = [_named(name) for name in photos if _is_read(name)]
+    labels = [_named(name) for name in masks if name.lower().endswith(endings)]
+    if any(_has_folder(each.name, "segmentationclass") for each in labels):
+        labels = [
+            each
+            for each in labels
+            if each.role == "objects" or _has_folder(each.name, "segmentationclass")
+        ]
+    return _paired(images, labels, photos)
+
+
+def images_alone(names: Iterable[str]) -> Pairing:
+    """The images of a tree, where masks are described by another file."""
+    return _paired([_named(name) for name in names if _is_read(name)], [], names)
+
+
+def stem(name: str) -> str:
+    """A file's name without its folders and its ending; of "x.ome.tif" both endings go."""
+    last = name.rpartition("/")[2]
+    bare = last.rpartition(".")[0] or last
+    return bare[:-4] if bare.lower().endswith(".ome") else bare
+
+
+def _is_read(name: str) -> bool:
+    return name.lower().endswith(scientific.ENDINGS)
+
+
+def _has_folder(name: str, folder: str) -> bool:
+    return folder in name.lower().split("/")[:-1]
+
+
+def _named(name: str) -> _Named:
+    *folders, _ = name.split("/")
+    kept, role, split = [], "", ""
+    for folder in folders:
+        found = _FOLDER.fullmatch(folder)
+        if not found or not folder:
+            kept.append(folder)
+            continue
+        for kind in ("image", "mask", "objects"):
+            role = kind if found[kind] else role
+        if word := found["before"] or found["after"]:
+            split = split or _SPLITS[word.lower()]
+            kept.append(_SPLITS[word.lower()])
+    last = stem(name)
+    for kind, words in (("image", _IMAGE), ("mask", _MASK)):
+        if kept and re.fullmatch(words, last, re.IGNORECASE):  # x/image.png, x/mask.png
+            return _Named(name, (*kept,), (*kept,), (*kept,), role or kind, split)
+    as_mask, as_image = _ENDS_AS_MASK.fullmatch(last), _ENDS_AS_IMAGE.fullmatch(last)
+    short = last
+    if as_mask and role != "image":
+        role, short = role or "mask", as_mask[1] or as_mask[2]
+    elif as_image and role not in ("mask", "objects"):
+        short = as_image[1] or as_image[2]
+    return _Named(name, (*kept, last), (*kept, short), (*kept,), role, split)
+
+
+def _paired(photos: Sequence[_Named], labels: Sequence[_Named], names: Iterable[str]) -> Pairing:
+    photos, twice = _single(photos)
+    by_key = {each.key: each for each in photos}
+    by_short = collections.defaultdict[tuple[str, ...], list[_Named]](list)
+    in_folder = collections.defaultdict[tuple[str, ...], list[_Named]](list)
+    for each in photos:
+        by_short[each.short].append(each)
+        in_folder[each.folder].append(each)
+
+    def photo_of(label: _Named) -> _Named | None:
+        for key in (label.key, label.short):
+            if key in by_key:
+                return by_key[key]
+        if len(alike := by_short[label.short]) == 1:
+            return alike[0]
+        if label.folder in by_key:  # masks/x/1.png
+            return by_key[label.folder]
+        alone = in_folder[label.folder]  # x/images/any.png and x/masks/any.png
+        return alone[0] if label.folder and len(alone) == 1 else None
+
+    masks = collections.defaultdict[str, list[str]](list)
+    objects: dict[str, str] = {}
+    lonely = []
+    for label in sorted(labels, key=lambda each: each.name):
+        photo = photo_of(label)
+        if photo is None:
+            lonely.append(label.name)
+        elif label.role == "objects" and any(each.role == "mask" for each in labels):
+            objects[photo.name] = label.name
+        else:
+            masks[photo.name].append(label.name)
+    entries = [
+        Entry(
+            id="/".join(each.key),
+            image=each.name,
+            masks=tuple(masks[each.name]),
+            objects=objects.get(each.name, ""),
+            split=each.split,
+        )
+        for each in sorted(photos, key=lambda each: each.key)
+    ]
+    return Pairing(
+        entries=tuple(entry for entry in entries if entry.masks),
+        bare=tuple(entry for entry in entries if not entry.masks),
+        lonely=tuple(lonely),
+        twice=twice,
+        foreign=tuple(name for name in names if name.lower().endswith(scientific.FOREIGN)),
+    )
+
+
+def _single(photos: Sequence[_Named]) -> tuple[list[_Named], tuple[tuple[str, ...], ...]]:
+    """The images whose key no other has, and the names of the others."""
+    by_key = collections.defaultdict[tuple[str, ...], list[_Named]](list)
+    for each in photos:
+        by_key[each.key].append(each)
+    twice = [tuple(each.name for each in same) for same in by_key.values() if len(same) > 1]
+    return [same[0] for same in by_key.values() if len(same) == 1], tuple(twice)
+
+
+def label_studio(
+    pairing: Pairing, masks: Iterable[str], *, photos: Mapping[int, str], classes: Sequence[str]
+) -> Pairing:
+    """Pairs the PNGs of Label Studio's brush export, whose names hold the number of a task.
+
+    Args:
+        pairing: Of the images alone.
+        masks: The names of the masks, `task-3-annotation-5-by-1-tag-nucleus-0.png`.
+        photos: Task to the image's file, as the JSON export has it.
+        classes: All names of classes, as the JSON export has them.
+    """
+    by_stem = {pairing_stem(entry.image): entry for entry in pairing.bare}
+    found = collections.defaultdict[str, list[tuple[str, str]]](list)
+    lonely = []
+    for name in sorted(filter(_is_read, masks), key=_by_numbers):
+        matched = TASK.match(name.rpartition("/")[2])
+        photo = photos.get(int(matched[1])) if matched else None
+        entry = photo and (by_stem.get(stem(photo)) or by_stem.get(without_upload(stem(photo))))
+        named = [each for each in classes if re.search(rf"-{re.escape(each)}-\d+$", stem(name))]
+        if not entry or not named:
+            lonely.append(name)
+        else:
+            found[entry.id].append((name, max(named, key=len)))
+    entries = [
+        dataclasses.replace(
+            entry,
+            masks=tuple(name for name, _ in found[entry.id]),
+            classes=tuple(kind for _, kind in found[entry.id]),
+        )
+        for entry in pairing.bare
+    ]
+    return dataclasses.replace(
+        pairing,
+        entries=tuple(entry for entry in entries if entry.masks),
+        bare=tuple(entry for entry in entries if not entry.masks),
+        lonely=tuple(lonely),
+    )
+
+
+TASK = re.compile(r"task-(\d+)-annotation-(\d+)-", re.IGNORECASE)
+
+
+def pairing_stem(name: str) -> str:
+    """The stem of an image by which Label Studio's tasks name it."""
+    return without_upload(stem(name))
+
+
+def without_upload(name: str) -> str:
+    """A stem without the eight hexadecimal digits that Label Studio puts before it."""
+    return re.sub(r"^[0-9a-f]{8}-", "", name)
+
+
+def _by_numbers(name: str) -> list[int | str]:
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+
+def is_plain_word(folder: str) -> bool:
+    """Whether a folder's name says what kind of files it has, or which split, and no more."""
+    return _FOLDER.fullmatch(folder) is not None

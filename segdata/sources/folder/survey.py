@@ -1,0 +1,402 @@
+"""What is in a folder of images and masks, by the names of files, and what pairs with nothing.
+
+Tables of pairs, COCO, YOLO and the exports of CVAT and Label Studio are read here; no image is.
+"""
+
+import collections
+import csv
+import dataclasses
+import io
+import json
+import pathlib
+import re
+import urllib.parse
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from segdata.archives import annotations, scientific, trees
+from segdata.sources.folder import pairing
+from segdata.sources.folder.pairing import Entry
+from segdata.sources.folder.settings import Folder, FolderError, parse_palette
+
+SHOWN = 5
+"""Of many names in a message."""
+
+_LABEL_MAP = "labelmap.txt"
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Something that is wrong.
+
+    Attributes:
+        text: Sentences that name it.
+        flags: The settings that go on without it; None where there are none.
+    """
+
+    text: str
+    flags: Mapping[str, Any] | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What is there, by names.
+
+    Attributes:
+        folder: Its settings.
+        photos: The tree of the images.
+        labels: That of the masks.
+        entries: The examples, sorted by id.
+        outlines: Entry id to its objects, of COCO and YOLO.
+        classes: The names of the classes, where a file has them.
+        palette: Colour to class name, where a file has them.
+        problems: What is wrong.
+        skipped: What is left out, as asked for, and why.
+        notes: What the user should know.
+    """
+
+    folder: Folder
+    photos: trees.Tree
+    labels: trees.Tree
+    entries: tuple[Entry, ...]
+    outlines: Mapping[str, annotations.Outlines]
+    classes: tuple[str, ...]
+    palette: Mapping[int, str]
+    problems: tuple[Problem, ...]
+    skipped: Mapping[str, str]
+    notes: tuple[str, ...]
+
+
+def survey(folder: Folder) -> Survey:
+    """Pairs images and masks by their names; opens no image.
+
+    Raises:
+        ArchiveError: If a folder or a table cannot be read, or nothing is paired.
+    """
+    photos = _without(trees.open(folder.images), folder.images, (folder.masks,))
+    labels = photos
+    if folder.masks:
+        labels = _without(trees.open(folder.masks), folder.masks, (folder.images,))
+    found, more = _pairing(folder, photos, labels)
+    problems, skipped = list(_unpaired(folder, found)), dict[str, str]()
+    entries = list(found.entries)
+    if folder.unpaired == "background":
+        entries += found.bare
+    elif folder.unpaired == "skip":
+        skipped |= {entry.id: "it has no mask." for entry in found.bare}
+    if not entries:
+        raise FolderError(_nothing(folder, found, photos))
+    if problem := _split_problem(folder, entries):
+        problems.append(problem)
+    outlines = more.get("outlines", {})
+    return Survey(
+        folder=folder,
+        photos=photos,
+        labels=labels,
+        entries=tuple(sorted(entries, key=lambda entry: entry.id)),
+        outlines={entry.id: outlines.get(entry.id, annotations.Outlines()) for entry in entries}
+        if folder.coco or folder.yolo
+        else {},
+        classes=more.get("classes", ()),
+        palette=more.get("palette", {}),
+        problems=tuple(problems),
+        skipped=skipped,
+        notes=(f"{len(entries):,} images with masks, paired by name.",),
+    )
+
+
+def group_of(folder: Folder, entry: Entry) -> str:
+    """The group of an example by the settings; "" where they name none.
+
+    Raises:
+        FolderError: If the pattern is not found in its name.
+    """
+    if folder.group_column:
+        return entry.group
+    if not folder.group_regex:
+        return ""
+    matched = re.search(folder.group_regex, entry.image)
+    if not matched:
+        raise FolderError(
+            f"--group_regex {folder.group_regex} is not found in {entry.image}. Give one that is "
+            "in every name, such as '^[^_]+'."
+        )
+    return (matched.group(1) if matched.re.groups else matched.group()) or entry.id
+
+
+def counted(count: int, what: str) -> str:
+    """Such as "1 image", "2 images"."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first of them, and how many more there are."""
+    every = list(names)
+    more = f" and {len(every) - SHOWN:,} more" if len(every) > SHOWN else ""
+    return ", ".join(every[:SHOWN]) + more
+
+
+def _pairing(
+    folder: Folder, photos: trees.Tree, labels: trees.Tree
+) -> tuple[pairing.Pairing, dict[str, Any]]:
+    """Images with their masks; and `outlines`, `classes` and `palette` where files have them."""
+    if folder.coco:
+        return _by_coco(folder, folder.coco, photos)
+    if folder.yolo:
+        return _by_yolo(folder, folder.yolo, photos)
+    if folder.pairs:
+        return _by_table(folder, folder.pairs, photos, labels), {}
+    if not folder.masks:
+        return pairing.in_one_tree(photos.names), _label_map(photos)
+    brushes = [name for name in labels.names if pairing.TASK.match(name.rpartition("/")[2])]
+    if brushes:
+        return _by_tasks(folder, photos, labels)
+    return pairing.in_two_trees(photos.names, labels.names), _label_map(labels)
+
+
+def _by_coco(
+    folder: Folder, path: pathlib.Path, photos: trees.Tree
+) -> tuple[pairing.Pairing, dict[str, Any]]:
+    classes, listed = annotations.read_coco(_file(path), name=str(path))
+    alone = pairing.images_alone(photos.names)
+    outlines, entries, bare = dict[str, annotations.Outlines](), list[Entry](), list[Entry]()
+    used = set[str]()
+    by_last = _unique({name: name.rpartition("/")[2] for name in listed})
+    for entry in alone.bare:
+        last = by_last.get(entry.image.rpartition("/")[2], "")
+        name = entry.image if entry.image in listed else last
+        if name in listed and name not in used:
+            used.add(name)
+            outlines[entry.id] = listed[name]
+            entries.append(entry)
+        else:
+            bare.append(entry)
+    lonely = tuple(name for name in listed if name not in used)
+    found = dataclasses.replace(alone, entries=tuple(entries), bare=tuple(bare), lonely=lonely)
+    return found, {"outlines": outlines, "classes": classes}
+
+
+def _by_yolo(
+    folder: Folder, path: pathlib.Path, photos: trees.Tree
+) -> tuple[pairing.Pairing, dict[str, Any]]:
+    tree = trees.open(path)
+    naming = [
+        name
+        for name in tree.names
+        if name.lower().endswith((".yaml", ".yml")) or name.rpartition("/")[2] == "classes.txt"
+    ]
+    if folder.classes:
+        classes = tuple(folder.classes)
+    elif naming:
+        text = tree.read(naming[0]).decode(errors="replace")
+        names = annotations.yolo_classes(text, name=f"{tree.label}: {naming[0]}")
+        classes = ("background", *names)
+    else:
+        raise FolderError(
+            f"{path}: there is no data.yaml and no classes.txt, which name the classes. Give "
+            "--classes, background first."
+        )
+    texts = [name for name in tree.names if name not in naming]
+    found = pairing.in_two_trees(photos.names, texts, endings=(".txt",))
+    outlines = {
+        entry.id: annotations.read_yolo(
+            tree.read(entry.masks[0]).decode(errors="replace"),
+            name=f"{tree.label}: {entry.masks[0]}",
+            classes=len(classes) - 1,
+        )
+        for entry in found.entries
+    }
+    entries = tuple(dataclasses.replace(entry, masks=()) for entry in found.entries)
+    return dataclasses.replace(found, entries=entries), {"outlines": outlines, "classes": classes}
+
+
+def _by_table(
+    folder: Folder, path: pathlib.Path, photos: trees.Tree, labels: trees.Tree
+) -> pairing.Pairing:
+    """Pairs by a table; several rows of an image are an object each."""
+    reader = csv.DictReader(io.StringIO(_file(path).decode("utf-8-sig", errors="replace")))
+    columns = reader.fieldnames or []
+    wanted = ["image", "mask", *filter(None, [folder.group_column])]
+    if lacking := [column for column in wanted if column not in columns]:
+        raise FolderError(
+            f"{path} has no column {' and no column '.join(lacking)}; it has {', '.join(columns)}."
+        )
+    named = {entry.image: entry for entry in pairing.images_alone(photos.names).bare}
+    rows = collections.defaultdict[str, list[dict[str, str]]](list)
+    lonely = []
+    for row in reader:
+        image = _in_tree(row["image"] or "", path, folder.images, photos)
+        mask = _in_tree(row["mask"] or "", path, folder.masks or folder.images, labels)
+        if image not in named or not mask:
+            lonely.append(f"line {reader.line_num} of {path.name}")
+        else:
+            rows[image].append({**row, "mask": mask})
+    entries = [
+        dataclasses.replace(
+            named[image],
+            masks=tuple(row["mask"] for row in members),
+            split=pairing.split_of(members[0].get("split") or "") or named[image].split,
+            group=(members[0].get(folder.group_column) or "") if folder.group_column else "",
+        )
+        for image, members in rows.items()
+    ]
+    return pairing.Pairing(entries=tuple(entries), lonely=tuple(lonely))
+
+
+def _by_tasks(
+    folder: Folder, photos: trees.Tree, labels: trees.Tree
+) -> tuple[pairing.Pairing, dict[str, Any]]:
+    if not folder.tasks:
+        raise FolderError(
+            f"{folder.masks}: these are Label Studio's brush labels, whose names hold numbers of "
+            "tasks and no names of images. Export the same project as JSON too, and give it as "
+            "--tasks."
+        )
+    try:
+        tasks = json.loads(_file(folder.tasks))
+        images_of = {int(task["id"]): _task_image(task) for task in tasks}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise FolderError(
+            f"{folder.tasks} is no JSON export of Label Studio, a list of tasks: {error!r}."
+        ) from error
+    kinds = sorted({*_brushes(tasks)})
+    alone = pairing.images_alone(photos.names)
+    found = pairing.label_studio(alone, labels.names, photos=images_of, classes=kinds)
+    return found, {"classes": tuple(folder.classes) or ("background", *kinds)}
+
+
+def _task_image(task: Mapping[str, Any]) -> str:
+    """The image file that a task names, without its folders."""
+    data = task.get("data", task)
+    for value in data.values():
+        if isinstance(value, str) and value.lower().endswith(scientific.ENDINGS):
+            return urllib.parse.unquote(value).replace("?d=", "/").rpartition("/")[2]
+    raise ValueError(f"task {task.get('id')} names no image")
+
+
+def _brushes(found: Any) -> Iterator[str]:
+    """All names of classes in an export."""
+    if isinstance(found, dict):
+        for key, value in found.items():
+            if key.lower() in ("brushlabels", "labels") and isinstance(value, list):
+                yield from (each for each in value if isinstance(each, str))
+            else:
+                yield from _brushes(value)
+    elif isinstance(found, list):
+        for each in found:
+            yield from _brushes(each)
+
+
+def _label_map(labels: trees.Tree) -> dict[str, Any]:
+    """Classes and colours of CVAT's `labelmap.txt`, where there is one: "name:red,green,blue::"."""
+    name = next((name for name in labels.names if name.rpartition("/")[2] == _LABEL_MAP), None)
+    if name is None:
+        return {}
+    palette: dict[int, str] = {}
+    for line in labels.read(name).decode(errors="replace").splitlines():
+        kind, _, rest = line.strip().partition(":")
+        if kind and not kind.startswith("#"):
+            palette.update(parse_palette([f"{rest.partition(':')[0]}={kind}"]))
+    names = sorted(
+        {*palette.values()},
+        key=lambda kind: (kind != "background", [*palette.values()].index(kind)),
+    )
+    return {"palette": palette, "classes": tuple(names)}
+
+
+def _unpaired(folder: Folder, found: pairing.Pairing) -> Iterator[Problem]:
+    """What pairs with nothing."""
+    flags = {"unpaired": "skip"}
+    where = "masks" if not (folder.coco or folder.yolo) else "annotations"
+    if found.bare and not folder.unpaired:
+        names = listed(entry.image for entry in found.bare)
+        background = " (--unpaired background keeps them, with nothing in them)"
+        yield Problem(
+            f"{counted(len(found.bare), 'image')} without {where}: {names}{background}.", flags
+        )
+    if folder.unpaired:
+        return
+    if found.lonely:
+        names = listed(found.lonely)
+        what = "mask" if not (folder.coco or folder.yolo) else "annotation"
+        yield Problem(f"{counted(len(found.lonely), what)} without an image: {names}.", flags)
+    if found.twice:
+        names = listed(" and ".join(same) for same in found.twice)
+        yield Problem(f"{counted(len(found.twice), 'image')} there more than once: {names}.", flags)
+    if found.foreign:
+        names = listed(found.foreign)
+        yield Problem(
+            f"{counted(len(found.foreign), 'file')} of kinds that are not read: {names}; export "
+            "them as TIFF or PNG.",
+            flags,
+        )
+
+
+def _nothing(folder: Folder, found: pairing.Pairing, photos: trees.Tree) -> str:
+    """Why no image has a mask."""
+    if not found.bare and not found.lonely:
+        endings = collections.Counter(
+            pathlib.PurePath(name).suffix.lower() or "no ending" for name in photos.names
+        )
+        shown = ", ".join(f"{n:,} {ending}" for ending, n in endings.most_common(SHOWN))
+        return (
+            f"{folder.images}: there are no images in it: {shown or 'it is empty'}. Read are "
+            f"{', '.join(scientific.ENDINGS)}."
+        )
+    bare = listed(entry.image for entry in found.bare) or "none"
+    return (
+        f"{folder.images}: no image has a mask of its name. {counted(len(found.bare), 'image')}: "
+        f"{bare}. {counted(len(found.lonely), 'mask')}: {listed(found.lonely) or 'none'}. Give the "
+        "folder of the masks by --masks, call them like their images, such as x_mask.png, or give "
+        "--pairs, a CSV file with the columns image and mask."
+    )
+
+
+def _split_problem(folder: Folder, entries: Sequence[Entry]) -> Problem | None:
+    outside = [entry for entry in entries if not entry.split]
+    if folder.split_by == "share" or not outside:
+        return None
+    if folder.split_by != "folders" and len(outside) == len(entries):
+        return None
+    return Problem(
+        f"{counted(len(outside), 'image')} outside of folders such as train, val and test: "
+        f"{listed(entry.image for entry in outside)}.",
+        {"split_by": "share"},
+    )
+
+
+def _without(
+    tree: trees.Tree, at: pathlib.Path, others: Sequence[pathlib.Path | None]
+) -> trees.Tree:
+    """A tree without what belongs to another that lies in it."""
+    files = dict(tree.files)
+    for other in filter(None, others):
+        inner = other.resolve()
+        if at.resolve() in inner.parents:
+            start = inner.relative_to(at.resolve()).as_posix()
+            files = {n: f for n, f in files.items() if n != start and not n.startswith(f"{start}/")}
+    return trees.Tree(tree.label, files)
+
+
+def _in_tree(cell: str, table: pathlib.Path, folder: pathlib.Path, tree: trees.Tree) -> str:
+    """The file of a tree that a table names: in the tree, or from where the table is."""
+    name = cell.strip().replace("\\", "/").removeprefix("./")
+    if name in tree.files:
+        return name
+    place = (table.parent / name).resolve()
+    inner = (
+        place.relative_to(folder.resolve()).as_posix() if folder.resolve() in place.parents else ""
+    )
+    return inner if inner in tree.files else ""
+
+
+def _unique(last_of: Mapping[str, str]) -> dict[str, str]:
+    """Last part to name, of those whose last part no other has."""
+    counts = collections.Counter(last_of.values())
+    return {last: name for name, last in last_of.items() if counts[last] == 1}
+
+
+def _file(path: pathlib.Path) -> bytes:
+    if not path.is_file():
+        raise FolderError(f"{path}: there is no such file.")
+    return path.read_bytes()

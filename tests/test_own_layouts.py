@@ -1,0 +1,242 @@
+import json
+import shutil
+import zipfile
+
+import numpy as np
+import own_folders as own
+import pytest
+
+COUNT = 8
+SPLITS = ("train", "val", "test")
+
+
+def two_folders(root, key, image, mask):
+    own.write(root / "images" / f"{key}.png", image)
+    own.write(root / "masks" / f"{key}.png", mask)
+
+
+def suffixed(root, key, image, mask):
+    own.write(root / "images" / f"{key}.png", image)
+    own.write(root / "masks" / f"{key}_mask.png", mask)
+
+
+def subfolders(root, key, image, mask):
+    own.write(root / "images" / "a" / f"{key}.png", image)
+    own.write(root / "masks" / "a" / f"{key}.png", mask)
+
+
+def side_by_side(root, key, image, mask):
+    own.write(root / "images" / f"{key}.png", image)
+    own.write(root / "images" / f"{key}_mask.png", mask)
+
+
+def both_suffixed(root, key, image, mask):
+    own.write(root / "images" / f"{key}_image.png", image)
+    own.write(root / "images" / f"{key}_label.png", mask)
+
+
+def prefixed(root, key, image, mask):
+    own.write(root / "images" / f"image_{key}.png", image)
+    own.write(root / "images" / f"mask_{key}.png", mask)
+
+
+def folder_each(root, key, image, mask):
+    own.write(root / "images" / key / "image.png", image)
+    own.write(root / "images" / key / "mask.png", mask)
+
+
+def folders_each(root, key, image, mask):
+    own.write(root / "images" / key / "images" / "any.png", image)
+    own.write(root / "images" / key / "masks" / "labels.png", mask)
+
+
+def in_one_folder(root, key, image, mask):
+    own.write(root / "images" / "images" / f"{key}.png", image)
+    own.write(root / "images" / "masks" / f"{key}.png", mask)
+
+
+LAYOUTS = {
+    two_folders: ("--masks", "{key}"),
+    suffixed: ("--masks", "{key}"),
+    subfolders: ("--masks", "a/{key}"),
+    side_by_side: ("", "{key}"),
+    both_suffixed: ("", "{key}_image"),
+    prefixed: ("", "image_{key}"),
+    folder_each: ("", "{key}"),
+    folders_each: ("", "{key}/any"),
+    in_one_folder: ("", "{key}"),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_each_layout_is_paired_and_read_exactly(tmp_path, layout):
+    flag, form = LAYOUTS[layout]
+    masks = {}
+    for seed in range(COUNT):
+        key = f"cell-{seed}"
+        masks[form.format(key=key)] = own.classes(seed)
+        layout(tmp_path, key, own.photo(seed), own.classes(seed))
+    more = [flag, tmp_path / "masks"] if flag else []
+    code, out, err = own.build(tmp_path, *more)
+    assert code == 0, err
+    assert "Masks are read as ids: numbers without gaps" in out
+    own.equal(tmp_path, masks)
+    for seed, example in enumerate(dict(sorted(own.examples(tmp_path).items())).values()):
+        np.testing.assert_array_equal(example["image"], own.photo(seed))
+
+
+def test_images_and_masks_are_read_from_zips(tmp_path):
+    for seed in range(4):
+        two_folders(tmp_path, f"x{seed}", own.photo(seed), own.classes(seed))
+    for name in ("images", "masks"):
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
+            for path in sorted((tmp_path / name).iterdir()):
+                archive.write(path, path.name)
+        shutil.rmtree(tmp_path / name)
+    code, _, err = own.build(tmp_path, "--masks", tmp_path / "masks.zip", images="images.zip")
+    assert code == 0, err
+    own.equal(tmp_path, {f"x{seed}": own.classes(seed) for seed in range(4)})
+
+
+def test_one_file_an_object_makes_instances(tmp_path):
+    for seed in range(3):
+        labels = own.objects(seed, count=9)
+        own.write(tmp_path / "images" / f"x{seed}.png", own.photo(seed))
+        for number in range(1, 10):
+            level = np.where(labels == number, 255, 0).astype(np.uint8)
+            own.write(tmp_path / "masks" / f"x{seed}" / f"{number}.png", level)
+    code, out, err = own.build(tmp_path, "--masks", tmp_path / "masks")
+    assert code == 0, err
+    assert "read as objects: one file an object" in out
+    own.equal(tmp_path, {f"x{s}": own.objects(s, count=9) for s in range(3)}, "instances")
+    own.equal(tmp_path, {f"x{s}": own.objects(s, count=9) > 0 for s in range(3)})
+
+
+def test_a_table_pairs_groups_and_splits(tmp_path):
+    lines = ["image,mask,split,patient"]
+    for seed in range(9):
+        own.write(tmp_path / "images" / f"x{seed}.png", own.photo(seed))
+        own.write(tmp_path / "other" / f"y{seed}.png", own.classes(seed))
+        lines.append(f"images/x{seed}.png,y{seed}.png,{SPLITS[seed % 3]},p{seed // 3}")
+    (tmp_path / "pairs.csv").write_text("\n".join(lines))
+    flags = ["--masks", tmp_path / "other", "--pairs", tmp_path / "pairs.csv"]
+    code, out, err = own.build(tmp_path, *flags, "--group_column", "patient")
+    assert code == 0, err
+    own.equal(tmp_path, {f"x{seed}": own.classes(seed) for seed in range(9)})
+    found = own.examples(tmp_path)
+    assert {key: e["split"] for key, e in found.items()} == {
+        f"x{seed}": ("train", "validation", "test")[seed % 3] for seed in range(9)
+    }
+    assert {key: e["group"].decode() for key, e in found.items()} == {
+        f"x{seed}": f"p{seed // 3}" for seed in range(9)
+    }
+    assert "3 groups of near duplicates, or of your own, are in several" in out
+
+
+def test_a_table_that_names_no_file_says_the_line(tmp_path):
+    two_folders(tmp_path, "x", own.photo(0), own.classes(0))
+    (tmp_path / "pairs.csv").write_text("image,mask\nx.png,x.png\ny.png,x.png\n")
+    flags = ["--masks", tmp_path / "masks", "--pairs", tmp_path / "pairs.csv"]
+    code, _, err = own.build(tmp_path, *flags)
+    assert code == 2
+    assert "1 mask without an image: line 3 of pairs.csv" in err
+    (tmp_path / "pairs.csv").write_text("photo,mask\nx.png,x.png\n")
+    assert "has no column image; it has photo, mask" in own.build(tmp_path, *flags)[2]
+
+
+def test_cvat_masks_have_their_classes_and_objects(tmp_path):
+    colours = np.array([(0, 0, 0), (250, 50, 83), (51, 221, 255)], np.uint8)
+    export = tmp_path / "export"
+    for seed in range(4):
+        mask, labels = own.classes(seed), own.objects(seed)
+        own.write(tmp_path / "images" / f"x{seed}.png", own.photo(seed))
+        own.write(export / "SegmentationClass" / f"x{seed}.png", colours[mask])
+        shades = np.random.default_rng(9).permutation(np.arange(1, 1 << 24, 99999))[:31]
+        shades = np.stack([shades >> 16, shades >> 8 & 255, shades & 255], -1).astype(np.uint8)
+        shades[0] = 0
+        own.write(export / "SegmentationObject" / f"x{seed}.png", shades[labels])
+    (export / "labelmap.txt").write_text(
+        "# label:color_rgb:parts:actions\nbackground:0,0,0::\ncell:250,50,83::\nhole:51,221,255::\n"
+    )
+    code, out, err = own.build(tmp_path, "--masks", export)
+    assert code == 0, err
+    assert "Classes: 0 background, 1 cell, 2 hole." in out
+    own.equal(tmp_path, {f"x{seed}": own.classes(seed) for seed in range(4)})
+    for key, example in own.examples(tmp_path).items():
+        expected = np.where(example["mask"][..., 0] > 0, own.objects(int(key[1:])), 0)
+        found = example["instances"][..., 0]
+        pairs = {*zip(expected.ravel().tolist(), found.ravel().tolist(), strict=True)}
+        assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
+        assert (0, 0) in pairs
+
+
+def test_label_studio_brushes_are_paired_by_the_tasks(tmp_path):
+    tasks = []
+    for seed in range(4):
+        own.write(tmp_path / "images" / f"x{seed}.png", own.photo(seed))
+        tasks.append(
+            {
+                "id": 7 + seed,
+                "data": {"image": f"/data/upload/1/0a1b2c3d-x{seed}.png"},
+                "annotations": [{"result": [{"value": {"brushlabels": ["cell", "dead-cell"]}}]}],
+            }
+        )
+        for number, kind in enumerate(("cell", "dead-cell"), start=1):
+            inside = np.where(own.classes(seed) == number, 255, 0).astype(np.uint8)
+            name = f"task-{7 + seed}-annotation-3-by-1-tag-{kind}-0.png"
+            own.write(tmp_path / "brushes" / name, inside)
+    flags = ["--masks", tmp_path / "brushes"]
+    assert "Export the same project as JSON too" in own.build(tmp_path, *flags)[2]
+    (tmp_path / "tasks.json").write_text(json.dumps(tasks))
+    code, out, err = own.build(tmp_path, *flags, "--tasks", tmp_path / "tasks.json")
+    assert code == 0, err
+    assert "Classes: 0 background, 1 cell, 2 dead-cell." in out
+    own.equal(tmp_path, {f"x{seed}": own.classes(seed) for seed in range(4)})
+
+
+def test_folders_split_where_there_are_any(tmp_path):
+    for seed in range(9):
+        part = SPLITS[seed % 3]
+        own.write(tmp_path / "images" / part / "images" / f"x{seed}.png", own.photo(seed))
+        own.write(tmp_path / "images" / part / "masks" / f"x{seed}.png", own.classes(seed))
+    assert own.build(tmp_path)[0] == 0
+    names = {"train": "train", "val": "validation", "test": "test"}
+    found = {key: example["split"] for key, example in own.examples(tmp_path).items()}
+    assert found == {
+        f"{names[SPLITS[seed % 3]]}/x{seed}": names[SPLITS[seed % 3]] for seed in range(9)
+    }
+    own.write(tmp_path / "images" / "images" / "x.png", own.photo(99))
+    own.write(tmp_path / "images" / "masks" / "x.png", own.classes(99))
+    code, _, err = own.build(tmp_path, "--overwrite")
+    assert code == 2
+    assert "1 image outside of folders such as train, val and test: images/x.png" in err
+    assert "--split_by share" in err
+    assert own.build(tmp_path, "--overwrite", "--split_by", "share")[0] == 0
+    assert len(own.examples(tmp_path)) == 10
+
+
+def test_shares_and_patterns_split_by_group(tmp_path):
+    for seed in range(20):
+        two_folders(tmp_path, f"p{seed // 4}_{seed}", own.photo(seed), own.classes(seed))
+    shares = ["--validation", "0.2", "--test", "0.2", "--group_regex", "p[0-9]+"]
+    assert own.build(tmp_path, "--masks", tmp_path / "masks", *shares)[0] == 0
+    splits = {}
+    for key, example in own.examples(tmp_path).items():
+        splits.setdefault(example["split"], set()).add(key.partition("_")[0])
+        assert example["group"].decode() == key.partition("_")[0]
+    assert {split: len(found) for split, found in splits.items()} == {
+        "train": 3,
+        "validation": 1,
+        "test": 1,
+    }
+
+
+def test_near_duplicates_are_a_group(tmp_path):
+    for seed in range(6):
+        two_folders(tmp_path, f"x{seed}", own.photo(seed), own.classes(seed))
+    brighter = np.clip(own.photo(2).astype(int) + 8, 0, 255).astype(np.uint8)
+    two_folders(tmp_path, "again", brighter, own.classes(2))
+    assert own.build(tmp_path, "--masks", tmp_path / "masks")[0] == 0
+    found = own.examples(tmp_path)
+    assert found["again"]["group"] == found["x2"]["group"]
+    assert len({example["group"] for example in found.values()}) == 6
