@@ -1,0 +1,226 @@
+import json
+
+import numpy as np
+import own_folders as own
+import pytest
+from pycocotools import mask as coco
+
+from segdata.archives import ArchiveError, annotations
+
+HEIGHT, WIDTH = own.SIZE
+CLASSES = ["cell", "hole"]
+
+
+def polygon(seed, scale=1.0):
+    """A star of ten corners around a point of the image, x and y in turn."""
+    rng = np.random.default_rng(seed)
+    centre = rng.uniform((12, 12), (WIDTH - 12, HEIGHT - 12))
+    radius = np.where(np.arange(10) % 2, 4, 9) * scale
+    angle = np.linspace(0, 2 * np.pi, 10, endpoint=False) + seed
+    corners = centre + radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    return corners.round(2)
+
+
+def runs(mask):
+    """Lengths of runs down the columns, first of what is outside: one pixel after the other."""
+    found, inside = [0], 0
+    for pixel in mask.T.ravel().tolist():
+        if pixel != inside:
+            found.append(0)
+            inside = pixel
+        found[-1] += 1
+    return found
+
+
+def disc(seed):
+    y, x = np.random.default_rng(seed).integers(8, 30, 2)
+    rows, columns = np.ogrid[:HEIGHT, :WIDTH]
+    return ((rows - y) ** 2 + (columns - x) ** 2 < 40).astype(np.uint8)
+
+
+def filled(corners):
+    parts = coco.frPyObjects([corners.ravel().tolist()], HEIGHT, WIDTH)
+    return coco.decode(coco.merge(parts)) > 0
+
+
+def annotation(image, category, segmentation, **more):
+    return {"image_id": image, "category_id": category, "segmentation": segmentation, **more}
+
+
+def lay_coco(root, count=5):
+    """Images, and a JSON with a polygon, runs as a list and as text, and a crowd in each."""
+    images, found, expected = [], [], {}
+    for seed in range(count):
+        own.write(root / "images" / f"x{seed}.png", own.photo(seed))
+        images.append({"id": seed, "file_name": f"x{seed}.png", "width": WIDTH, "height": HEIGHT})
+        shapes = [filled(polygon(seed)), disc(seed) > 0, disc(seed + 50) > 0]
+        text = coco.encode(np.asfortranarray(disc(seed + 50)))["counts"].decode()
+        crowd = disc(seed + 90) > 0
+        size = [HEIGHT, WIDTH]
+        found += [
+            annotation(seed, 3, [polygon(seed).ravel().tolist()]),
+            annotation(seed, 9, {"counts": runs(disc(seed)), "size": size}),
+            annotation(seed, 3, {"counts": text, "size": size}),
+            annotation(seed, 9, {"counts": runs(crowd), "size": size}, iscrowd=1),
+        ]
+        objects = np.zeros(own.SIZE, np.uint16)
+        for number, shape in enumerate(shapes, start=1):
+            objects[shape & (objects == 0)] = number
+        mask = np.array([0, 1, 2, 1])[objects]
+        mask[crowd & (objects == 0)] = 255
+        expected[f"x{seed}"] = (mask, objects)
+    kinds = [{"id": 9, "name": "hole"}, {"id": 3, "name": "cell"}]
+    document = {"images": images, "annotations": found, "categories": kinds}
+    (root / "a.json").write_text(json.dumps(document))
+    return document, expected
+
+
+def test_coco_is_drawn_exactly(tmp_path):
+    _, expected = lay_coco(tmp_path)
+    code, out, err = own.build(tmp_path, "--coco", tmp_path / "a.json")
+    assert code == 0, err
+    assert "Classes: 0 background, 1 cell, 2 hole." in out
+    own.equal(tmp_path, {key: mask for key, (mask, _) in expected.items()})
+    own.equal(tmp_path, {key: objects for key, (_, objects) in expected.items()}, "instances")
+
+
+def test_an_image_without_objects_is_background_and_one_not_listed_is_named(tmp_path):
+    document, _ = lay_coco(tmp_path)
+    document["annotations"] = [a for a in document["annotations"] if a["image_id"] != 2]
+    document["images"] = [i for i in document["images"] if i["id"] != 4]
+    document["images"].append({"id": 8, "file_name": "gone.png"})
+    document["annotations"] = [a for a in document["annotations"] if a["image_id"] != 4]
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    flags = ["--coco", tmp_path / "a.json"]
+    code, _, err = own.build(tmp_path, *flags)
+    assert code == 2
+    assert "1 image without annotations: x4.png" in err
+    assert "1 annotation without an image: gone.png" in err
+    assert own.build(tmp_path, *flags, "--unpaired", "skip")[0] == 0
+    found = own.examples(tmp_path)
+    assert sorted(found) == ["x0", "x1", "x2", "x3"]
+    assert not found["x2"]["mask"].any()
+
+
+FAULTS = {
+    "a box": ({"segmentation": [], "bbox": [1, 2, 3, 4]}, "it has a box and no outline"),
+    "two points": ({"segmentation": [[1, 2, 3, 4]]}, "at least 3 points"),
+    "words": ({"segmentation": [["a"] * 6]}, "could not convert string"),
+    "not a number": ({"segmentation": [[float("nan")] * 6]}, "a number that is none"),
+    "far away": ({"segmentation": [[1, 2, 3, 4, 1e9, 5]]}, "far beyond the image of 56×40"),
+    "short runs": ({"segmentation": {"counts": [5, 5], "size": [40, 56]}}, "do not fit"),
+    "runs below 0": ({"segmentation": {"counts": [-5, 5], "size": [40, 56]}}, "whole numbers"),
+    "text that is none": ({"segmentation": {"counts": "\x7f", "size": [40, 56]}}, "no part of"),
+    "an unknown category": ({"category_id": 4}, "category 4 is not listed"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_outline_that_is_none_is_named_and_costs_its_image(tmp_path, fault):
+    document, _ = lay_coco(tmp_path)
+    change, message = FAULTS[fault]
+    document["annotations"][0] |= change
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    flags = ["--coco", tmp_path / "a.json"]
+    code, _, err = own.build(tmp_path, *flags)
+    assert code == 2
+    assert message in err
+    assert "x0.png" in err
+    assert own.build(tmp_path, *flags, "--skip_damaged")[0] == 0
+    assert sorted(own.examples(tmp_path)) == ["x1", "x2", "x3", "x4"]
+
+
+def test_images_of_another_size_than_listed_are_named(tmp_path):
+    lay_coco(tmp_path)
+    own.write(tmp_path / "images" / "x1.png", own.photo(1, (WIDTH, HEIGHT)))
+    code, _, err = own.build(tmp_path, "--coco", tmp_path / "a.json")
+    assert code == 2
+    assert "x1.png is 40×56, in" in err
+    assert "--skip_sizes" in err
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", '{"images": 3}', '{"images": [{}], "annotations": [], "categories": 1}'],
+)
+def test_what_is_no_coco_is_one_error(text):
+    with pytest.raises(ArchiveError, match=r"a\.json is no JSON of COCO"):
+        annotations.read_coco(text.encode(), name="a.json")
+
+
+def test_text_of_run_lengths_is_read_like_pycocotools():
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        mask = (rng.random((int(rng.integers(1, 90)), int(rng.integers(1, 90)))) < 0.3).astype("u1")
+        text = coco.encode(np.asfortranarray(mask))["counts"].decode()
+        shown = {"counts": text, "size": list(mask.shape)}
+        outlines = annotations._coco_outline(annotation(0, 1, shown), {1: 1}, mask.shape)
+        drawn = annotations.draw(annotations.Outlines(objects=(outlines,)), shape=mask.shape)
+        np.testing.assert_array_equal(drawn.mask, mask)
+
+
+def lay_yolo(root, naming, count=5):
+    expected = {}
+    for seed in range(count):
+        part = "train" if seed < 4 else "val"
+        own.write(root / "images" / part / f"x{seed}.png", own.photo(seed))
+        lines, objects, kinds = [], np.zeros(own.SIZE, np.uint16), [0]
+        for number in (1, 2):
+            shares = (polygon(seed + 20 * number) / (WIDTH, HEIGHT)).round(6)
+            lines.append(" ".join(map(str, [number - 1, *shares.ravel().tolist()])))
+            inside = filled(shares * (WIDTH, HEIGHT))
+            objects[inside & (objects == 0)] = number
+            kinds.append(number)
+        path = root / "labels" / part / f"x{seed}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(lines) + "\n")
+        split = "train" if seed < 4 else "validation"
+        expected[f"{split}/x{seed}"] = np.array(kinds)[objects]
+    for name, text in naming.items():
+        (root / "labels" / name).write_text(text)
+    return expected
+
+
+NAMINGS = {
+    "a list": {"data.yaml": "path: .\nnc: 2\nnames: ['cell', \"hole\"]  # two\n"},
+    "a list of lines": {"data.yaml": "names:\n- cell\n- hole\nnc: 2\n"},
+    "a mapping": {"data.yaml": "names: {0: cell, 1: hole}\n"},
+    "a mapping of lines": {"data.yaml": "train: a\nnames:\n  0: cell\n  1: 'hole'\nval: b\n"},
+    "a text": {"classes.txt": "cell\nhole\n"},
+}
+
+
+@pytest.mark.parametrize("naming", NAMINGS)
+def test_yolo_is_drawn_exactly(tmp_path, naming):
+    expected = lay_yolo(tmp_path, NAMINGS[naming])
+    code, out, err = own.build(tmp_path, "--yolo", tmp_path / "labels")
+    assert code == 0, err
+    assert "Classes: 0 background, 1 cell, 2 hole." in out
+    own.equal(tmp_path, expected)
+    found = own.examples(tmp_path)
+    assert {key.partition("/")[0] == example["split"] for key, example in found.items()} == {True}
+    assert all(example["instances"].max() == 2 for example in found.values())
+
+
+def test_yolo_needs_names_and_polygons(tmp_path):
+    lay_yolo(tmp_path, {})
+    flags = ["--yolo", tmp_path / "labels"]
+    assert "which name the classes. Give --classes" in own.build(tmp_path, *flags)[2]
+    flags += ["--classes", "background", *CLASSES]
+    path = tmp_path / "labels" / "train" / "x1.txt"
+    whole = path.read_text()
+    for line, message in (
+        ("0 0.5 0.5 0.1 0.1", "5 numbers are a box and no outline"),
+        ("7 0.1 0.1 0.2 0.1 0.2 0.3", "class 7 is none of the 2, counted from 0"),
+        ("0 10 10 20 10 20 30", "its coordinates are no shares of the width and height"),
+        ("0 a b c d e f", "could not convert string"),
+    ):
+        path.write_text(f"{whole}{line}\n")
+        code, _, err = own.build(tmp_path, *flags)
+        assert code == 2
+        assert f"x1.txt, line 3: {message}" in err
+    (tmp_path / "labels" / "train" / "x2.txt").unlink()
+    path.write_text(whole)
+    assert "1 image without annotations: train/x2.png" in own.build(tmp_path, *flags)[2]
+    assert own.build(tmp_path, *flags, "--unpaired", "background")[0] == 0
+    assert not own.examples(tmp_path)["train/x2"]["mask"].any()
