@@ -1,0 +1,280 @@
+import io
+
+import numpy as np
+import own_folders as own
+import pytest
+import tensorflow_datasets as tfds
+import tifffile
+from PIL import Image
+
+from segdata.archives import ArchiveError, intensity, scientific
+
+SMALL = (37, 53)
+
+
+def camera(seed, size=SMALL):
+    """Levels of a 12-bit camera, dim on dark: uint16 [H, W]."""
+    dim = own.photo(seed, size)[..., 0].astype(np.uint16) * 6 + 150
+    dim[:2] = np.random.default_rng(seed).integers(0, 4096, (2, size[1]))
+    return dim
+
+
+def tiff(path, pixels, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(path, pixels, **options)
+
+
+def lay(root, images, ending="tif", size=SMALL, **options):
+    for seed, pixels in enumerate(images):
+        tiff(root / "images" / f"x{seed}.{ending}", pixels, **options)
+        tiff(root / "masks" / f"x{seed}.tif", own.objects(seed, size=size))
+    return ["--masks", root / "masks"]
+
+
+def slow_percentile(levels, percentile):
+    """The lowest level that so many in a hundred do not exceed, of a sorted list."""
+    levels = sorted(levels)
+    return int(levels[max(0, int(np.ceil(len(levels) * percentile / 100)) - 1)])
+
+
+def slow_scaled(pixels, low, high):
+    scaled = [[(int(v) - low) * 255 / (high - low) for v in row] for row in pixels]
+    return np.array([[int(min(max(v, 0), 255) + 0.5) for v in row] for row in scaled], np.uint8)
+
+
+def test_a_microscopist_gets_what_she_annotated(tmp_path):
+    """Forty annotated images of 12 bits, ten of them large, with label maps in `masks/`."""
+    large = (90, 130)
+    sizes = [large if seed % 4 == 0 else (70, 90) for seed in range(40)]
+    for seed, size in enumerate(sizes):
+        tiff(
+            tmp_path / "images" / f"plate-{seed:02}.tif",
+            camera(seed, size),
+            photometric="minisblack",
+        )
+        tiff(tmp_path / "images" / "masks" / f"plate-{seed:02}.tif", own.objects(seed, 60, size))
+    code, out, err = own.build(tmp_path)
+    assert code == 0, err
+    assert "Masks are read as instances: numbers up to 60, each a connected area" in out
+    assert "Brightness of 12 bits: " in out
+    assert "becomes 0 to 255 in all images alike (percentiles 0.1 and 99.9 of all" in out
+    found = own.examples(tmp_path)
+    levels = np.concatenate([camera(seed, size).ravel() for seed, size in enumerate(sizes)])
+    low, high = (slow_percentile(levels, p) for p in (0.1, 99.9))
+    for seed, size in enumerate(sizes):
+        example = found[f"plate-{seed:02}"]
+        np.testing.assert_array_equal(example["instances"][..., 0], own.objects(seed, 60, size))
+        np.testing.assert_array_equal(example["mask"][..., 0], own.objects(seed, 60, size) > 0)
+        if seed < 3:
+            expected = slow_scaled(camera(seed, size), low, high)
+            np.testing.assert_array_equal(example["image"], np.stack([expected] * 3, -1))
+    metadata = tfds.builder("mine", data_dir=tmp_path / "data").info.metadata
+    kept = intensity.Scaling.from_json(dict(metadata)["intensity"])
+    assert (kept.low, kept.high) == ((low,), (high,))
+    applied = kept.apply(camera(1, sizes[1])[..., None])
+    np.testing.assert_array_equal(applied, found["plate-01"]["image"][..., :1])
+
+
+STORED = {
+    "LZW": {"compression": "lzw", "predictor": True},
+    "deflate": {"compression": "zlib"},
+    "Zstandard": {"compression": "zstd"},
+    "PackBits": {"compression": "packbits"},
+    "tiles": {"tile": (16, 16)},
+    "big-endian": {"byteorder": ">"},
+    "BigTIFF": {"bigtiff": True},
+    "OME": {"ome": True, "metadata": {"axes": "YX"}},
+    "ImageJ": {"imagej": True},
+}
+
+
+@pytest.mark.parametrize("kind", STORED)
+def test_each_kind_of_tiff_is_read_exactly(tmp_path, kind):
+    path = tmp_path / "x.tif"
+    tiff(path, camera(3), **STORED[kind])
+    found = scientific.read(path.read_bytes(), name="x.tif").pixels
+    np.testing.assert_array_equal(found[..., 0], camera(3))
+
+
+def test_a_range_is_taken_as_given(tmp_path):
+    laid = lay(tmp_path, [camera(seed) for seed in range(4)])
+    code, out, err = own.build(tmp_path, *laid, "--range", "100", "1500")
+    assert code == 0, err
+    assert "100 to 1500 becomes 0 to 255 in all images alike (the range given)" in out
+    for key, example in own.examples(tmp_path).items():
+        expected = slow_scaled(camera(int(key[1:])), 100, 1500)
+        np.testing.assert_array_equal(example["image"][..., 1], expected)
+
+
+def test_png_of_16_bits_keeps_them_until_scaled(tmp_path):
+    grey = camera(1)
+    for pixels in (grey, np.stack([grey, grey + 1, grey + 2], axis=-1)):
+        data = io.BytesIO()
+        if pixels.ndim == 2:
+            Image.fromarray(pixels).save(data, "PNG")
+        else:
+            import imagecodecs
+
+            data.write(imagecodecs.png_encode(pixels))
+        found = scientific.read(data.getvalue(), name="x").pixels
+        assert found.dtype == np.uint16
+        np.testing.assert_array_equal(found.squeeze(), pixels)
+
+
+PAGES = {
+    "z": (np.stack([camera(0), camera(1), camera(2)]), {"ome": True, "metadata": {"axes": "ZYX"}}),
+    "unnamed": (np.stack([camera(0), camera(1), camera(2)]), {"photometric": "minisblack"}),
+    "ImageJ": (
+        np.stack([camera(0), camera(1), camera(2)]),
+        {"imagej": True, "metadata": {"axes": "ZYX"}},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PAGES)
+def test_of_several_pages_none_is_read_silently(tmp_path, kind):
+    pixels, options = PAGES[kind]
+    laid = lay(tmp_path, [pixels + 5 * seed for seed in range(3)], **options)
+    code, _, err = own.build(tmp_path, *laid)
+    assert code == 2
+    assert "3 examples cannot be read: " in err
+    assert "x0.tif has 3 pages (" in err
+    assert "Say which, from 0: --page" in err
+    assert own.build(tmp_path, *laid, "--page", "1", "--range", "0", "4095")[0] == 0
+    for key, example in own.examples(tmp_path).items():
+        expected = slow_scaled(camera(1) + 5 * int(key[1:]), 0, 4095)
+        np.testing.assert_array_equal(example["image"][..., 0], expected)
+    assert "page 3 was asked for" in own.build(tmp_path, *laid, "--page", "3", "--overwrite")[2]
+
+
+CHANNELS = {
+    "OME": (
+        "CYX",
+        {"ome": True, "metadata": {"axes": "CYX", "Channel": {"Name": ["DAPI", "GFP"]}}},
+    ),
+    "stack": ("ZCYX", {"ome": True, "metadata": {"axes": "ZCYX"}}),
+    "last": ("YXC", {"photometric": "minisblack", "planarconfig": "contig"}),
+}
+
+
+@pytest.mark.parametrize("kind", CHANNELS)
+def test_channels_are_named_and_chosen(tmp_path, kind):
+    axes, options = CHANNELS[kind]
+    pixels = np.stack([camera(0), camera(1)])
+    pixels = np.stack([camera(2) + pixels * 0, pixels]) if axes == "ZCYX" else pixels
+    pixels = pixels.transpose(1, 2, 0) if axes == "YXC" else pixels
+    laid = lay(tmp_path, [pixels] * 2, ending="ome.tif", **options)
+    page = ["--page", "1"] if axes == "ZCYX" else []
+    code, _, err = own.build(tmp_path, *laid, *page)
+    assert code == 2
+    names = "DAPI, GFP" if kind == "OME" else "0, 1"
+    assert f"x0.ome.tif has 2 channels: {names}. Say which are read" in err
+    chosen = "GFP" if kind == "OME" else "1"
+    flags = [*laid, *page, "--range", "0", "4095"]
+    code, _, err = own.build(tmp_path, *flags, "--channels", chosen)
+    assert code == 0, err
+    np.testing.assert_array_equal(
+        own.examples(tmp_path)["x0"]["image"][..., 2], slow_scaled(camera(1), 0, 4095)
+    )
+    assert own.build(tmp_path, *flags, "--channels", "1", "0", "--overwrite")[0] == 0
+    image = own.examples(tmp_path)["x0"]["image"]
+    for channel, seed in enumerate((1, 0)):
+        expected = slow_scaled(camera(seed), 0, 4095)
+        np.testing.assert_array_equal(image[..., channel], expected)
+    assert not image[..., 2].any()
+    err = own.build(tmp_path, *flags, "--channels", "RFP", "--overwrite")[2]
+    assert f"has no channel 'RFP'; it has {names}" in err
+
+
+def test_each_chosen_channel_has_its_own_percentiles(tmp_path):
+    pixels = np.stack([camera(0), camera(1) * 7])
+    options = {"ome": True, "metadata": {"axes": "CYX"}}
+    laid = lay(tmp_path, [pixels] * 2, **options)
+    assert own.build(tmp_path, *laid, "--channels", "0", "1")[0] == 0
+    image = own.examples(tmp_path)["x1"]["image"]
+    for channel in range(2):
+        low, high = (slow_percentile(pixels[channel].ravel(), p) for p in (0.1, 99.9))
+        np.testing.assert_array_equal(image[..., channel], slow_scaled(pixels[channel], low, high))
+
+
+def test_depths_that_differ_and_fractions_need_a_range(tmp_path):
+    images = [camera(0), (camera(1) >> 4).astype(np.uint8), camera(2).astype(np.float32)]
+    laid = lay(tmp_path, images)
+    code, _, err = own.build(tmp_path, *laid)
+    assert code == 2
+    assert "images of 1 of float32, 1 of uint16, 1 of uint8" in err
+    assert "Give both by --range, such as --range 0 4" in err
+    assert own.build(tmp_path, *laid, "--range", "0", "4095")[0] == 0
+
+
+def test_images_of_one_level_are_said(tmp_path):
+    laid = lay(tmp_path, [np.full(SMALL, 700, np.uint16)] * 2)
+    code, _, err = own.build(tmp_path, *laid)
+    assert code == 2
+    assert "cannot be scaled: a range from 700 to 700" in err
+
+
+def test_tiff_of_8_bit_colours_is_read_as_it_is(tmp_path):
+    laid = lay(tmp_path, [own.photo(s, SMALL) for s in range(3)], photometric="rgb")
+    assert own.build(tmp_path, *laid)[0] == 0
+    for key, example in own.examples(tmp_path).items():
+        np.testing.assert_array_equal(example["image"], own.photo(int(key[1:]), SMALL))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "is_read"), [("uint8", True), ("int32", True), ("float32", True), ("fraction", False)]
+)
+def test_maps_of_objects_are_whole_numbers_of_any_type(tmp_path, dtype, is_read):
+    for seed in range(4):
+        own.write(tmp_path / "images" / f"x{seed}.png", own.photo(seed))
+        labels = own.objects(seed)
+        stored = labels / 2 if dtype == "fraction" else labels.astype(dtype)
+        tiff(tmp_path / "masks" / f"x{seed}.tif", stored)
+    code, _, err = own.build(tmp_path, "--masks", tmp_path / "masks")
+    assert code == (0 if is_read else 2)
+    if is_read:
+        own.equal(tmp_path, {f"x{s}": own.objects(s) for s in range(4)}, "instances")
+    else:
+        assert "has numbers that are not whole, or below 0" in err
+
+
+def test_damaged_tiffs_name_the_file(tmp_path):
+    path = tmp_path / "x.tif"
+    tiff(path, camera(0), compression="zlib")
+    whole = path.read_bytes()
+    rng, unnamed = np.random.default_rng(0), 0
+    for case in range(300):
+        data = bytearray(whole[: int(rng.integers(4, len(whole)))] if case % 2 else whole)
+        for place in rng.integers(4, max(5, len(data)), 3):
+            data[min(place, len(data) - 1)] = int(rng.integers(256))
+        try:
+            found = scientific.read(bytes(data), name="x.tif").pixels
+            assert found.ndim == 3
+        except ArchiveError as error:
+            unnamed += "x.tif" not in str(error)
+    assert not unnamed
+
+
+def test_a_tiff_that_claims_to_be_huge_is_refused_before_it_is_decoded(tmp_path):
+    path = tmp_path / "x.tif"
+    tiff(path, np.zeros((4, 4), np.uint8))
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        file.pages.first.tags["ImageWidth"].overwrite(1 << 20)
+        file.pages.first.tags["ImageLength"].overwrite(1 << 20)
+    with pytest.raises(ArchiveError, match="claims 1,048,576×1,048,576 pixels"):
+        scientific.read(path.read_bytes(), name="x.tif")
+
+
+def test_percentiles_and_scaling_are_those_of_slow_references():
+    rng = np.random.default_rng(1)
+    images = [rng.integers(0, 3000, (11, 13, 2)).astype(np.uint16) for _ in range(3)]
+    counts = np.sum([intensity.histogram(each) for each in images], axis=0)
+    found = intensity.by_percentiles(counts, (2.5, 97))
+    for channel in range(2):
+        levels = np.concatenate([each[..., channel].ravel() for each in images])
+        assert found.low[channel] == slow_percentile(levels, 2.5)
+        assert found.high[channel] == slow_percentile(levels, 97)
+    with pytest.raises(ValueError, match="3 channels, and ranges for 2"):
+        found.apply(np.zeros((2, 2, 3), np.uint16))
+    with pytest.raises(ValueError, match="is no scaling of brightness"):
+        intensity.Scaling.from_json({"low": 3})
