@@ -160,7 +160,7 @@ def few_objects(seed):
 REFUSED = {  # kind of mask: what is stored, options of its file, what is said, flags that go on
     "few objects": (
         few_objects,
-        "have the numbers 0 (97.9 %), 1 (0.7 %), 2 (0.7 %), 3 (0.7 %): classes, or one number an",
+        "(97.9 %), 1 (0.7 %), 2 (0.7 %), 3 (0.7 %): classes, or one number an object?",
         ["--mask_kind", "instances"],
         few_objects,
         "instances",
@@ -215,7 +215,7 @@ def test_smooth_edges_and_jpeg_need_a_threshold(tmp_path, ending):
     laid = lay(tmp_path, smooth, ending=ending)
     code, _, err = own.build(tmp_path, *laid)
     assert code == 2
-    assert "smooth edges, or JPEG" in err
+    assert "the masks are nearly all 0 or 255, with" in err
     (flag,) = re.findall("--threshold [0-9]+", err)
     assert own.build(tmp_path, *laid, *flag.split())[0] == 0
     threshold = int(flag.split()[1])

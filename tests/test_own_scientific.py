@@ -1,4 +1,5 @@
 import io
+from typing import Any
 
 import numpy as np
 import own_folders as own
@@ -68,8 +69,8 @@ def test_a_microscopist_gets_what_she_annotated(tmp_path):
         if seed < 3:
             expected = slow_scaled(camera(seed, size), low, high)
             np.testing.assert_array_equal(example["image"], np.stack([expected] * 3, -1))
-    metadata = tfds.builder("mine", data_dir=tmp_path / "data").info.metadata
-    kept = intensity.Scaling.from_json(dict(metadata)["intensity"])
+    metadata: Any = tfds.builder("mine", data_dir=tmp_path / "data").info.metadata
+    kept = intensity.Scaling.from_json(metadata["intensity"])
     assert (kept.low, kept.high) == ((low,), (high,))
     applied = kept.apply(camera(1, sizes[1])[..., None])
     np.testing.assert_array_equal(applied, found["plate-01"]["image"][..., :1])
@@ -258,7 +259,7 @@ def test_damaged_tiffs_name_the_file(tmp_path):
 def test_a_tiff_that_claims_to_be_huge_is_refused_before_it_is_decoded(tmp_path):
     path = tmp_path / "x.tif"
     tiff(path, np.zeros((4, 4), np.uint8))
-    with tifffile.TiffFile(path, mode="r+b") as file:
+    with tifffile.TiffFile(path, mode="r+") as file:
         file.pages.first.tags["ImageWidth"].overwrite(1 << 20)
         file.pages.first.tags["ImageLength"].overwrite(1 << 20)
     with pytest.raises(ArchiveError, match="claims 1,048,576×1,048,576 pixels"):
