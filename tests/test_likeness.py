@@ -48,10 +48,10 @@ def test_the_plain_hash_is_that_of_splits():
 def test_only_what_is_in_other_splits_and_groups_is_compared():
     one = np.concatenate([scenes(3), scenes(1)])  # the last is the first again
     names = ["a", "b", "c", "d"]
-    both = {"groups": names, "parts": ["train", "train", "train", "test"]}
-    assert likeness.across(one, **both) == [[0, 3]]
-    assert likeness.across(one, **both, shown=[1, 2, 3]) == []
-    assert likeness.across(one, groups=["a", "b", "c", "a"], parts=both["parts"]) == []
+    parts = ["train", "train", "train", "test"]
+    assert likeness.across(one, groups=names, parts=parts) == [[0, 3]]
+    assert likeness.across(one, groups=names, parts=parts, shown=[1, 2, 3]) == []
+    assert likeness.across(one, groups=["a", "b", "c", "a"], parts=parts) == []
     assert likeness.across(one, groups=names, parts=["train"] * 4) == []
 
 

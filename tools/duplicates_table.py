@@ -130,7 +130,9 @@ def rows(collection: Collection, name: str, *, copies: int = 20) -> tuple[list[R
         row = counted.setdefault(f"{whole if together else ''}{change}", [0, 0])
         row[0] += 1
         row[1] += key in found
-    return [(f"{name}, {len(items):,}", change, *row) for change, row in counted.items()], false
+    return [
+        (f"{name}, {len(items):,}", change, row[0], row[1]) for change, row in counted.items()
+    ], false
 
 
 def _changed(original: Pending, key: str, group: str, change: str) -> Example:

@@ -62,9 +62,11 @@ def halved(example: Example, other: Example, rng: np.random.Generator) -> Exampl
 def one_number(example: Example, other: Example, rng: np.random.Generator) -> Example:
     """Two objects that do not touch, the second at least half as large, with one number."""
     labels = example.instances
+    if labels is None:
+        raise ValueError(f"{example.id} has no objects.")
     areas = np.bincount(labels.ravel())
     pairs = [
-        (a, b)
+        (int(a), int(b))
         for a in rng.permutation(np.flatnonzero(areas[1:] >= 40) + 1)
         for b in np.flatnonzero((areas >= areas[a] / 2) & (areas <= areas[a]))
         if a != b and b

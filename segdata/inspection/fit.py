@@ -7,12 +7,16 @@ object; if half of them lie elsewhere, objects are missing. No file is known her
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
+import scipy.fft
 from PIL import Image
-from scipy import fft, ndimage
+from scipy import ndimage
 
 from segdata.core import IGNORE_LABEL
+
+fft: Any = scipy.fft  # its types are those of dispatching
 
 _SIDE = 128  # pixels, of the longer side that is looked at: 1.5 ms an image
 _REACH = 0.15  # of the longer side; a mask may have been shifted by that much
@@ -72,13 +76,13 @@ def measure(image: Image.Image, mask: np.ndarray) -> Fit | None:
     threshold = int(np.argmax(below - above if separation > 0.5 else above - below))
     objects = (grey > threshold) == (separation > 0.5)
     strong = known & (edges >= np.median(edges[outline > 0])) & (_slope(objects) > 0)
-    near = ndimage.binary_dilation(inside, iterations=2)
+    apart = strong & np.logical_not(ndimage.binary_dilation(inside, iterations=2))
     return Fit(
         separation=separation,
         here=here,
         best=best,
         shift=shift,
-        elsewhere=float(np.count_nonzero(strong & ~near) / max(1, np.count_nonzero(strong))),
+        elsewhere=float(np.count_nonzero(apart) / max(1, np.count_nonzero(strong))),
     )
 
 
@@ -141,8 +145,8 @@ def apart(instances: np.ndarray) -> tuple[int, ...]:
         window = instances[box]
         if areas[number] > _COMPACT * window.size:  # a single piece, or nearly so
             continue
-        pieces, _ = ndimage.label(window == number, np.ones((3, 3)))
-        sizes = np.sort(np.bincount(pieces.ravel())[1:])[::-1]
+        labelled: Any = ndimage.label(window == number, np.ones((3, 3)))
+        sizes = np.sort(np.bincount(labelled[0].ravel())[1:])[::-1]
         if len(sizes) > 1 and sizes[1] >= max(PIECE, SECOND * sizes[0]):
             found.append(number)
     return tuple(found)
