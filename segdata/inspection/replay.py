@@ -38,9 +38,15 @@ def drawn(
         fold = recipe.get("fold")
         augment, batch, seed = Augment(**recipe["augment"]), recipe["batch"], recipe["seed"]
         place = data_dir or settings["data_dir"]
+        mix = recipe.get("mix")
         reached = _reached(path.with_name("state.json"))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is not the settings of a run: {error!s:.200}.") from error
+    if mix:
+        raise ValueError(
+            f"{run} was trained on several datasets; segdata.mix with the settings in {path} gives "
+            f"the batch, as `mix(…).batch({step})`."
+        )
     if reached is not None and not 0 <= step < reached:
         raise ValueError(f"step={step}: {run} has come to step {reached:,}; from 0 to before that.")
     records = packing.pack(name, split, size=size, fold=fold, data_dir=place)
