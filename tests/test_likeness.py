@@ -75,7 +75,7 @@ def test_of_known_groups_half_of_the_smaller_must_agree(copied, found):
 def test_a_window_is_found_to_a_hundredth_of_the_side():
     rng = np.random.default_rng(5)
     large = ndimage.gaussian_filter(rng.standard_normal((640, 640)), 25)
-    image = Image.fromarray(np.uint8(np.clip(128 + 40 * large / large.std(), 0, 255)))
+    image = Image.fromarray(np.clip(128 + 40 * large / large.std(), 0, 255).astype(np.uint8))
     cut = image.crop((10, 22, 618, 630))  # 608 = 95 % of 640
     one, other = (
         np.asarray(each.resize((64, 64), Image.Resampling.BOX), np.float32)[None]

@@ -9,10 +9,11 @@ known here.
 import collections
 import dataclasses
 import hashlib
+import math
 import struct
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -38,6 +39,7 @@ from segdata.sources import SizeMismatchError
 DAMAGE = (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError)
 """What reading a damaged example may raise: sources their own errors, Pillow all of these."""
 
+_HELD = 1 << 26  # bytes of thumbnails in memory, of 16,384 examples; more go to a file
 _MEASURED = 200  # of the masks that disagree with a table, how many are compared pixel by pixel
 _ROWS = {
     "only_ground": "empty masks",
@@ -95,7 +97,7 @@ def audit(
     """
     damages = [Damage(*fault) for fault in collection.faults]
     summaries = list[Summary]()
-    with tempfile.TemporaryFile() as thumbnails:  # 4 kB an example, which memory need not hold
+    with tempfile.SpooledTemporaryFile(_HELD) as thumbnails:  # 4 kB an example
         for seen in progress(parallel.ordered_map(summarise, collection.stream())):
             if isinstance(seen, Damage):
                 damages.append(seen)
@@ -299,15 +301,18 @@ def _formatted(cases: Sequence[Case], *, most: int) -> list[str]:
     return lines + ([f"and {more:,} more"] if more > 0 else [])
 
 
-def _across(summaries: Sequence[Summary], thumbnails: IO[bytes]) -> list[list[Summary]]:
+def _across(summaries: Sequence[Summary], thumbnails: Any) -> list[list[Summary]]:
     """Sets of near duplicates in more than one split, but of no group that is in both."""
     shown = [number for number, item in enumerate(summaries) if not item.flat]
     if not shown:
         return []
     thumbnails.flush()
-    held = np.memmap(
-        thumbnails, np.uint8, "r", shape=(len(summaries), likeness.SIDE, likeness.SIDE)
-    )
+    shape = (len(summaries), likeness.SIDE, likeness.SIDE)
+    if math.prod(shape) > _HELD:
+        held = np.memmap(thumbnails, np.uint8, "r", shape=shape)
+    else:
+        thumbnails.seek(0)
+        held = np.frombuffer(thumbnails.read(), np.uint8).reshape(shape)
     found = likeness.across(
         held,
         shown=shown,
