@@ -24,7 +24,7 @@ def packed(count: int) -> np.ndarray:
 def drawn(count: int, augment: Augment | None = None) -> np.ndarray:
     ids = [f"example {number}" for number in range(count)]
     return np.asarray(
-        sheet.sheet(packed(count), ids, classes=CLASSES, title="toy", augment=augment)
+        sheet.sheet(list(packed(count)), ids, classes=CLASSES, title="toy", augment=augment)
     )
 
 
@@ -71,7 +71,7 @@ def blank(**sizes: tuple[int, int]) -> Collection:
 
     def pending(key: str, size: tuple[int, int]) -> Pending:
         buffer = io.BytesIO()
-        Image.new("RGB", size[::-1], WHITE).save(buffer, "PNG")
+        Image.new("RGB", (size[1], size[0]), WHITE).save(buffer, "PNG")
         mask = np.zeros(size, np.uint8)
         example = Example(id=key, group=key, image=buffer.getvalue(), mask=mask)
         return Pending(split="train", id=key, read=lambda: example)
@@ -167,7 +167,8 @@ def test_a_name_that_is_no_text_is_drawn_escaped():
     ids = ["\udcff", "two\nlines", "\x1b[2J"]
     escaped = [r"\udcff", r"two\nlines", r"\x1b[2J"]
     one, other = (
-        sheet.sheet(packed(3), names, classes=CLASSES, title=names[0]) for names in (ids, escaped)
+        sheet.sheet(list(packed(3)), names, classes=CLASSES, title=names[0])
+        for names in (ids, escaped)
     )
     assert np.array_equal(np.asarray(one), np.asarray(other))
 

@@ -11,6 +11,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from PIL import ImageDraw, ImageFont
 
@@ -104,7 +105,8 @@ def _has(path: str, character: str) -> bool:
         return True
     try:
         font = _opened(path, 24)
-        drawn, missing = (font.getmask(each) for each in (character, _NO_CHARACTER))
+        masks: Any = (font.getmask(each) for each in (character, _NO_CHARACTER))
+        drawn, missing = masks
     except OSError:  # a damaged font, or one of coloured pictures
         return False
     return drawn.size[0] > 0 and (drawn.size, bytes(drawn)) != (missing.size, bytes(missing))

@@ -54,7 +54,7 @@ def drawn(
     rows, epochs = stream.plan.order(stream.steps(step, 1)[0])
     features: Any = packing.built(name, data_dir=place).info.features
     return sheet.sheet(
-        np.concatenate(stream.batch(step), axis=-1),
+        list(np.concatenate(stream.batch(step), axis=-1)),
         [f"#{row} e{epoch}" for row, epoch in zip(rows, epochs, strict=True)],
         classes=tuple(features["mask"].names),
         title=f"{pathlib.Path(run).name}, step {step:,}: {name}, {split}; #record e(poch)",
