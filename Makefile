@@ -3,13 +3,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-heavy lint clean
 
 demo: .venv/runtime
 	$(BIN)/python tools/demo.py
 
 test: .venv/test
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov --cov-report=term
+	$(BIN)/python -m pytest -m "not heavy" --numprocesses 2 --dist loadfile --cov --cov-report=term
+
+test-heavy: .venv/test
+	$(BIN)/python -m pytest -m heavy --numprocesses 2 --dist worksteal
 
 lint: .venv/test
 	$(BIN)/ruff check .

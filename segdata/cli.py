@@ -331,7 +331,7 @@ def _build(argv: Sequence[str]) -> None:
     others = [name for name in names if name not in ours]
     for flag, (default, instead) in _WITHOUT.items() if ours else ():
         if getattr(settings.generation, flag) != default:
-            raise ValueError(f"--{flag} is not for these datasets, {', '.join(ours)}: {instead}.")
+            raise ValueError(f"--{flag} is not for {', '.join(ours)}: {instead}.")
     if settings.generation.num_shards == 0:  # TFDS takes it for none given
         raise ValueError("--num_shards 0: a whole number from 1.")
     if settings.skip_damaged and others:

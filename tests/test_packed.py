@@ -219,7 +219,7 @@ def test_a_folder_that_is_no_run_is_named(tmp_path, capsys, text, message):
         (["--step", "30"], "step=30: .* has come to step 30; from 0 to before that"),
         (["--augment"], "--replay draws what the run did"),
         (["--grey", "1"], "--replay draws what the run did"),
-        (["--foreground", "1"], "--foreground is for crops"),
+        (["--foreground", "1"], "--replay draws what the run did"),
     ],
 )
 def test_what_cannot_be_replayed_is_named(built, tmp_path, capsys, more, message):

@@ -26,7 +26,7 @@ builder.download_and_prepare(download_config=config)
 whole = dict(size=(32, 32), batch=2, data_dir=data_dir)
 augment = segdata.Augment()
 image, _ = next(iter(segdata.train_batches("dsb2018", "train", augment=augment, seed=0, **whole)))
-print(image.shape, damage_kinds.KINDS["forbidden"].outcomes["dsb2018"])
+print(image.shape, damage_kinds.KINDS["forbidden"].outcomes["objects"])
 """
 
 

@@ -337,8 +337,8 @@ def _classes(recipe: Recipe, data_dir: str | None) -> tuple[str, ...]:
     if len(names) != (channels if is_softmax else 2):
         softmax = "" if is_softmax else "--output_activation softmax "
         raise ValueError(
-            f"output_channels is {channels}, but {recipe.dataset} has {len(names)} classes, "
-            f"{', '.join(names):.200}; give {softmax}--output_channels {len(names)}."
+            f"output_channels is {channels}, but {recipe.dataset} has {len(names)} classes; give "
+            f"{softmax}--output_channels {len(names)}."
         )
     return names if is_softmax else ()
 

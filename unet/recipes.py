@@ -93,7 +93,7 @@ class Recipe:
             f"two multiples of this model's stride, {self.model.stride}",
         )
         require(
-            self.fold is None or 0 <= self.fold[0] < self.fold[1] >= 2,
+            self.fold is None or (len(self.fold) == 2 and 0 <= self.fold[0] < self.fold[1] >= 2),
             "fold",
             self.fold,
             "K N, fold K of N, from 0 to N-1, of two or more",

@@ -67,7 +67,7 @@ class Reader:
     """
 
     def __init__(self, builder: Any, features: Features, *, instances: bool = False):
-        self._builder, self._features = builder, features
+        self._built, self._features = builder, features
         self._image = naming.found(builder, "image", features.image)
         self._mask = naming.found(builder, "mask", features.mask)
         self._segments = features.segments and naming.found(builder, "segments", features.segments)
@@ -114,7 +114,7 @@ class Reader:
         Raises:
             OSError: If it is damaged.
         """
-        return stored.parsed(self._builder, frame, self._subset)
+        return stored.parsed(self._built, frame, self._subset)
 
     def example(self, values: Any, frame: stored.Frame) -> Stored:
         """An example of `parsed`; raises as `read` does. Of the frame its place alone is used."""
@@ -215,11 +215,11 @@ class Reader:
 
     def _seen(self) -> str:
         """The values in some masks, for a message."""
-        split = next(name for name, info in self._builder.info.splits.items() if info.num_examples)
+        split = next(name for name, info in self._built.info.splits.items() if info.num_examples)
         counts = collections.Counter[int]()
-        parts = slices.absolute(self._builder.info.splits, split)
-        for frame in itertools.islice(stored.frames(self._builder, parts), _LOOKED_AT):
-            example = stored.parsed(self._builder, frame, self._subset)
+        parts = slices.absolute(self._built.info.splits, split)
+        for frame in itertools.islice(stored.frames(self._built, parts), _LOOKED_AT):
+            example = stored.parsed(self._built, frame, self._subset)
             values = self._values(example, self._mask.of(example), f"the mask of {frame.name}")
             counts.update(np.unique(values).tolist())
         listed = sorted(value for value, _ in counts.most_common(4 * _SHOWN))
@@ -234,7 +234,7 @@ class Names:
     """
 
     def __init__(self, builder: Any, features: Features):
-        self._builder = builder
+        self._built = builder
         self._id, self._group, self._stratum = (
             naming.optional(builder, role, getattr(features, role))
             for role in ("id", "group", "stratum")
@@ -248,7 +248,7 @@ class Names:
         Raises:
             OSError: If it is damaged.
         """
-        example = stored.parsed(self._builder, frame, self._subset) if self.features else {}
+        example = stored.parsed(self._built, frame, self._subset) if self.features else {}
         return self.of(example, frame)
 
     def of(self, example: Any, frame: stored.Frame) -> tuple[str, str, str]:
@@ -267,7 +267,7 @@ class Names:
             )
             if not feature
         ]:
-            _log(f"{self._builder.info.full_name} has {' and '.join(lacks)}.")
+            _log(f"{self._built.info.full_name} has {' and '.join(lacks)}.")
 
 
 @functools.cache

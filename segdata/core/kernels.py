@@ -33,23 +33,26 @@ def render(
     is_constant: bool,
     image: np.ndarray,
     mask: np.ndarray,
+    to: np.ndarray | None = None,
     partner_places: np.ndarray | None = None,
 ) -> None:
-    """Makes a batch.
+    """Makes a batch, or some rows of one.
 
     Args:
         words: uint32 [L], the packed file or what holds its records; behind each record there is
             one word or more, which is read and weighs nothing.
-        places: int64 [B, 3], where the record of each example begins in it, its height and width.
+        places: int64 [N, 3], where the record of each example begins in it, its height and width.
         step: What happens to each.
         is_constant: Whether black of the ignore label moves in from outside, not the mirror image.
         image: uint8 [B, H, W, 3], written to.
         mask: uint8 [B, H, W, 1], written to.
+        to: int64 [N], the row of each example; in order where None.
         partner_places: The same of the partners; needed where there is CutMix.
     """
     _, height, width, _ = image.shape
     own, partner = step
-    flat = (height, width), image.reshape(-1), mask.reshape(-1)
+    to = np.arange(len(places)) if to is None else to
+    flat = (height, width), to, image.reshape(-1), mask.reshape(-1)
     if not (len(own.map) or len(own.blur) or len(own.paste)):
         _render_moved(words, places, own, is_constant, *flat)
         return
@@ -91,6 +94,7 @@ def _render_moved(
     own: Parameters,
     is_constant: bool,
     size: tuple[int, int],
+    to: np.ndarray,
     image: np.ndarray,
     mask: np.ndarray,
 ) -> None:
@@ -115,7 +119,7 @@ def _render_moved(
                 _colour(colours, begin, plane, shown, canvas[:count])
                 _cover(own, i, size, first, rows, canvas)
                 shown = canvas[:count]
-            _part(shown, i * plane + begin, image, mask)
+            _part(shown, to[i] * plane + begin, image, mask)
 
 
 @compiled
@@ -129,6 +133,7 @@ def _render(
     down: np.ndarray,
     along: np.ndarray,
     size: tuple[int, int],
+    to: np.ndarray,
     image: np.ndarray,
     mask: np.ndarray,
 ) -> None:
@@ -178,7 +183,7 @@ def _render(
                 for y in range(top, bottom):
                     for x in range(y * width + left, y * width + right):
                         canvas[x] = other[x]
-            _part(canvas[:count], i * height * width + begin, image, mask)
+            _part(canvas[:count], to[i] * height * width + begin, image, mask)
 
 
 class _Colours(NamedTuple):

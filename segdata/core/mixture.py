@@ -64,6 +64,11 @@ class Part(NamedTuple):
     table: np.ndarray
     most: int
 
+    @property
+    def keeps(self) -> bool:
+        """Whether class ids stay as they are."""
+        return bool((self.table == np.arange(256)).all())
+
 
 class Shares:
     """Whose each position of an endless row is, in exact shares.
@@ -253,9 +258,10 @@ class Mixture(Training):
         for part, (row, planned) in zip(self.parts, self._planned(first, block), strict=True):
             held = slice(*np.searchsorted(row, (begin, end)))
             if held.start < held.stop:
-                made = part.stream.render(rows_of(planned, held))
-                flat = (x.reshape(len(x), -1) for x in (*made, image, mask))
-                _put(row[held] - begin, part.table, *flat)
+                rows = row[held] - begin
+                part.stream.render_to(image, mask, rows_of(planned, held), rows)
+                if not part.keeps:
+                    _relabel(rows, part.table, mask.reshape(len(mask), -1))
         return (image, mask, self.sources(step)) if self.then else (image, mask)
 
     def _named(self, count: np.ndarray) -> dict[str, int]:
@@ -449,20 +455,12 @@ def _pattern(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @compiled
-def _put(
-    rows: np.ndarray,
-    table: np.ndarray,
-    image: np.ndarray,
-    mask: np.ndarray,
-    to_image: np.ndarray,
-    to_mask: np.ndarray,
-) -> None:
-    """Copies examples to rows of a batch, class ids by a table; uint8 [B, N] each."""
+def _relabel(rows: np.ndarray, table: np.ndarray, mask: np.ndarray) -> None:
+    """Class ids of some rows of a batch by a table; uint8 [B, N], changed in place."""
     for i in range(len(rows)):
-        row = rows[i]
-        to_image[row] = image[i]
-        for x in range(mask.shape[1]):
-            to_mask[row, x] = table[mask[i, x]]
+        row = mask[rows[i]]
+        for x in range(len(row)):
+            row[x] = table[row[x]]
 
 
 def _histograms(records: Records, rows: np.ndarray) -> np.ndarray:

@@ -222,9 +222,15 @@ class Stream(Training):
 
     def render(self, step: plan.Step) -> Batch:
         """Makes the pixels of any part of a plan."""
-        count, (height, width) = len(step.own.row), self.plan.size
-        image = self._pool.take((count, height, width, 3))
-        mask = self._pool.take((count, height, width, 1))
+        shape = (len(step.own.row), *self.plan.size)
+        image, mask = (self._pool.take((*shape, channels)) for channels in (3, 1))
+        self.render_to(image, mask, step)
+        return image, mask
+
+    def render_to(
+        self, image: np.ndarray, mask: np.ndarray, step: plan.Step, rows: np.ndarray | None = None
+    ) -> None:
+        """The same, into some rows of a batch, int64 [N]; all of them where None."""
         kernels.render(
             self._words,
             self._places(step.own.row),
@@ -232,9 +238,9 @@ class Stream(Training):
             is_constant=self.plan.augment.border == "constant",
             image=image,
             mask=mask,
+            to=rows,
             partner_places=self._places(step.partner.row) if self.plan.augment.cutmix else None,
         )
-        return image, mask
 
     def _made(self, step: int) -> Batch:
         block, own = max(1, AHEAD // self.own), self.own

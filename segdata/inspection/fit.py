@@ -50,7 +50,7 @@ class Fit:
 
 
 def measure(image: Image.Image, mask: np.ndarray) -> Fit | None:
-    """Measures how a mask lies on its image; None where it is empty or full.
+    """Measures how a mask lies on its image; None where it is empty or full, or has no outline.
 
     Args:
         image: 8-bit RGB.
@@ -67,6 +67,8 @@ def measure(image: Image.Image, mask: np.ndarray) -> Fit | None:
         return None
     edges = _slope(np.sqrt(grey, dtype=np.float32))
     outline = _changes(small)
+    if not outline.any():  # classes meet nowhere, but at the border or pixels without a label
+        return None
     here, best, shift = _matched(outline, edges)
     below, above = (
         np.cumsum(np.bincount(grey[part], minlength=256) / np.count_nonzero(part))
