@@ -75,13 +75,13 @@ def build(
     divided = _divided(examined)
     counts = (f"{len(entries):,} {split}" for split, entries in divided.items())
     console.log(f"Examples: {', '.join(counts)}.")
-    kind = _made_builder(examined, divided)
+    kind = _builder_of(examined, divided)
     made = kind(skip_damaged=source.skip_damaged, renew=overwrite, data_dir=place)
     made.download_and_prepare()
     return made
 
 
-def _made_builder(
+def _builder_of(
     examined: Examined[splits.Look], divided: Mapping[str, Sequence[Entry]]
 ) -> type[builder.SourceBuilder]:
     """A builder of the dataset, which has no configurations and is not registered."""

@@ -142,7 +142,7 @@ def _render(
     strip = height if needs_whole else min(height, max(1, _STRIP // width))
     drawn, canvas = np.empty(strip * width, np.uint32), np.empty(strip * width, np.uint32)
     other = np.empty(strip * width if len(own.paste) else 0, np.uint32)
-    buffers = np.empty((9, width), np.uint32)
+    buffers, none = np.empty((9, width), np.uint32), np.empty((0, 0, 2), np.int32)
     for i in range(len(places)):
         for first in range(0, height, strip):
             rows = min(strip, height - first)
@@ -157,7 +157,6 @@ def _render(
                 shown = words[at : at + count]
                 if len(part.map) or len(part.blur) or not view.is_straight:
                     if len(part.map):
-                        none = np.empty((0, 0, 2), np.int32)
                         _warp(
                             words,
                             part_places[i],

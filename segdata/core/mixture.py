@@ -19,7 +19,7 @@ import numpy as np
 from segdata.core import IGNORE_LABEL, plan
 from segdata.core.augment import Augment
 from segdata.core.records import NOWHERE, Records
-from segdata.core.stream import AHEAD, Batch, Pool, Stream, Then, Training, rows_of
+from segdata.core.stream import Batch, Pool, Stream, Then, Training, rows_of
 from segdata.core.system import arguments
 from segdata.core.system.compiling import compiled
 
@@ -251,14 +251,12 @@ class Mixture(Training):
         }
 
     def _made(self, step: int) -> Batch:
-        block = max(1, AHEAD // self.own)
-        first = step // block * block
-        begin, end = ((step - first + n) * self.own for n in range(2))
+        first, count, own = self._block(step)
         image, mask = (self._pool.take((self.own, *self.size, channels)) for channels in (3, 1))
-        for part, (row, planned) in zip(self.parts, self._planned(first, block), strict=True):
-            held = slice(*np.searchsorted(row, (begin, end)))
+        for part, (row, planned) in zip(self.parts, self._planned(first, count), strict=True):
+            held = slice(*np.searchsorted(row, (own.start, own.stop)))
             if held.start < held.stop:
-                rows = row[held] - begin
+                rows = row[held] - own.start
                 part.stream.render_to(image, mask, rows_of(planned, held), rows)
                 if not part.keeps:
                     _relabel(rows, part.table, mask.reshape(len(mask), -1))

@@ -30,7 +30,7 @@ mixture it is given the sources as well, int64 [B]."""
 LARGEST_BATCH = 1 << 20
 MOST_EXAMPLES = 1 << 62
 """That are counted since the start of a training."""
-AHEAD = 1024  # examples that are planned at once: less than a millisecond, in the second cache
+_AHEAD = 1024  # examples that are planned at once: less than a millisecond, in the second cache
 _MOST_FREE = 64  # pieces of memory of a size that are kept for batches to come
 _MOST_SIZES = 8  # of pieces that are kept
 _ALIGNED = 64  # bytes; what TensorFlow takes without copying it
@@ -116,6 +116,12 @@ class Training(abc.ABC):
     @abc.abstractmethod
     def _made(self, step: int) -> Batch:
         """What a batch holds, for `then`."""
+
+    def _block(self, step: int) -> tuple[int, int, slice]:
+        """The steps that are planned with one: the first, how many, and its rows among theirs."""
+        count = max(1, _AHEAD // self.own)
+        first = step // count * count
+        return first, count, slice((step - first) * self.own, (step - first + 1) * self.own)
 
     def _done(self, *batch: np.ndarray) -> Batch:
         """A batch, or what `then` makes of it."""
@@ -243,10 +249,8 @@ class Stream(Training):
         )
 
     def _made(self, step: int) -> Batch:
-        block, own = max(1, AHEAD // self.own), self.own
-        first = step // block * block
-        rows = slice((step - first) * own, (step - first + 1) * own)
-        return self.render(rows_of(self._planned(first, block), rows))
+        first, count, rows = self._block(step)
+        return self.render(rows_of(self._planned(first, count), rows))
 
     def _places(self, row: np.ndarray) -> np.ndarray:
         """Where records lie, and their sizes: int64 [N, 3]."""
