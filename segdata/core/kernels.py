@@ -53,7 +53,7 @@ def render(
     own, partner = step
     to = np.arange(len(places)) if to is None else to
     flat = (height, width), to, image.reshape(-1), mask.reshape(-1)
-    if not (len(own.map) or len(own.blur) or len(own.paste)):
+    if not _is_rich(own):
         _render_moved(words, places, own, is_constant, *flat)
         return
     _render(
@@ -67,6 +67,11 @@ def render(
         bicubic(width, own.elastic.shape[2] - 2),
         *flat,
     )
+
+
+def _is_rich(own: Parameters) -> bool:
+    """Whether more happens than whole pixels moving and a matrix of colours."""
+    return any(map(len, (own.map, own.blur, own.paste, own.gamma, own.cutout, own.deviation)))
 
 
 def bicubic(side: int, grid: int) -> np.ndarray:
@@ -98,14 +103,12 @@ def _render_moved(
     image: np.ndarray,
     mask: np.ndarray,
 ) -> None:
-    """`_render` of what is not warped, blurred or mixed: compiles in less than half the time."""
+    """`_render` of what is not rich: compiles in a third of the time."""
     height, width = size
     plane, strip = height * width, min(height, max(1, _STRIP // width))
     drawn, canvas = np.empty(strip * width, np.uint32), np.empty(strip * width, np.uint32)
-    is_plain = len(own.matrix) + len(own.gamma) + len(own.cutout) == 0
     for i in range(len(places)):
         view = _viewed(places, own, i, size)
-        colours = _coloured(own, i)
         for first in range(0, height, strip):
             rows = min(strip, height - first)
             begin, count = first * width, rows * width
@@ -115,9 +118,8 @@ def _render_moved(
             if not view.is_straight:
                 _move(words, view, is_constant, first, rows, drawn)
                 shown = drawn[:count]
-            if not is_plain:
-                _colour(colours, begin, plane, shown, canvas[:count])
-                _cover(own, i, size, first, rows, canvas)
+            if len(own.matrix):
+                _linear(own.matrix[i], own.offset[i], shown, canvas[:count])
                 shown = canvas[:count]
             _part(shown, to[i] * plane + begin, image, mask)
 
@@ -215,7 +217,13 @@ def _colour(colours, begin, plane, source, out):
             out[x] = source[x]
     elif has_noise:
         _noisy(matrix, offset, deviation, key, begin, plane, source, out)
-    elif len(matrix) == 1:
+    else:
+        _linear(matrix, offset, source, out)
+
+
+@_inlined
+def _linear(matrix, offset, source, out):
+    if len(matrix) == 1:
         _scaled(matrix[0, 0], offset, source, out)
     else:
         _mixed(matrix, offset, source, out)
