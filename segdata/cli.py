@@ -10,7 +10,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import simple_parsing
 
@@ -104,20 +104,28 @@ class Features:
     group: str | None = None
     """The feature that names its group; group if not given."""
 
+    @property
+    def are_usual(self) -> bool:
+        """Whether they are those of the built-in datasets."""
+        return dataclasses.replace(self, imports="") == type(self)()
+
     def keywords(self) -> "Named":
         """The same as `segdata.Named`."""
+        from segdata.building import features
+
+        return features.from_json(self.as_json())
+
+    def as_json(self) -> dict[str, Any]:
+        """Those that are given, as `features.from_json` takes them."""
         from segdata.building import labels
 
-        return {
-            "image": self.image,
-            "mask": self.mask,
-            "labels": labels.parsed(self.labels) if self.labels else None,
-            "segments": self.segments,
-            "bands": self.bands or None,
-            "value_range": self.value_range or None,
-            "id": self.id,
-            "group": self.group,
+        given = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != getattr(type(self)(), field.name)
         }
+        given.pop("imports", None)
+        return given | ({"labels": labels.parsed(self.labels)} if self.labels else {})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -188,7 +196,7 @@ class Show:
             raise ValueError(f"--step {self.step}: a whole number from 0, with --replay.")
         asked = self.settings != Augment()
         others = self.split, self.ids, self.count - _COUNT, self.seed, self.augment, asked
-        if self.replay and any(others):
+        if self.replay and any((*others, not self.features.are_usual)):
             raise ValueError("--replay draws what the run did; leave out all other flags.")
         if asked and self.settings.is_neutral:
             raise ValueError(

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from segdata import packing
+from segdata.building import features as naming
 from segdata.building.features import Features, Named
 from segdata.building.reading import Reader
 from segdata.core import IGNORE_LABEL, mixture
@@ -27,6 +28,9 @@ LabelMap = Mapping[str, str | None]
 REST = ("background", "other", "unlabeled")
 """Classes that stand for all that a dataset has no class for."""
 BACKGROUNDS = ("ignore", "negative")
+_BY_DATASET = ("shares", "augment", "labels", "weights", "features")
+_SPLITS = ("split", "validation_split")
+_OTHERS = ("background", "record_size", "fit")
 
 
 class Labels(NamedTuple):
@@ -48,6 +52,80 @@ class Labels(NamedTuple):
             f"{name}: {', '.join(f'{old} → {new or IGNORE_LABEL}' for old, new in given.items())}"
             for name, given in self.maps.items()
         )
+
+
+class Arguments(NamedTuple):
+    """What JSON says of a mixture.
+
+    Attributes:
+        training: Arguments of `mix`.
+        evaluation: Arguments of `mix_eval_batches`.
+    """
+
+    training: dict[str, Any]
+    evaluation: dict[str, Any]
+
+
+def from_json(
+    given: Mapping[str, Any],
+    *,
+    split: str = "train",
+    validation_split: str = "validation",
+    augment: Augment | None = None,
+    fold: packing.Fold | None = None,
+) -> Arguments:
+    """The arguments of `mix` as JSON has them: `unet train --mix FILE`, and the settings of a run.
+
+    Args:
+        given: `shares`, and any of `split`, `augment`, `labels`, `background`, `weights`,
+            `record_size`, `fit` and `features`, each as `mix` takes it: by dataset `augment` has
+            the settings of an `Augment` or null, and `features` those of `Named`, where the keys of
+            `labels` are texts such as "1", "0-127" and "#804080". And `validation_split`, the
+            `split` of `mix_eval_batches`.
+        split: Where there is none in `given`.
+        validation_split: Likewise.
+        augment: Of the datasets of which `augment` says nothing.
+        fold: As in `mix`; what is held out is then of `split`.
+
+    Raises:
+        ValueError: If it says what there is not, or in another kind.
+    """
+    known = (*_BY_DATASET, *_SPLITS, *_OTHERS)
+    if odd := given.keys() - known:
+        raise ValueError(f"a mixture has no setting {min(odd)!r}; it has {', '.join(known)}.")
+    by_dataset = {name: given.get(name, {}) for name in _BY_DATASET}
+    for name, held in by_dataset.items():
+        if not isinstance(held, Mapping):
+            raise ValueError(f"{name}={held!r:.60} is not given by dataset.")
+    _require_shares(by_dataset["shares"])
+    names = tuple(by_dataset["shares"])
+    parts = {"split": split, "validation_split": validation_split}
+    parts |= {name: given[name] for name in _SPLITS if name in given}
+    for name, part in parts.items():
+        if not all(isinstance(x, str) for x in _each(name, part, names).values()):
+            raise ValueError(f"{name}={part!r:.60} is neither a split nor one for each dataset.")
+    for name, weights in by_dataset["weights"].items():
+        listed = weights.values() if isinstance(weights, Mapping) else weights
+        if not isinstance(weights, Mapping | list) or arguments.floats(listed) is None:
+            raise ValueError(f"weights of {name}: {weights!r:.60}, no numbers.")
+    augments = {name: _augment(name, value) for name, value in by_dataset["augment"].items()}
+    shared: dict[str, Any] = {
+        "labels": by_dataset["labels"],
+        "features": {name: _named(name, value) for name, value in by_dataset["features"].items()},
+        "fold": fold,
+        **{name: given[name] for name in ("background", "fit") if name in given},
+    }
+    return Arguments(
+        {
+            "shares": by_dataset["shares"],
+            "split": parts["split"],
+            "augment": dict.fromkeys(names, augment) | augments,
+            "weights": by_dataset["weights"],
+            "record_size": given.get("record_size"),
+            **shared,
+        },
+        {"names": names, "split": parts["split" if fold else "validation_split"], **shared},
+    )
 
 
 def mix(
@@ -100,14 +178,17 @@ def mix(
         ValueError: If a dataset is not built, a share or weight is not above 0, a label map loses a
             class, a name is unknown, or an argument is out of range.
     """
-    if not isinstance(shares, Mapping) or not shares:
-        raise ValueError(f"shares={shares!r:.60} gives no datasets, each with its share.")
+    _require_shares(shares)
     names = tuple(shares)
-    mixture.whole({f"the share of {name}": share for name, share in shares.items()})
     known = class_names(names, features=features, data_dir=data_dir)
     space = joined(known, labels=labels, background=background)
     splits, augments = _each("split", split, names), _each("augment", augment, names)
     _require_known("weights", weights or {}, names)
+    for name, given in (weights or {}).items():
+        if isinstance(given, Mapping) and (odd := [x for x in given if x not in known[name]]):
+            raise ValueError(
+                f"weights of {name}: it has no class {odd[0]!r}, but {', '.join(known[name])}."
+            )
     size = arguments.size(size)
     rule = packing.Rule.of(size, fit=fit)
     if record_size is not None:
@@ -121,7 +202,7 @@ def mix(
             share=share,
             augment=augments[name],
             table=space.tables[name],
-            weights=_weights(name, (weights or {}).get(name), records, known[name]),
+            weights=_weights((weights or {}).get(name), records, known[name]),
         )
     return Mixture(
         sources, batch=batch, seed=seed, size=size, shard=shard, then=then, classes=space.classes
@@ -305,6 +386,29 @@ def _each(argument: str, value: Any, names: Sequence[str]) -> dict[str, Any]:
     return dict(value)
 
 
+def _augment(name: str, given: Any) -> Augment | None:
+    """The augmentation of a dataset, as JSON has it."""
+    if given is None:
+        return None
+    try:
+        return Augment(**given)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"augment of {name}: {error}") from error
+
+
+def _named(name: str, given: Any) -> Named:
+    try:
+        return naming.from_json(given)
+    except ValueError as error:
+        raise ValueError(f"features of {name}: {error}") from error
+
+
+def _require_shares(shares: Any) -> None:
+    if not isinstance(shares, Mapping) or not shares:
+        raise ValueError(f"shares={shares!r:.60} gives no datasets, each with its share.")
+    mixture.whole({f"the share of {name}": share for name, share in shares.items()})
+
+
 def _require_known(argument: str, given: Mapping[str, Any], names: Sequence[str]) -> None:
     if odd := [name for name in given if name not in names]:
         raise ValueError(
@@ -312,10 +416,8 @@ def _require_known(argument: str, given: Mapping[str, Any], names: Sequence[str]
         )
 
 
-def _weights(name: str, given: Any, records: Records, own: Sequence[str]) -> Any:
+def _weights(given: Any, records: Records, own: Sequence[str]) -> Any:
     """Weights of examples; None where all are alike."""
     if not isinstance(given, Mapping):
         return given
-    if odd := [label for label in given if label not in own]:
-        raise ValueError(f"weights of {name}: it has no class {odd[0]!r}, but {', '.join(own)}.")
     return mixture.by_class(records, {own.index(label): given[label] for label in given})

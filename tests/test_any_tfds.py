@@ -379,7 +379,7 @@ def written(item) -> str:
     ],
 )
 def test_labels_are_written_as_in_python(texts, expected):
-    assert labels.parsed(texts) == expected
+    assert labels.keyed(labels.parsed(texts)) == expected
 
 
 @pytest.mark.parametrize("text", ["pet", "=pet", ""])
@@ -388,6 +388,8 @@ def test_labels_that_are_none_are_refused(text):
         labels.parsed([text])
     with pytest.raises(ValueError, match="named twice"):
         labels.parsed(["1=a", "1=b"])
+    with pytest.raises(ValueError, match="named twice"):
+        labels.keyed(labels.parsed(["1=a", "01=b"]))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.int64])

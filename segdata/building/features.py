@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 import numpy as np
 import tensorflow_datasets as tfds
 
-from segdata.building.labels import Labels
+from segdata.building.labels import Labels, keyed
 from segdata.core.system import arguments
 
 
@@ -109,6 +109,23 @@ class Features:
             if self.value_range is None
             else [float(x) for x in self.value_range],
         }
+
+
+def from_json(given: Any) -> Named:
+    """The keywords of `Named` as JSON has them: the keys of `labels` are texts, as for `keyed`.
+
+    Raises:
+        ValueError: If there is no such keyword, or a value is of another kind.
+    """
+    known = [field.name for field in dataclasses.fields(Features)]
+    odd = [name for name in given if name not in known] if isinstance(given, Mapping) else [given]
+    if odd:
+        raise ValueError(f"{odd[0]!r:.60} names no feature; there are {', '.join(known)}.")
+    named: Any = dict(given)
+    if named.get("labels") is not None:
+        named["labels"] = keyed(named["labels"])
+    Features(**named)
+    return named
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,7 @@ VOID, UNLISTED = -1, -2
 Key = int | range | tuple[int, int, int] | str
 """A value; some values in a row; a colour; or a class that the dataset itself names."""
 
-_CLAUSE = re.compile(r"(?:(?P<first>\d+)(?:-(?P<last>\d+))?|#(?P<colour>[0-9a-fA-F]{6}))=(.*)")
+_KEY = re.compile(r"(?P<first>\d+)(?:-(?P<last>\d+))?|#(?P<colour>[0-9a-fA-F]{6})")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,32 +132,52 @@ def numbers(colours: np.ndarray) -> np.ndarray:
     return red | green << 8 | blue << 16
 
 
-def parsed(texts: Sequence[str]) -> dict[Any, str | None]:
+def parsed(texts: Sequence[str]) -> dict[str, str | None]:
     """What is said on a command line: `1=pet`, `0-127=background`, `#804080=road`, `car=vehicle`.
 
     Nothing after `=` is the ignore label.
 
+    Returns:
+        What stands before `=` to what stands after it, as `keyed` takes it.
+
     Raises:
         ValueError: If one is none of these.
     """
-    found: dict[Any, str | None] = {}
+    found: dict[str, str | None] = {}
     for text in texts:
         before, equals, name = text.partition("=")
         if not equals or not before:
             raise ValueError(
                 f"--labels {text}: 1=pet, 0-127=background, #804080=road or car=vehicle."
             )
-        key: Any = before
-        if match := _CLAUSE.fullmatch(text):
+        if before in found:
+            raise ValueError(f"--labels {text}: {before} is named twice.")
+        found[before] = name or None
+    return found
+
+
+def keyed(given: Any) -> dict[Key, Any]:
+    """A mapping for `Labels.of`, of one whose keys are texts: "1", "0-127", "#804080" or "car".
+
+    Raises:
+        ValueError: If it is no mapping, or two texts are the same key.
+    """
+    if not isinstance(given, Mapping):
+        raise ValueError(f'labels={given!r:.60} is no mapping such as {{"1": "pet"}}.')
+    found: dict[Key, Any] = {}
+    for text, name in given.items():
+        key: Key = text
+        if match := _KEY.fullmatch(text):
             if colour := match["colour"]:
-                key = tuple(bytes.fromhex(colour))
+                red, green, blue = bytes.fromhex(colour)
+                key = red, green, blue
             elif match["last"]:
                 key = range(int(match["first"]), int(match["last"]) + 1)
             else:
                 key = int(match["first"])
         if key in found:
-            raise ValueError(f"--labels {text}: {before} is named twice.")
-        found[key] = name or None
+            raise ValueError(f"labels: {text} is named twice.")
+        found[key] = name
     return found
 
 

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from segdata import packing
+from segdata import mixing, packing
+from segdata.building.features import from_json
 from segdata.core.augment import Augment
+from segdata.core.mixture import Mixture
 from segdata.core.stream import Stream
 from segdata.inspection import sheet
 
@@ -34,30 +36,46 @@ def drawn(
     try:
         settings: Any = json.loads(path.read_text())
         recipe = settings["recipe"]
-        name, split, size = recipe["dataset"], recipe["train_split"], recipe["size"]
-        fold = recipe.get("fold")
-        augment, batch, seed = Augment(**recipe["augment"]), recipe["batch"], recipe["seed"]
+        name, split, fold = recipe["dataset"], recipe["train_split"], recipe.get("fold")
+        augment = Augment(**recipe["augment"])
+        what = {key: recipe[key] for key in ("size", "batch", "seed")}
+        named, mix = recipe.get("features", {}), recipe.get("mix")
         place = data_dir or settings["data_dir"]
-        mix = recipe.get("mix")
         reached = _reached(path.with_name("state.json"))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is not the settings of a run: {error!s:.200}.") from error
-    if mix:
-        raise ValueError(
-            f"{run} was trained on several datasets; segdata.mix with the settings in {path} gives "
-            f"the batch, as `mix(…).batch({step})`."
-        )
     if reached is not None and not 0 <= step < reached:
         raise ValueError(f"step={step}: {run} has come to step {reached:,}; from 0 to before that.")
-    records = packing.pack(name, split, size=size, fold=fold, data_dir=place)
-    stream = Stream(records, batch=batch, augment=augment, seed=seed)
+    begin = f"{pathlib.Path(run).name}, step {step:,}"
+    if mix:
+        given = mixing.from_json(mix, split=split, augment=augment, fold=fold)
+        return _of_mixture(mixing.mix(**given.training, **what, data_dir=place), step, begin)
+    features = from_json(named)
+    records = packing.pack(name, split, size=what["size"], fold=fold, data_dir=place, **features)
+    stream = Stream(records, **what, augment=augment)
     rows, epochs = stream.plan.order(stream.steps(step, 1)[0])
-    features: Any = packing.built(name, data_dir=place).info.features
     return sheet.sheet(
         list(np.concatenate(stream.batch(step), axis=-1)),
         [f"#{row} e{epoch}" for row, epoch in zip(rows, epochs, strict=True)],
-        classes=tuple(features["mask"].names),
-        title=f"{pathlib.Path(run).name}, step {step:,}: {name}, {split}; #record e(poch)",
+        classes=mixing.class_names((name,), features={name: features}, data_dir=place)[name],
+        title=f"{begin}: {name}, {split}; #record e(poch)",
+        whole_ids=True,
+    )
+
+
+def _of_mixture(mixture: Mixture, step: int, begin: str) -> Image.Image:
+    numbers, places = (found[0] for found in mixture.order(mixture.steps(step, 1)[0]))
+    parts = [mixture.parts[number] for number in numbers]
+    ids = []
+    for part, place in zip(parts, places, strict=True):
+        (row,), (epoch,) = part.stream.plan.at(np.array([place]))
+        ids.append(f"{mixture.names[part.source]} #{row} e{epoch}")
+    return sheet.sheet(
+        list(np.concatenate(mixture.batch(step), axis=-1)),
+        ids,
+        classes=mixture.classes,
+        title=f"{begin}: {', '.join(mixture.names)}; dataset #record e(poch)",
+        whole_ids=True,
     )
 
 

@@ -33,6 +33,7 @@ MILD = Augment(
 
 _COLUMNS = 8  # examples in a row
 _GAP, _MARGIN, _CAPTION = 6, 20, 18
+_SMALL = 12  # letters
 _PAPER, _INK, _SOFT = (250, 250, 249), (29, 33, 39), (102, 112, 128)
 
 
@@ -81,6 +82,7 @@ def sheet(
     augment: Augment | None = None,
     epochs: int = 3,
     seed: int = 0,
+    whole_ids: bool = False,
 ) -> Image.Image:
     """Draws a contact sheet.
 
@@ -92,6 +94,7 @@ def sheet(
         augment: The augmentation; None for no augmented rows. CutMix takes partners of one size.
         epochs: The number of augmented rows.
         seed: The seed of the augmentation.
+        whole_ids: Whether cells are as wide as their ids; else these are shortened.
 
     Returns:
         RGB.
@@ -108,12 +111,15 @@ def sheet(
             rows.append((f"epoch {epoch}", _overlaid(changed, classes)))
     cuts = [slice(first, first + _COLUMNS) for first in range(0, len(pixels), _COLUMNS)]
     bands = [(ids[cut], [(name, row[cut]) for name, row in rows]) for cut in cuts]
+    widths = [each.shape[1] for each in pixels]
+    if whole_ids:
+        widths += [math.ceil(lettering.length(key, size=_SMALL)) for key in ids]
     return _laid_out(
         bands,
         classes=classes,
         present=np.unique(np.concatenate([np.unique(each[..., 3]) for each in pixels])),
         title=title,
-        cell=(max(len(each) for each in pixels), max(each.shape[1] for each in pixels)),
+        cell=(max(len(each) for each in pixels), max(widths)),
     )
 
 
@@ -198,14 +204,15 @@ def _laid_out(
         y = top + number * band_height
         for row, (name, cells) in enumerate(rows):
             at = y + row * (height + _GAP)
-            lettering.write(pen, (_MARGIN, at + height / 2), name, size=12, fill=_SOFT)
+            lettering.write(pen, (_MARGIN, at + height / 2), name, size=_SMALL, fill=_SOFT)
             for column, image in enumerate(cells):
                 x = left + column * (width + _GAP) + (width - image.shape[1]) // 2
                 paper.paste(Image.fromarray(image), (x, at + (height - len(image)) // 2))
         at = y + len(rows) * (height + _GAP) + 6
         for column, key in enumerate(ids):
-            short = lettering.shortened(key, size=12, width=width)
-            lettering.write(pen, (left + column * (width + _GAP), at), short, size=12, fill=_SOFT)
+            short = lettering.shortened(key, size=_SMALL, width=width)
+            place = left + column * (width + _GAP), at
+            lettering.write(pen, place, short, size=_SMALL, fill=_SOFT)
     return paper
 
 
