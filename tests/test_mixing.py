@@ -1,5 +1,9 @@
 """Built datasets mixed into one label space; what goes wrong is said before anything is packed."""
 
+import inspect
+import json
+import pathlib
+import re
 from typing import Any
 
 import numpy as np
@@ -155,6 +159,103 @@ def test_folds_and_named_features_reach_each_dataset(built_datasets):
         trained, left = (np.asarray(x.records.rows) for x in (part.stream, batches))
         assert not set(trained) & set(left)
         assert len(trained) + len(left) == part.stream.records.total
+
+
+def test_a_mixture_is_told_by_json_as_by_arguments():
+    given = {
+        "shares": {"dsb2018": 3, "pets": 0.5},
+        "validation_split": {"dsb2018": "validation", "pets": "test[:4]"},
+        "augment": {"pets": {"rotation_range": [-5, 5]}},
+        "labels": {"dsb2018": {"background": None, "nucleus": "thing"}},
+        "background": "negative",
+        "weights": {"dsb2018": {"nucleus": 2}, "pets": [1, 0, 2.5]},
+        "record_size": "native",
+        "features": {
+            "pets": {"mask": "trimap", "labels": {"2": "background", "1": "pet", "3-9": None}}
+        },
+    }
+    flips = Augment(horizontal_flip=0.5)
+    read = json.loads(json.dumps(given))
+    training, evaluation = mixing.from_json(read, split="train[:9]", augment=flips)
+    features = {"mask": "trimap", "labels": {2: "background", 1: "pet", range(3, 10): None}}
+    shared = {
+        "labels": given["labels"],
+        "features": {"pets": features},
+        "background": "negative",
+        "fold": None,
+    }
+    assert evaluation == {
+        "names": ("dsb2018", "pets"),
+        "split": given["validation_split"],
+        **shared,
+    }
+    assert training == {
+        "shares": given["shares"],
+        "split": "train[:9]",
+        "augment": {"dsb2018": flips, "pets": Augment(rotation_range=(-5, 5))},
+        "weights": given["weights"],
+        "record_size": "native",
+        **shared,
+    }
+    assert [*training["features"]["pets"]["labels"]] == [2, 1, range(3, 10)]  # ids go by order
+    for arguments, function in ((training, segdata.mix), (evaluation, segdata.mix_eval_batches)):
+        assert {*arguments} <= {*inspect.signature(function).parameters}
+    training, evaluation = mixing.from_json(read, split="train[:9]", fold=(1, 3))
+    assert training["split"] == evaluation["split"] == "train[:9]"
+    assert training["fold"] == evaluation["fold"] == (1, 3)
+    plain = mixing.from_json({"shares": {"dsb2018": 1}}).training
+    assert plain["augment"] == {"dsb2018": None}
+    assert "background" not in plain
+
+
+def test_the_file_of_the_page_is_a_mixture_of_as_many_classes_as_its_command_has():
+    page = (pathlib.Path(__file__).parent.parent / "docs" / "mixing.md").read_text()
+    (block,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    (channels,) = re.findall(r"--mix mix.json .*--output_channels (\d)", page)
+    evaluation = mixing.from_json(json.loads(block)).evaluation
+    pets = evaluation["features"]["oxford_iiit_pet"]["labels"]
+    known = {
+        "dsb2018": NUCLEI,
+        "carvana": CARS,
+        "oxford_iiit_pet": tuple(filter(None, pets.values())),
+    }
+    told = {name: evaluation[name] for name in ("labels", "background")}
+    assert len(mixing.joined(known, **told).classes) == int(channels)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"shares": {}}, "shares={} gives no datasets"),
+        ({"shares": ["a"]}, r"shares=\['a'\] is not given by dataset"),
+        ({"shares": {"a": -1}}, "the share of a is -1"),
+        ({"shares": {"a": "1"}}, "the share of a is '1'"),
+        ({"sahres": {"a": 1}}, "a mixture has no setting 'sahres'; it has shares, augment"),
+        ({"batch": 3}, "no setting 'batch'"),
+        ({"split": 3}, "split=3 is neither a split nor one for each dataset"),
+        ({"validation_split": {"a": "test"}}, "validation_split is given by dataset and lacks b"),
+        ({"split": {"a": "test", "b": None}}, "split={.* is neither"),
+        ({"augment": 3}, "augment=3 is not given by dataset"),
+        ({"augment": {"a": 3}}, "augment of a: "),
+        ({"augment": {"a": {"horizontal_flop": 1}}}, "augment of a: .*'horizontal_flop'"),
+        ({"augment": {"a": {"horizontal_flip": 2}}}, "augment of a: horizontal_flip=2 is not"),
+        ({"weights": {"a": 2}}, "weights of a: 2, no numbers"),
+        ({"weights": {"a": {"x": "2"}}}, "weights of a: .*, no numbers"),
+        ({"weights": {"a": [[1]]}}, "weights of a: .*, no numbers"),
+        ({"labels": []}, r"labels=\[\] is not given by dataset"),
+        ({"features": {"a": 3}}, "features of a: 3 names no feature; there are image, mask"),
+        ({"features": {"a": {"maks": "x"}}}, "features of a: 'maks' names no feature"),
+        ({"features": {"a": {"mask": 3}}}, "features of a: mask=3 is no name"),
+        (
+            {"features": {"a": {"labels": ["1=x"]}}},
+            r"features of a: labels=\['1=x'\] is no mapping",
+        ),
+        ({"features": {"a": {"labels": {"1": "x", "01": "y"}}}}, "labels: 01 is named twice"),
+    ],
+)
+def test_json_that_tells_no_mixture_is_named(given, message):
+    with pytest.raises(ValueError, match=message):
+        mixing.from_json({"shares": {"a": 1, "b": 2}, **given} if "sahres" not in given else given)
 
 
 @pytest.mark.parametrize(

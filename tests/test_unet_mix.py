@@ -7,22 +7,74 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import numpy as np
+import own_folders as own
 import pytest
+from PIL import Image
 
-from segdata import mixing
+from segdata import cli as data_cli
+from segdata import mixing, packing
+from segdata.core.augment import Augment
+from segdata.core.stream import Stream
+from segdata.inspection import lettering, replay
 from unet import cli, runs
 
 MIX = ["--mix", "dsb2018=3", "carvana=1", "--background", "negative"]
 FLAGS = [
     *("--filters", "2", "3", "--size", "16", "16", "--batch", "4", "--epochs", "3"),
-    *("--checkpoint_minutes", "0", "--deterministic", "--output_activation", "softmax"),
-    *("--loss", "cross_entropy"),
+    *("--checkpoint_minutes", "0", "--output_activation", "softmax", "--loss", "cross_entropy"),
 ]
+SHARES = {"dsb2018": 3, "carvana": 1, "folder:mine": 2}
+FILE: dict[str, Any] = {
+    "shares": SHARES,
+    "labels": {"folder:mine": {"background": "background", "cell": "nucleus", "car": "car"}},
+    "background": "negative",
+    "weights": {"folder:mine": {"cell": 2}},
+    "augment": {
+        "carvana": None,
+        "folder:mine": {"rotation_range": [-20, 20], "noise_range": [0, 0.1]},
+    },
+    "record_size": [24, 32],
+    "validation_split": {
+        "dsb2018": "validation",
+        "carvana": "validation",
+        "folder:mine": "train[:3]",
+    },
+}
 
 
-def start(*argv: str | pathlib.Path) -> subprocess.Popen:
+@pytest.fixture(scope="module")
+def data_dir(built_datasets, tmp_path_factory) -> pathlib.Path:
+    """Two built-in datasets, and a folder of images and masks."""
+    root = tmp_path_factory.mktemp("mine")
+    for number in range(8):
+        own.write(root / "images" / f"{number}.png", own.photo(number))
+        own.write(root / "masks" / f"{number}.png", own.classes(number))
+    classes = ["--classes", "background", "cell", "car"]
+    code, _, error = own.build(root, "--masks", root / "masks", *classes)
+    assert code == 0, error
+    for name in ("dsb2018", "carvana"):
+        (root / "data" / name).symlink_to(built_datasets / name)
+    return root / "data"
+
+
+@pytest.fixture(scope="module")
+def never(data_dir) -> pathlib.Path:
+    """The undisturbed run."""
+    path, run = data_dir.parent / "mix.json", data_dir.parent / "never"
+    path.write_text(json.dumps(FILE))
+    assert start("train", "--out", run, *flags(path, data_dir)).wait() == 0
+    return run
+
+
+def flags(path, data_dir) -> list[Any]:
+    own_flags = ["--output_channels", "3", "--deterministic", "--data_dir", data_dir]
+    return ["--mix", path, *FLAGS, *own_flags]
+
+
+def start(*argv: Any) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "unet.cli", *argv],
         stdout=subprocess.DEVNULL,
@@ -37,15 +89,15 @@ def measured(run: pathlib.Path) -> list[dict]:
 
 @pytest.mark.heavy
 def test_a_run_on_a_mixture_that_is_killed_and_resumed_is_the_undisturbed_one(
-    built_datasets, tmp_path, capsys
+    never, data_dir, tmp_path, capsys
 ):
-    flags = [*MIX, *FLAGS, "--output_channels", "3", "--data_dir", str(built_datasets)]
-    never, killed = tmp_path / "never", tmp_path / "killed"
-    assert start("train", "--out", never, *flags).wait() == 0
-    process = start("train", "--out", killed, *flags)
+    path, killed = tmp_path / "mix.json", tmp_path / "killed"
+    path.write_text(json.dumps(FILE))
+    process = start("train", "--out", killed, *flags(path, data_dir))
     while not (killed / "state.json").exists() or runs.state(killed).step < 9:
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.001)
+    path.unlink()  # what it said is kept in the run
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert start("resume", killed).wait() == 0
@@ -59,24 +111,94 @@ def test_a_run_on_a_mixture_that_is_killed_and_resumed_is_the_undisturbed_one(
     assert account == json.loads((killed / "sources.json").read_text())
     images = {name: held["images"] for name, held in account.items()}
     assert sum(images.values()) == 4 * one.step
-    assert abs(images["carvana"] - one.step) < 1
-    for name in ("dsb2018", "carvana"):
+    for name, share in SHARES.items():
+        assert abs(images[name] - 4 * one.step * share / 6) < 1
         assert f"val_dice/{name}" in one.history[-1]
         assert name in (never / "report.html").read_text()
     settings = runs.settings(never)
     assert settings.classes == ("background", "nucleus", "car")
-    assert settings.recipe.mix["shares"] == {"dsb2018": 3, "carvana": 1}
+    assert settings.recipe.mix == FILE
 
     assert cli.main(["evaluate", str(killed), "--json"]) == 0
     scores = json.loads(capsys.readouterr().out.splitlines()[-1])
     row = one.history[runs.best_epoch(one.history) or 0]
-    for name in ("dice", "dice/dsb2018", "dice/carvana"):
+    for name in ("loss", "dice", *(f"dice/{name}" for name in SHARES)):
         assert scores[name] == pytest.approx(row[f"val_{name}"], rel=1e-4)
-    sets = mixing.mix_eval_batches(
-        images, size=(16, 16), batch=4, data_dir=built_datasets, background="negative"
+    assert scores["images/folder:mine"] == 3
+    assert cli.main(["evaluate", str(killed), "--json", "--split", "train"]) == 0
+    scores = json.loads(capsys.readouterr().out.splitlines()[-1])
+    for name in SHARES:
+        records = packing.pack(name, "train", size=(16, 16), data_dir=data_dir)
+        assert scores[f"images/{name}"] == records.count
+
+
+@pytest.mark.heavy
+def test_what_a_step_on_a_mixture_saw_is_drawn_and_each_source_named(
+    never, data_dir, tmp_path, monkeypatch
+):
+    drawn: dict[str, Any] = {}
+
+    def sheet(pixels, ids, **options):
+        drawn.update(pixels=pixels, ids=ids, **options)
+        return of(pixels, ids, **options)
+
+    of = replay.sheet.sheet
+    monkeypatch.setattr(replay.sheet, "sheet", sheet)
+    picture = tmp_path / "step.png"
+    argv = ["show", "--replay", never, "--step", 7, "--to", picture, "--data_dir", data_dir]
+    assert data_cli.main([*map(str, argv)]) == 0
+    recipe = runs.settings(never).recipe
+    given = mixing.from_json(FILE, augment=Augment(**recipe.augment)).training
+    assert given["augment"]["dsb2018"] == Augment(**recipe.augment) != Augment()
+    mixture = mixing.mix(**given, size=(16, 16), batch=4, seed=recipe.seed, data_dir=data_dir)
+    np.testing.assert_array_equal(
+        drawn["pixels"], np.concatenate(mixture.batch(7), axis=-1), strict=True
     )
-    for name, batches in sets.items():
-        assert scores[f"images/{name}"] == batches.records.count
+    named = [name.partition(" #") for name in drawn["ids"]]
+    assert [name for name, _, _ in named] == [mixture.names[n] for n in mixture.sources(7)]
+    assert drawn["classes"] == ("background", "nucleus", "car")
+    for row, (name, _, rest) in enumerate(named):
+        number, epoch = map(int, rest.split(" e"))
+        plain = Stream(
+            packing.pack(name, "train", size=(24, 32), data_dir=data_dir),
+            batch=1,
+            augment=given["augment"][name],
+            seed=recipe.seed,
+            size=(16, 16),
+        )
+        image, _ = plain.replay(np.array([number]), np.array([epoch]))
+        np.testing.assert_array_equal(drawn["pixels"][row][..., :3], image[0])
+    widest = max(lettering.length(key, size=12) for key in drawn["ids"])
+    with Image.open(picture) as image:
+        assert image.width > 4 * widest
+
+
+@pytest.mark.heavy
+def test_a_fold_of_each_dataset_is_left_out_of_training_and_scored(
+    built_datasets, tmp_path, capsys
+):
+    run, where = tmp_path / "run", ["--data_dir", str(built_datasets)]
+    more = ["--output_channels", "3", "--fold", "1", "2", "--epochs", "1"]
+    assert cli.main(["train", "--out", str(run), *MIX, *FLAGS, *more, *where]) == 0
+    assert runs.settings(run).recipe.fold == (1, 2)
+    capsys.readouterr()
+    assert cli.main(["evaluate", str(run), "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert scores["fold"] == [1, 2]
+    account = json.loads((run / "sources.json").read_text())
+    for name in ("dsb2018", "carvana"):
+        options: Any = {"size": (16, 16), "fold": (1, 2), "data_dir": built_datasets}
+        out = packing.pack(name, "train", part="held-out", **options)
+        assert scores[f"images/{name}"] == out.count > 0
+        train = packing.pack(name, "train", **options)
+        assert not {*map(int, train.rows)} & {*map(int, out.rows)}
+        assert account[name]["images"] > 0
+    assert "fold 1 of 2 of train" in (run / "report.html").read_text()
+    assert cli.main(["evaluate", str(run), "--json", "--split", "validation"]) == 0
+    scores = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert "fold" not in scores
+    whole = packing.pack("dsb2018", "validation", size=(16, 16), data_dir=built_datasets)
+    assert scores["images/dsb2018"] == whole.count
 
 
 @pytest.mark.heavy
@@ -86,8 +208,14 @@ def test_a_run_on_a_mixture_that_is_killed_and_resumed_is_the_undisturbed_one(
         ([*MIX[:3]], "the mixture loses the class 'background'"),
         ([*MIX], "give --output_channels 3"),
         (["--mix", "dsb2018=1", "nothing=1"], "'nothing' is not a dataset known here"),
-        ([*MIX, "--labels", "lost.json"], "labels of carvana lose the class 'car'"),
-        ([*MIX, "--labels", "none.json"], "none.json"),
+        (["--mix", "lost.json"], "labels of carvana lose the class 'car'"),
+        (["--mix", "none.json"], "--mix none.json: give datasets with their shares"),
+        (["--mix", "twice.json"], "it names 'dsb2018' twice"),
+        (["--mix", "odd.json"], "a mixture has no setting 'seed'"),
+        (["--mix", "weights.json"], "weights of dsb2018: it has no class 'car'"),
+        (["--mix", "lost.json", "--background", "negative"], "say it in lost.json"),
+        ([*MIX, "--mask", "trimap"], "`features` in the file of --mix says them"),
+        ([*MIX, "--fold", "0", "99"], "99 folds of"),
         (["--mix", "dsb2018=1", "carvana=-1", *MIX[3:]], "--mix carvana=-1: give"),
     ],
 )
@@ -95,9 +223,15 @@ def test_a_mixture_that_does_not_fit_is_one_line(
     built_datasets, tmp_path, monkeypatch, capsys, flags, said
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TF_DETERMINISTIC_OPS", "1")
-    pathlib.Path("lost.json").write_text('{"carvana": {"background": null}}')
-    channels = ["--output_channels", "4"]
+    both: dict[str, Any] = {"shares": {"dsb2018": 1, "carvana": 1}, "background": "negative"}
+    for name, more in (
+        ("lost", {"labels": {"carvana": {"background": None}}}),
+        ("odd", {"seed": 3}),
+        ("weights", {"weights": {"dsb2018": {"car": 2}}}),
+    ):
+        pathlib.Path(f"{name}.json").write_text(json.dumps(both | more))
+    pathlib.Path("twice.json").write_text('{"shares": {"dsb2018": 1, "dsb2018": 2}}')
+    channels = ["--output_channels", "3" if said.startswith(("99", "weights")) else "4"]
     argv = ["train", "--out", "run", *flags, *FLAGS, *channels, "--data_dir", str(built_datasets)]
     assert cli.main(argv) == 2
     assert said in capsys.readouterr().err.splitlines()[-1]

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from segdata import console
+from segdata.cli import Features
 from unet import hardware, recipes, runs, saved
 from unet.hardware import Compilation, Precision
 from unet.recipes import RECIPES, Loss, Recipe
@@ -35,6 +36,12 @@ class _Start:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class _Features(Features):
+    stratum: str | None = None
+    """The feature that is its stratum, for --fold; stratum if not given."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Train(_Start):
     """Trains a U-Net. Every setting of the recipe can be changed by a flag."""
 
@@ -44,18 +51,14 @@ class Train(_Start):
     data_dir: str | None = None
     """Where the dataset was built; TFDS's default if not given."""
 
-    mix: list[str] = dataclasses.field(default_factory=list)
-    """Several datasets instead of one, each with its share of the examples: dsb2018=0.5 mine=2."""
+    features: _Features = dataclasses.field(default_factory=_Features)
 
-    labels: pathlib.Path | None = None
-    """A JSON file that maps the classes of mixed datasets: {"dsb2018": {"nucleus": "cell", ...}};
-    null is the ignore label."""
+    mix: list[str] = dataclasses.field(default_factory=list)
+    """Several datasets instead of one, each with its share of the examples: dsb2018=0.5 mine=2. Or
+    a JSON file of the arguments of segdata.mix: {"shares": {"dsb2018": 0.5, "mine": 2}, ...}."""
 
     background: Literal["ignore", "negative"] = "ignore"
     """Of mixed datasets: whether a background may hold classes of the others, or holds none."""
-
-    imports: str = ""
-    """Modules to import first, which register datasets; separated by commas."""
 
     precision: Precision = "auto"
     """Precision of products; auto is the fastest that this machine supports."""
@@ -148,9 +151,10 @@ def _train(argv: Sequence[str]) -> None:
     train: Train = asked.train
     runs.require_new(train.out)  # before any work on the data
     _load_keras(deterministic=train.deterministic)
-    console.import_modules(train.imports)
+    console.import_modules(train.features.imports)
     kept = {"augment": _differences(asked.augment), "source": recipe.source}  # have no flag
     recipe = Recipe(**vars(asked.settings) | kept | _mixture(train))
+    recipe = dataclasses.replace(recipe, features=train.features.as_json())
     settings = Settings(
         name=train.recipe,
         recipe=recipe,
@@ -190,7 +194,8 @@ def _evaluate(argv: Sequence[str]) -> None:
 
     recipe = settings.recipe
     if asked.split:  # all of it, and no fold
-        recipe = dataclasses.replace(recipe, validation_split=asked.split, fold=None)
+        mix = {**recipe.mix, "validation_split": asked.split} if recipe.mix else {}
+        recipe = dataclasses.replace(recipe, validation_split=asked.split, fold=None, mix=mix)
     scores = evaluate.evaluate(
         runs.load(asked.run),
         _validation(recipe, settings.data_dir),
@@ -291,11 +296,41 @@ def _differences(augment: Any) -> Mapping[str, Any]:
 def _mixture(train: Train) -> dict[str, Any]:
     """What changes in a recipe for several datasets; nothing where there is one."""
     if not train.mix:
-        if train.labels or train.background != "ignore":
-            raise ValueError("--labels and --background are for several datasets; give --mix.")
+        if train.background != "ignore":
+            raise ValueError("--background is for several datasets; give --mix.")
         return {}
-    shares = {}
-    for each in train.mix:
+    if not train.features.are_usual:
+        raise ValueError(
+            "--image, --mask, --labels and alike are for one dataset; of several, `features` in "
+            "the file of --mix says them."
+        )
+    if len(train.mix) == 1 and "=" not in train.mix[0]:
+        mix = _read(train.mix[0])
+        if train.background != "ignore":
+            raise ValueError(f"--background: say it in {train.mix[0]}.")
+    else:
+        mix = {"shares": _shares(train.mix), "background": train.background}
+    from segdata import mixing
+
+    names = mixing.from_json(mix).evaluation["names"]
+    return {"dataset": "+".join(names), "mix": mix}
+
+
+def _read(path: str) -> dict[str, Any]:
+    """The file of `--mix`."""
+    try:
+        return saved.parsed(pathlib.Path(path).read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"--mix {path}: give datasets with their shares, dsb2018=0.5 mine=2, or a JSON file "
+            f"that has them: {runs.reason(error)}."
+        ) from error
+
+
+def _shares(given: Sequence[str]) -> dict[str, float]:
+    """Datasets and their shares, as `--mix` has them."""
+    shares: dict[str, float] = {}
+    for each in given:
         name, _, share = each.rpartition("=")
         try:
             is_new, shares[name] = name not in shares, float(share)
@@ -306,33 +341,27 @@ def _mixture(train: Train) -> dict[str, Any]:
                 f"--mix {each}: give the name of each dataset once, with its share above 0: "
                 "dsb2018=0.5."
             )
-    labels: Any = {}
-    if train.labels:
-        try:
-            labels = saved.parsed(train.labels.read_bytes())
-        except (OSError, ValueError, RecursionError) as error:
-            raise ValueError(f"--labels {train.labels} is no JSON object: {error}") from error
-    mix = {"shares": shares, "labels": labels, "background": train.background}
-    return {"dataset": "+".join(shares), "mix": mix}
+    return shares
 
 
 def _classes(recipe: Recipe, data_dir: str | None) -> tuple[str, ...]:
     """The names of the classes of a model with softmax; raises ValueError if its number differs."""
     is_softmax = recipe.model.output_activation == "softmax"
-    if not (is_softmax or recipe.mix):
+    if not (is_softmax or recipe.mix or recipe.features):
         return ()
-    if recipe.mix:
-        from segdata import mixing
+    from segdata import mixing
 
-        known = mixing.class_names(tuple(recipe.mix["shares"]), data_dir=data_dir)
-        labels = mixing.joined(known, **_labels(recipe))
+    if recipe.mix:
+        given = _mix(recipe).evaluation
+        known = mixing.class_names(given["names"], features=given["features"], data_dir=data_dir)
+        told = {name: given[name] for name in ("labels", "background") if name in given}
+        labels = mixing.joined(known, **told)
         print(labels)
         names = labels.classes
     else:
-        from segdata import packing
-
-        features: Any = packing.built(recipe.dataset, data_dir=data_dir).info.features
-        names = tuple(features["mask"].names)
+        features = {recipe.dataset: _named(recipe)}
+        known = mixing.class_names((recipe.dataset,), features=features, data_dir=data_dir)
+        names = known[recipe.dataset]
     channels = recipe.model.output_channels
     if len(names) != (channels if is_softmax else 2):
         softmax = "" if is_softmax else "--output_activation softmax "
@@ -340,30 +369,56 @@ def _classes(recipe: Recipe, data_dir: str | None) -> tuple[str, ...]:
             f"output_channels is {channels}, but {recipe.dataset} has {len(names)} classes; give "
             f"{softmax}--output_channels {len(names)}."
         )
+    if not is_softmax and names[1] in mixing.REST:
+        raise ValueError(
+            f"--labels: a model of one channel finds the class that is named second, and of "
+            f"{recipe.dataset} that is {names[1]!r}; name it first."
+        )
     return names if is_softmax else ()
 
 
-def _labels(recipe: Recipe) -> dict[str, Any]:
-    return {name: recipe.mix[name] for name in ("labels", "background")}
+def _named(recipe: Recipe) -> Any:
+    """The features of the dataset, as keywords of `segdata.pipeline`."""
+    from segdata.building import features
+
+    return features.from_json(recipe.features)
+
+
+def _augment(recipe: Recipe) -> Any:
+    from segdata.core.augment import Augment
+
+    try:
+        return Augment(**recipe.augment)
+    except TypeError as error:
+        raise ValueError(f"the augmentation of settings.json is damaged: {error}") from error
+
+
+def _mix(recipe: Recipe) -> Any:
+    """The arguments of `segdata.mix` and `segdata.mix_eval_batches`."""
+    from segdata import mixing
+
+    return mixing.from_json(
+        recipe.mix,
+        split=recipe.train_split,
+        validation_split=recipe.validation_split,
+        augment=_augment(recipe),
+        fold=recipe.fold,
+    )
 
 
 def _data(recipe: Recipe, data_dir: str | None) -> dict[str, Any]:
     """The arguments of `train.run` and `train.resume` that come from the dataset."""
-    from segdata.core.augment import Augment
-
-    try:
-        augment = Augment(**recipe.augment)
-    except TypeError as error:
-        raise ValueError(f"the augmentation of settings.json is damaged: {error}") from error
     validation = _validation(recipe, data_dir)
     if recipe.mix:
-        return {"validation": validation, **_mixed(recipe, augment, data_dir)}
+        return {"validation": validation, **_mixed(recipe, data_dir)}
     from segdata import pipeline
+
+    augment, split, what = _augment(recipe), recipe.train_split, {**_fold(recipe), **_named(recipe)}
 
     def batches(start_step: int) -> Any:
         return pipeline.train_batches(
             recipe.dataset,
-            recipe.train_split,
+            split,
             size=recipe.size,
             batch=recipe.batch,
             augment=augment,
@@ -371,30 +426,26 @@ def _data(recipe: Recipe, data_dir: str | None) -> dict[str, Any]:
             start_step=start_step,
             steps="endless",
             data_dir=data_dir,
-            **_fold(recipe),
+            **what,
         )
 
     steps = pipeline.steps_per_epoch(
-        recipe.dataset, recipe.train_split, batch=recipe.batch, data_dir=data_dir, **_fold(recipe)
+        recipe.dataset, split, batch=recipe.batch, data_dir=data_dir, **what
     )
     return {"batches": batches, "validation": validation, "steps_per_epoch": steps}
 
 
-def _mixed(recipe: Recipe, augment: Any, data_dir: str | None) -> dict[str, Any]:
+def _mixed(recipe: Recipe, data_dir: str | None) -> dict[str, Any]:
     """The same of several datasets."""
     from segdata import mixing
     from segdata.adapters import tf
 
     mixture = mixing.mix(
-        recipe.mix["shares"],
-        split=recipe.train_split,
+        **_mix(recipe).training,
         size=recipe.size,
         batch=recipe.batch,
-        augment=augment,
         seed=recipe.seed,
         data_dir=data_dir,
-        **_labels(recipe),
-        **_fold(recipe),
     )
     return {
         "batches": lambda start_step: tf.training(mixture, start_step=start_step),
@@ -405,16 +456,15 @@ def _mixed(recipe: Recipe, augment: Any, data_dir: str | None) -> dict[str, Any]
 
 def _validation(recipe: Recipe, data_dir: str | None) -> Any:
     """What is held out of the training: a split of its own, or a fold."""
-    what = {"size": recipe.size, "batch": recipe.batch, "data_dir": data_dir, **_fold(recipe)}
-    split = recipe.train_split if recipe.fold else recipe.validation_split
+    what = {"size": recipe.size, "batch": recipe.batch, "data_dir": data_dir}
     if recipe.mix:
         from segdata import mixing
 
-        names = tuple(recipe.mix["shares"])
-        return mixing.mix_eval_batches(names, split=split, **_labels(recipe), **what)
+        return mixing.mix_eval_batches(**_mix(recipe).evaluation, **what)
     from segdata import pipeline
 
-    return pipeline.eval_batches(recipe.dataset, split, **what)
+    split = recipe.train_split if recipe.fold else recipe.validation_split
+    return pipeline.eval_batches(recipe.dataset, split, **what, **_fold(recipe), **_named(recipe))
 
 
 def _fold(recipe: Recipe) -> dict[str, Any]:

@@ -77,6 +77,9 @@ class Recipe:
     augment: Mapping[str, Any] = dataclasses.field(default_factory=dict, metadata={"cmd": False})
     """Settings of the augmentation that differ from their defaults, which do nothing."""
 
+    features: Mapping[str, Any] = dataclasses.field(default_factory=dict, metadata={"cmd": False})
+    """The features of the dataset, where they are not as in the built-in ones: `segdata.Named`."""
+
     mix: Mapping[str, Any] = dataclasses.field(default_factory=dict, metadata={"cmd": False})
     """Several datasets instead of one: their `shares`, and other settings of `segdata.mix`."""
 
@@ -120,7 +123,10 @@ class Recipe:
         """What the scores of a run are of: a split, or a fold of one."""
         if self.fold is None:
             return self.validation_split
-        return f"fold {self.fold[0]} of {self.fold[1]} of {self.train_split}"
+        split = self.mix.get("split", self.train_split)
+        if isinstance(split, Mapping):
+            split = ", ".join(f"{part} of {name}" for name, part in split.items())
+        return f"fold {self.fold[0]} of {self.fold[1]} of {split}"
 
     def _require_loss(self) -> None:
         """Raises ValueError if the loss does not fit the model's output."""
@@ -138,7 +144,7 @@ class Recipe:
 
 def to_json(recipe: Recipe) -> dict[str, Any]:
     """Returns the recipe as a mapping for `json.dump`."""
-    plain = {"augment": dict(recipe.augment), "mix": dict(recipe.mix)}
+    plain = {name: dict(getattr(recipe, name)) for name in ("augment", "features", "mix")}
     saved = dataclasses.asdict(dataclasses.replace(recipe, **plain))
     return saved | {"model": {"kind": type(recipe.model).__name__, **saved["model"]}}
 

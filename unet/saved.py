@@ -16,12 +16,21 @@ def parsed(text: bytes) -> dict[str, Any]:
     """Reads a JSON object.
 
     Raises:
-        ValueError: If it is not a JSON object in UTF-8.
+        ValueError: If it is not a JSON object in UTF-8, or names something twice.
         RecursionError: If it is nested too deeply.
     """
-    found = json.loads(text)
+    found = json.loads(text, object_pairs_hook=_object)
     if not isinstance(found, dict):
         raise ValueError(f"it holds {found!r:.40} and not an object")
+    return found
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"it names {twice!r:.40} twice")
     return found
 
 
