@@ -1,5 +1,6 @@
 """Mixtures: exact shares, one label space, and the same rows in every engine."""
 
+import collections
 import dataclasses
 import fractions
 import itertools
@@ -289,6 +290,75 @@ def test_a_stage_of_ones_own_is_given_the_sources(packed):
     ):
         with pytest.raises(ValueError, match=r"^then="):
             call()
+
+
+def by_numpy(made):
+    return made.batches(2, 7)
+
+
+def by_tf(engine):
+    def batches(made):
+        return tf_adapter.training(made, start_step=2, steps=7, engine=engine).as_numpy_iterator()
+
+    return batches
+
+
+def by_jax(engine):
+    return lambda made: jax_adapter.training(made, start_step=2, steps=7, engine=engine)
+
+
+def by_torch(made):
+    for image, mask in torch_adapter.Batches(made, start_step=2, steps=7):
+        yield image.permute(0, 2, 3, 1), mask[..., None]
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [
+        pytest.param(by_numpy, id="numpy"),
+        pytest.param(by_torch, id="torch"),
+        pytest.param(by_jax("host"), id="jax, host"),
+        pytest.param(by_jax("device"), id="jax, device"),
+        pytest.param(by_tf("host"), id="tf, host", marks=pytest.mark.heavy),
+        pytest.param(by_tf("xla"), id="tf, xla", marks=pytest.mark.heavy),
+    ],
+)
+def test_each_row_is_of_its_source_with_its_weights_and_augmentation(batches, tmp_path):
+    """By the pixels alone: each record is of one grey level, which names it."""
+    plain, weighted = (np.zeros((4, 8, 8, 4), np.uint8) for _ in range(2))
+    plain[..., :3] = 10 * np.arange(4)[:, None, None, None]
+    weighted[..., :3] = 100 + 10 * np.arange(4)[:, None, None, None]
+    weighted[2:, 0, 0, 3] = 1  # two records of class 1
+    one, two = (
+        records_.write(tmp_path / f"{n}.json", pixels, size=(8, 8), source={}, classes=2)
+        for n, pixels in enumerate((plain, weighted))
+    )
+    darker = Augment(brightness_range=(-0.02, -0.02))
+    made = Mixture(
+        {
+            "plain": Source(records=one, share=1),
+            "weighted": Source(
+                records=two, share=2, augment=darker, weights=mixture.by_class(two, {1: 3})
+            ),
+        },
+        batch=12,
+        seed=5,
+    )
+    levels, sources = [], []
+    for step, (image, mask) in enumerate(batches(made), 2):
+        image, mask = np.asarray(image), np.asarray(mask)
+        assert (image == image[:, :1, :1, :1]).all()
+        levels += image[:, 0, 0, 0].tolist()
+        sources += made.sources(step).tolist()
+        is_of_class = np.isin(image[:, 0, 0, 0], (115, 125))
+        np.testing.assert_array_equal(mask.any(axis=(1, 2, 3)), is_of_class)
+    assert len(levels) == 7 * 12
+    counts = collections.Counter(zip(sources, levels, strict=True))
+    assert {level for source, level in counts if source == 0} == {0, 10, 20, 30}
+    assert {level for source, level in counts if source == 1} == {95, 105, 115, 125}
+    assert abs(sum(counts[0, level] for level in (0, 10, 20, 30)) - 28) < 2
+    for level, share in ((95, 7), (105, 7), (115, 21), (125, 21)):
+        assert abs(counts[1, level] - share) <= 2
 
 
 def test_records_are_taken_by_their_weights(packed):
