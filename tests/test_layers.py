@@ -18,7 +18,7 @@ LAYERS = [
 # What the trainer shares with the data.
 SHARED = {
     *("segdata", "segdata.console", "segdata.core", "segdata.core.system.files"),
-    "segdata.archives.images",
+    *(f"segdata.archives.{name}" for name in ("images", "intensity", "resizing", "scientific")),
     *(f"segdata.inspection.{name}" for name in ("charts", "overlays", "page")),
 }
 

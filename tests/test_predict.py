@@ -1,14 +1,20 @@
+import dataclasses
 import errno
 import os
 import pathlib
+import re
 import tracemalloc
 
 import numpy as np
+import own_folders as own
 import pytest
+import tensorflow_datasets as tfds
+import tifffile
 from PIL import Image
 
 from segdata import packing
 from segdata.archives import resizing
+from segdata.archives.intensity import Scaling
 from segdata.building.reading import Stored
 from segdata.inspection import overlays
 from unet import metrics, predict
@@ -127,6 +133,125 @@ def test_a_file_that_is_no_8_bit_image_is_named_with_its_fault(tmp_path):
         with pytest.raises((ValueError, OSError), match=fault) as caught:
             predict.read(tmp_path / name, size=(8, 8))
         assert str(tmp_path / name) in str(caught.value)
+
+
+def camera(seed: int) -> np.ndarray:
+    """Levels of a 12-bit camera: uint16 [H, W]."""
+    return own.photo(seed)[..., 0].astype(np.uint16) * 13 + 100
+
+
+def turned(path: pathlib.Path, seed: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(own.photo(seed)).save(path, exif=exif)
+
+
+def ome(path: pathlib.Path, seed: int) -> None:
+    axes = {"axes": "ZCYX", "Channel": {"Name": ["DAPI", "GFP"]}}
+    planes = [[camera(seed + 3 * n), camera(seed + 3 * n) * 2] for n in range(2)]
+    tifffile.imwrite(path, np.array(planes), ome=True, metadata=axes)
+
+
+FILES = {
+    "12-bit TIFF": ("tif", lambda path, seed: tifffile.imwrite(path, camera(seed)), []),
+    "big-endian": (
+        "tif",
+        lambda path, seed: tifffile.imwrite(path, camera(seed), byteorder=">"),
+        [],
+    ),
+    "16-bit PNG": ("png", lambda path, seed: Image.fromarray(camera(seed)).save(path), []),
+    "channels of a page": ("ome.tif", ome, ["--page", "1", "--channels", "GFP", "0"]),
+    "a range": (
+        "tif",
+        lambda path, seed: tifffile.imwrite(path, camera(seed) / np.float32(100)),
+        ["--range", "2", "30"],
+    ),
+    "grey PNG": ("png", lambda path, s: Image.fromarray(own.photo(s)[..., 1]).save(path), []),
+    "turned by EXIF": ("png", turned, []),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_file_is_seen_as_the_dataset_that_was_built_of_it_has_it(tmp_path, kind):
+    ending, write, flags = FILES[kind]
+    for seed in range(3):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        write(tmp_path / "images" / f"x{seed}.{ending}", seed)
+        shape = own.SIZE[::-1] if write is turned else own.SIZE
+        own.write(tmp_path / "masks" / f"x{seed}.png", own.classes(seed, shape))
+    code, _, fault = own.build(tmp_path, "--masks", tmp_path / "masks", *flags)
+    assert code == 0, fault
+    metadata = dict(tfds.builder("mine", data_dir=tmp_path / "data").info.metadata or {})
+    kept = metadata["intensity"] and Scaling.from_json(metadata["intensity"])
+    for key, example in own.examples(tmp_path).items():
+        path = tmp_path / "images" / f"{key}.{ending}"
+        image, seen = predict.read(path, size=(16, 24), scaling=kept)
+        np.testing.assert_array_equal(image, example["image"])
+        np.testing.assert_array_equal(seen, resizing.image(example["image"], (16, 24)))
+
+
+DEEP = Scaling(low=(100,), high=(3400,), rule="of a test", types=("uint16",))
+SEVERAL = [
+    (DEEP, "8-bit", r"its pixels are uint8, and those .* trained on uint16.*Give the original"),
+    (DEEP, "fractions", "its pixels are float32"),
+    (None, "deep", r"its pixels are uint16, .* trained on uint8.* Convert it to 8 bits"),
+    (DEEP, "pages", r"has 3 pages .* The model was trained on images of one page, grey or RGB"),
+    (DEEP, "channels", r"has 2 channels: 0, 1. The model was trained on images of one page"),
+    (
+        dataclasses.replace(DEEP, page=1),
+        "deep",
+        "has 1 pages, and page 1 was asked for. The model was trained on page 1, of which its",
+    ),
+    (
+        dataclasses.replace(DEEP, channels=("GFP",)),
+        "deep",
+        "has no channel 'GFP'; it has 0. The model was trained on the channels GFP, of which",
+    ),
+]
+
+
+@pytest.mark.parametrize(("scaling", "name", "fault"), SEVERAL)
+def test_what_is_not_like_the_dataset_is_refused_by_name_and_others_go_on(
+    tmp_path, scaling, name, fault
+):
+    deep = camera(0)
+    tifffile.imwrite(tmp_path / "deep.tif", deep)
+    tifffile.imwrite(tmp_path / "8-bit.tif", (deep >> 4).astype(np.uint8))
+    tifffile.imwrite(tmp_path / "fractions.tif", deep / np.float32(7))
+    tifffile.imwrite(tmp_path / "pages.tif", np.stack([deep] * 3), photometric="minisblack")
+    tifffile.imwrite(
+        tmp_path / "channels.tif",
+        np.stack([deep] * 2, -1),
+        photometric="minisblack",
+        planarconfig="contig",
+    )
+    like = dataclasses.replace(scaling, page=None, channels=()) if scaling else None
+    good = tmp_path / ("deep.tif" if scaling else "8-bit.tif")
+    errors = [
+        predicted([path], tmp_path / to, scalings={"mine": each})[0]
+        for path, each, to in (
+            (tmp_path / f"{name}.tif", scaling, "refused"),
+            (good, like, "read"),
+        )
+    ]
+    assert errors[0] is not None
+    assert errors[0].startswith(str(tmp_path / f"{name}.tif"))
+    assert re.search(fault, errors[0])
+    assert errors[1] is None
+    assert len(list((tmp_path / "read").iterdir())) == 2
+
+
+def test_of_several_datasets_the_one_is_taken_that_a_file_fits(tmp_path):
+    tifffile.imwrite(tmp_path / "deep.tif", camera(0))
+    Image.fromarray(own.photo(0)).save(tmp_path / "plain.png")
+    paths = [tmp_path / "deep.tif", tmp_path / "plain.png"]
+    scalings = {"nuclei": None, "folder:cells": DEEP, "folder:same": DEEP}
+    assert predicted(paths, tmp_path / "to", scalings=scalings) == [None, None]
+    scalings["folder:plates"] = dataclasses.replace(DEEP, high=(4000,))
+    deep, plain = predicted(paths, tmp_path / "other", scalings=scalings)
+    assert plain is None
+    assert "folder:same and folder:plates, which the model was trained on" in str(deep)
+    assert "--like folder:same" in str(deep)
 
 
 def test_a_bad_file_does_not_stop_the_others(tmp_path):

@@ -7,12 +7,13 @@ import resource
 import shutil
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from segdata import pipeline
+from segdata import packing, pipeline
 from segdata.core.augment import Augment
 from unet import cli, hardware, runs
 from unet.hardware import Hardware
@@ -63,6 +64,8 @@ def asked():
         patch.setattr(pipeline, "train_batches", train_batches)
         patch.setattr(pipeline, "eval_batches", eval_batches)
         patch.setattr(pipeline, "steps_per_epoch", steps_per_epoch)
+        info = types.SimpleNamespace(metadata={})
+        patch.setattr(packing, "built", lambda *_, **__: types.SimpleNamespace(info=info))
         yield calls
 
 
@@ -293,6 +296,33 @@ def test_predict_names_each_bad_file_and_does_the_others(trained, tmp_path, caps
     assert cli.main(again) == 2
     assert "a.mask.png is there already; give --overwrite" in capsys.readouterr().err
     assert cli.main([*again, "--overwrite"]) == 0
+
+
+def test_a_run_keeps_how_brightness_was_scaled_and_predicts_where_the_dataset_is_not(
+    tmp_path, monkeypatch, capsys
+):
+    kept = {"low": [100.0], "high": [3400.0], "rule": "of a test", "types": ["uint16"]}
+    info = types.SimpleNamespace(metadata={"intensity": kept})
+    with monkeypatch.context() as patch:
+        patch.setattr(packing, "built", lambda *_, **__: types.SimpleNamespace(info=info))
+        assert cli.main(["train", "--out", str(tmp_path / "run"), *TINY]) == 0
+    assert runs.settings(tmp_path / "run").scalings == {"dsb2018": kept}
+    monkeypatch.setattr(packing, "built", lambda *_, **__: pytest.fail("there is no dataset"))
+    levels = drawn(5)[0][0][..., 0]
+    Image.fromarray((100 + levels * (3300 / 255)).round().astype(np.uint16)).save(
+        tmp_path / "deep.png"
+    )
+    Image.fromarray(levels).save(tmp_path / "plain.png")
+    files = [str(tmp_path / f"{name}.png") for name in ("plain", "deep")]
+    predict = ["predict", str(tmp_path / "run"), *files, "--to", str(tmp_path / "to")]
+    assert cli.main(predict) == 2
+    assert "plain.png: its pixels are uint8" in capsys.readouterr().err
+    mask, overlay = (
+        np.asarray(Image.open(tmp_path / "to" / f"deep.{kind}.png")) for kind in ("mask", "overlay")
+    )
+    np.testing.assert_array_equal(overlay[mask == 0], np.stack([levels] * 3, -1)[mask == 0])
+    assert cli.main([*predict, "--like", "cells"]) == 2
+    assert "--like cells: the run was trained on dsb2018" in capsys.readouterr().err
 
 
 def test_a_report_can_be_written_again(trained):

@@ -117,6 +117,10 @@ class Predict:
     overwrite: bool = False
     """Replace masks and overlays that are there already."""
 
+    like: str = ""
+    """Of a run on several datasets the one that these images are like, where their depths do not
+    say it."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
@@ -160,6 +164,7 @@ def _train(argv: Sequence[str]) -> None:
         recipe=recipe,
         choice=hardware.choose(train.precision, train.compile),
         classes=_classes(recipe, train.data_dir),
+        scalings=_scalings(recipe, train.data_dir),
         data_dir=train.data_dir,
         deterministic=train.deterministic,
         checkpoint_minutes=train.checkpoint_minutes,
@@ -229,6 +234,7 @@ def _predict(argv: Sequence[str]) -> int:
         classes=settings.classes,
         to=asked.to,
         overwrite=asked.overwrite,
+        scalings=_like(runs.scalings(settings), asked.like),
     ):
         failed += error is not None
         if error is None:
@@ -404,6 +410,22 @@ def _mix(recipe: Recipe) -> Any:
         augment=_augment(recipe),
         fold=recipe.fold,
     )
+
+
+def _scalings(recipe: Recipe, data_dir: str | None) -> dict[str, Any]:
+    """How brightness was scaled when the datasets were built, by their names."""
+    from segdata import packing
+
+    names = recipe.mix["shares"] if recipe.mix else [recipe.dataset]
+    infos = {name: packing.built(name, data_dir=data_dir).info for name in names}
+    return {name: dict(info.metadata or {}).get("intensity") for name, info in infos.items()}
+
+
+def _like(scalings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """All scalings, or the one of a dataset."""
+    if name and name not in scalings:
+        raise ValueError(f"--like {name}: the run was trained on {', '.join(scalings)}.")
+    return {name: scalings[name]} if name else scalings
 
 
 def _data(recipe: Recipe, data_dir: str | None) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from segdata.archives import images
+from segdata.archives import images, intensity, resizing, scientific
+from segdata.archives.intensity import Scaling
 from segdata.core.system import files as atomic
 from segdata.inspection import overlays
 from unet import metrics
@@ -22,32 +23,45 @@ _BILINEAR = Image.Resampling.BILINEAR
 _TILE = 1 << 16  # pixels that are enlarged at once
 
 
-def read(path: pathlib.Path, *, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Reads an image file.
+def read(
+    path: pathlib.Path, *, size: tuple[int, int], scaling: Scaling | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Reads an image file as the dataset was built that the model was trained on.
 
     Args:
-        path: A PNG, JPEG, GIF, BMP, TIFF or WebP of one frame and up to 33 megapixels; of 16-bit
-            colours the upper 8 bits are used, and transparency is dropped.
+        path: A PNG, JPEG, GIF, BMP, TIFF or WebP of up to 33 megapixels. Transparency is dropped
+            and an EXIF orientation undone.
         size: Height and width of the model's input, h and w.
+        scaling: How brightness became 8 bits in the dataset, of which channels and page; None where
+            its images had 8 bits.
 
     Returns:
         The image, uint8 [H, W, 3], and the model's input, uint8 [h, w, 3]: the same pixels as
-        packing makes of such a file.
+        building and packing make of such a file.
 
     Raises:
-        ValueError: If it is grey with more than 8 bits.
+        ValueError: If its numbers are of another type than those of the dataset's images, or it has
+            other pages or channels.
         OSError: If it cannot be read, is of another kind, or is damaged.
     """
-    with images.opened_file(path) as image:
-        mode = image.mode
-        pixels = None if mode.startswith(("I", "F")) else np.asarray(images.rgb(image))
-    if pixels is None:
+    data, name = images.data_of(path), str(path)
+    page, channels = (scaling.page, scaling.channels) if scaling else (None, ())
+    try:
+        picture = scientific.read(data, name=name, page=page, channels=channels)
+    except (scientific.PagesError, scientific.ChannelsError) as error:
+        raise ValueError(f"{error} {_wanted(page, channels)}") from error
+    kind, kinds = picture.pixels.dtype.name, scaling.types if scaling else ("uint8",)
+    if kinds and kind not in kinds:
         raise ValueError(
-            f"{path}: its pixels are {mode}, more than 8 bits each, of unknown scale. "
-            "Convert it to 8 bits first."
+            f"{path}: its pixels are {kind}, and those of the images that the model was trained on "
+            f"{' or '.join(kinds)}, so what is black and what is white in it is not known. "
+            f"{'Give the original file.' if scaling else 'Convert it to 8 bits first.'}"
         )
-    with images.opened_file(path) as image:
-        return pixels, images.at_size(image, size)
+    pixels = intensity.rgb(picture.pixels, scaling)
+    if picture.is_plain and not scaling:
+        with images.opened(data, name=name) as image:
+            return pixels, images.at_size(image, size)
+    return pixels, resizing.image(pixels, size)
 
 
 def mask(network: Any, seen: np.ndarray, *, shape: tuple[int, int], threshold: float) -> np.ndarray:
@@ -78,6 +92,7 @@ def files(
     classes: Sequence[str],
     to: pathlib.Path,
     overwrite: bool = False,
+    scalings: Mapping[str, Scaling | None] | None = None,
 ) -> Iterable[tuple[pathlib.Path, str | None]]:
     """Predicts files one by one; an error in one does not stop the others.
 
@@ -92,6 +107,8 @@ def files(
         classes: Names of the classes; empty for a model of one channel.
         to: The folder to write into; made if missing.
         overwrite: Whether existing files may be replaced; images of `paths` never are.
+        scalings: By dataset that the model was trained on, what `read` takes; one that had 8 bits
+            where None.
 
     Yields:
         Each path, and its error or None.
@@ -109,7 +126,7 @@ def files(
             outputs = [to / f"{path.stem}.{kind}.png" for kind in ("mask", "overlay")]
             for output in outputs:
                 _require_free(output, given, path=path, overwrite=overwrite)
-            image, seen = read(path, size=size)
+            image, seen = _read_as_one_of(path, size=size, scalings=scalings or {"": None})
             found = mask(network, seen, shape=image.shape[:2], threshold=threshold)
             drawn = overlays.overlay(image, found, classes=classes or ("background", "foreground"))
             _write({outputs[0]: found if classes else 255 * found, outputs[1]: drawn})
@@ -117,6 +134,36 @@ def files(
             yield path, None
         except (ValueError, OSError) as error:
             yield path, str(error)
+
+
+def _read_as_one_of(
+    path: pathlib.Path, *, size: tuple[int, int], scalings: Mapping[str, Scaling | None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """`read`, by the only scaling that fits the file; raises ValueError where several do."""
+    names = {scaling: name for name, scaling in scalings.items()}
+    found, faults = dict[str, tuple[np.ndarray, np.ndarray]](), list[ValueError]()
+    for scaling, name in names.items():
+        try:
+            found[name] = read(path, size=size, scaling=scaling)
+        except ValueError as error:
+            faults.append(error)
+    if not found:
+        raise faults[0]
+    if len(found) > 1:
+        raise ValueError(
+            f"{path}: in {' and '.join(found)}, which the model was trained on, brightness was "
+            f"scaled in different ways. Say which it is like: --like {next(iter(found))}."
+        )
+    return next(iter(found.values()))
+
+
+def _wanted(page: int | None, channels: Sequence[str]) -> str:
+    """What the images have that a model was trained on."""
+    if page is None and not channels:
+        return "The model was trained on images of one page, grey or RGB: save what is meant alone."
+    parts = [f"the channels {', '.join(channels)}"] * bool(channels)
+    parts += [f"page {page}"] * (page is not None)
+    return f"The model was trained on {' of '.join(parts)}, of which its dataset was built."
 
 
 def _enlarged(

@@ -29,6 +29,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from segdata.archives.intensity import Scaling
 from segdata.core.system import files
 from unet import hardware, model, recipes, saved
 from unet.hardware import Choice
@@ -59,6 +60,10 @@ class Settings:
 
     classes: tuple[str, ...] = ()
     """The names of the classes; empty for a model of one channel."""
+
+    scalings: Mapping[str, Mapping[str, Any] | None] = dataclasses.field(default_factory=dict)
+    """By dataset how brightness became 8 bits when it was built, as JSON of
+    `segdata.archives.intensity.Scaling`; None where images had 8 bits."""
 
     data_dir: str | None = None
     """Where the dataset is; None for TFDS's default."""
@@ -166,6 +171,18 @@ def settings(run: pathlib.Path) -> Settings:
             f"{path} is damaged or of another version: {reason(error)}. Bring it back from a copy, "
             f"or train in another folder."
         ) from error
+
+
+def scalings(settings: Settings) -> dict[str, Scaling | None]:
+    """By dataset that a run was trained on, how brightness became 8 bits; None for 8 bits.
+
+    Raises:
+        ValueError: If that is damaged.
+    """
+    return {
+        name: None if found is None else Scaling.from_json(found)
+        for name, found in settings.scalings.items()
+    }
 
 
 def state(run: pathlib.Path) -> State:

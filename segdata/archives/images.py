@@ -127,19 +127,23 @@ def opened(
 def opened_file(
     path: str | os.PathLike[str], *, kinds: Sequence[Kind] = KINDS
 ) -> Iterator[Image.Image]:
-    """The same for a file.
+    """The same for a file; raises as `data_of` does, too."""
+    with opened(data_of(path), name=str(path), kinds=kinds) as image:
+        yield image
+
+
+def data_of(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of an image file.
 
     Raises:
-        ArchiveError: Also if there is no such file, or it cannot be read.
+        ArchiveError: If there is no such file, or it cannot be read.
     """
     path = pathlib.Path(path)
     if not path.exists():
         raise archives.ArchiveError(f"{path}: there is no such file.")
     if path.is_dir():
         raise archives.ArchiveError(f"{path} is a folder; name the image files in it.")
-    data = trees.Tree(str(path.parent), {path.name: path}).read(path.name)
-    with opened(data, name=str(path), kinds=kinds) as image:
-        yield image
+    return trees.Tree(str(path.parent), {path.name: path}).read(path.name)
 
 
 def rgb(image: Image.Image) -> Image.Image:

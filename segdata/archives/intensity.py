@@ -25,6 +25,7 @@ class Scaling:
         channels: Names or numbers of the channels that are read, as red, green and blue, or one as
             grey; empty where an image has no others.
         page: Which page of a file is read, from 0; None where a file has one.
+        types: Of the numbers that the images hold, such as "uint16"; empty where that is not kept.
     """
 
     low: tuple[float, ...]
@@ -32,6 +33,7 @@ class Scaling:
     rule: str
     channels: tuple[str, ...] = ()
     page: int | None = None
+    types: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.low) != len(self.high) or not self.low:
@@ -84,6 +86,7 @@ class Scaling:
                 rule=str(found["rule"]),
                 channels=tuple(map(str, found.get("channels", ()))),
                 page=None if found.get("page") is None else int(found["page"]),
+                types=tuple(map(str, found.get("types", ()))),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"{found!r} is no scaling of brightness.") from error

@@ -206,10 +206,7 @@ def _tiff(data: bytes, name: str, page: int | None, channels: Sequence[str]) -> 
     if channels:
         pixels = _chosen(pixels, names, channels, name)
     elif not (pixels.shape[-1] == 1 or (is_rgb and pixels.shape[-1] == 3)):
-        raise ChannelsError(
-            f"{name} has {pixels.shape[-1]} channels: {', '.join(names)}. Say which are read, one "
-            "as grey or up to three as red, green and blue: --channels."
-        )
+        raise ChannelsError(f"{name} has {pixels.shape[-1]} channels: {', '.join(names)}.")
     if pixels.dtype == bool:
         pixels = pixels.astype(np.uint8) * 255
     return Picture(pixels=np.ascontiguousarray(pixels), lost=lost)
@@ -249,8 +246,7 @@ def _plane(file: tifffile.TiffFile, name: str, page: int | None) -> tuple[np.nda
             if axis not in "YXCS" and size > 1
         )
         raise PagesError(
-            f"{name} has {len(planes)} pages ({axes or 'separate images'}), where one is meant. "
-            "Say which, from 0: --page."
+            f"{name} has {len(planes)} pages ({axes or 'separate images'}), where one is meant."
         )
     if page is not None and page >= len(planes):
         raise PagesError(f"{name} has {len(planes)} pages, and page {page} was asked for.")
@@ -349,7 +345,5 @@ def _chosen(
         elif channel.isdecimal() and int(channel) < len(names):
             found.append(int(channel))
         else:
-            raise ChannelsError(
-                f"{name} has no channel {channel!r}; it has {', '.join(names)}: --channels."
-            )
+            raise ChannelsError(f"{name} has no channel {channel!r}; it has {', '.join(names)}.")
     return pixels[..., found]

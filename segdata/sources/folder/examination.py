@@ -178,6 +178,7 @@ class _Facts:
     def scaling(self, folder: Folder) -> intensity.Scaling | None:
         """How brightness becomes 8 bits; raises ValueError where one rule cannot be right."""
         how: dict[str, Any] = {"channels": tuple(folder.channels), "page": folder.page}
+        how["types"] = tuple(sorted(self.dtypes))
         if folder.range:
             low, high = folder.range
             return intensity.Scaling(low=(low,), high=(high,), rule="the range given", **how)

@@ -84,12 +84,16 @@ def read_example(examined: Examined[Any], entry: Entry) -> Example:
 
 def read_picture(found: Survey, entry: Entry, data: bytes) -> scientific.Picture:
     """Decodes an example's image of its bytes."""
-    return scientific.read(
-        data,
-        name=f"{found.photos.label}: {entry.image}",
-        page=found.folder.page,
-        channels=found.folder.channels,
-    )
+    name, folder = f"{found.photos.label}: {entry.image}", found.folder
+    try:
+        return scientific.read(data, name=name, page=folder.page, channels=folder.channels)
+    except scientific.PagesError as error:
+        raise scientific.PagesError(f"{error} Say which, from 0: --page.") from error
+    except scientific.ChannelsError as error:
+        raise scientific.ChannelsError(
+            f"{error} Say which are read, one as grey or up to three as red, green and blue: "
+            "--channels."
+        ) from error
 
 
 def read_stored(found: Survey, name: str) -> mask_files.Stored:
