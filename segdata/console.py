@@ -115,6 +115,12 @@ def parse(settings: type[Settings], argv: Sequence[str], *, prog: str) -> Settin
     return parser.read(argv).settings
 
 
+def given(argv: Sequence[str]) -> set[str]:
+    """The names of the flags that a command line has, in which there are no unknown ones."""
+    flags = (argument.partition("=")[0] for argument in argv if argument.startswith("--"))
+    return {flag.removeprefix("--").replace("-", "_") for flag in flags}
+
+
 def _switches(kind: Any) -> dict[str, bool]:
     """The flags of a dataclass, and whether each is a switch, that is, true or false."""
     found: dict[str, bool] = {}

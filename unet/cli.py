@@ -8,7 +8,7 @@ import json
 import math
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from segdata import console
@@ -159,6 +159,8 @@ def _train(argv: Sequence[str]) -> None:
     kept = {"augment": _differences(asked.augment), "source": recipe.source}  # have no flag
     recipe = Recipe(**vars(asked.settings) | kept | _mixture(train))
     recipe = dataclasses.replace(recipe, features=train.features.as_json())
+    if train.recipe == "small":
+        recipe = _chosen(recipe, train.data_dir, given=console.given(argv))
     settings = Settings(
         name=train.recipe,
         recipe=recipe,
@@ -258,11 +260,19 @@ def _recipes(argv: Sequence[str]) -> None:
     console.Parser(prog="unet recipes", description="List the recipes.").read(argv)
     for name, recipe in RECIPES.items():
         print(
-            f"{name}\n    {recipe.source}\n    {recipe.dataset} at {recipe.size[0]}×"
-            f"{recipe.size[1]}, {recipe.epochs} epochs of batches of {recipe.batch}\n    "
+            f"{name}\n    {recipe.source}\n    {_data_of(recipe)}\n    "
             f"{type(recipe.model).__name__} {'–'.join(map(str, recipe.model.filters))}, "
             f"{recipe.model.parameters:,} parameters"
         )
+
+
+def _data_of(recipe: Recipe) -> str:
+    if not recipe.dataset:
+        return "any dataset that is built: --dataset NAME"
+    height, width = recipe.size
+    return (
+        f"{recipe.dataset} at {height}×{width}, {recipe.epochs} epochs of batches of {recipe.batch}"
+    )
 
 
 def _add_recipe(parser: console.Parser, recipe: Recipe) -> None:
@@ -297,6 +307,20 @@ def _differences(augment: Any) -> Mapping[str, Any]:
         for f in dataclasses.fields(augment)
         if getattr(augment, f.name) != f.default
     }
+
+
+def _chosen(recipe: Recipe, data_dir: str | None, *, given: Collection[str]) -> Recipe:
+    """The recipe `small` for a dataset; prints what was chosen and why."""
+    if recipe.mix or not recipe.dataset:
+        raise ValueError("--recipe small chooses from one dataset: --dataset folder:NAME.")
+    from segdata.inspection import traits
+    from unet import small
+
+    found = traits.measure(recipe.dataset, recipe.train_split, data_dir=data_dir)
+    recipe, said = small.choose(found, recipe, given=given, sides=traits.SIDES)
+    for line in said:
+        console.log(line)
+    return recipe
 
 
 def _mixture(train: Train) -> dict[str, Any]:

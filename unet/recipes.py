@@ -295,8 +295,22 @@ CARVANA = dataclasses.replace(
     augment=CARVANA_FCN.augment,
 )
 
+# The rest is chosen from the dataset, in `small`.
+SMALL = Recipe(
+    dataset="",
+    batch=8,
+    epochs=32,
+    model=DSB2018.model,
+    learning_rate=3e-3,
+    schedule="cosine",
+    warmup=1,
+    source="This project's own, for any dataset: classes, size, batch, epochs, loss and "
+    "augmentation are chosen from its examples.",
+)
+
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
+        "small": SMALL,
         "dsb2018": DSB2018,
         "dsb2018-generator": DSB2018_GENERATOR,
         "dsb2018-dropout": DSB2018_DROPOUT,

@@ -1,0 +1,186 @@
+"""What a training should know of a built dataset, measured on a sample of its examples.
+
+No model and no recipe is known here.
+"""
+
+import dataclasses
+import math
+import os
+from typing import Unpack
+
+import numpy as np
+
+from segdata import packing
+from segdata.archives import images, resizing
+from segdata.building import slices, stored
+from segdata.building.features import Features, Named
+from segdata.building.reading import Reader, Stored
+from segdata.core import IGNORE_LABEL
+from segdata.core.system import parallel
+
+SIDES = (128, 192, 256)
+"""Of square images as large as those that a training may have, in pixels."""
+
+_SAMPLE = 64  # examples
+_COMPARED = 1 << 19  # pixels of an image, at most
+_COMMON = 0.01  # of the pixels: a class that counts
+_GRID = 8  # cells of a side, in which classes and brightness are compared with their mirror images
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What a dataset's examples are like.
+
+    Attributes:
+        examples: How many the split has.
+        splits: How many examples each split of the dataset has.
+        classes: The name of each class.
+        looked_at: How many examples were looked at; all that follows is of these.
+        height: Of images, in pixels: the median.
+        width: Likewise.
+        shares: Of each class its share of all pixels but those with the ignore label.
+        without: The share of the examples that hold nothing but class 0.
+        best: For each of `SIDES`, the Dice score of perfect masks of as many pixels as a square of
+            that side, with the images' shape, when they are enlarged to the images' size: of two
+            classes that of the second, of more the mean over those of at least 1 % of the pixels.
+        one_sided: How much left and right differ in the same way in all examples: of the squared
+            difference between an example and its mirror image the share that all have in common,
+            from 0 to 1.
+        upright: The same of top and bottom.
+        oriented: The same of an example and its quarter turn.
+    """
+
+    examples: int
+    splits: dict[str, int]
+    classes: tuple[str, ...]
+    looked_at: int
+    height: int
+    width: int
+    shares: tuple[float, ...]
+    without: float
+    best: tuple[float, ...]
+    one_sided: float
+    upright: float
+    oriented: float
+
+
+@dataclasses.dataclass
+class _Seen:
+    """What is kept of an example."""
+
+    shape: tuple[int, int]
+    counts: np.ndarray  # int64 [K], pixels of each class
+    overlaps: np.ndarray  # int64 [S, K, 2], true positives; false positives and negatives
+    grid: np.ndarray  # float64 [G, G, K + 1], shares of the classes, and the brightness
+
+
+def measure(
+    name: str,
+    split: str,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    **features: Unpack[Named],
+) -> Traits:
+    """Looks at up to 64 examples of a split, evenly spread over it.
+
+    Args:
+        name: A built TFDS dataset.
+        split: A TFDS split.
+        data_dir: Where it was built; TFDS's default where None.
+        **features: As in `segdata.train_batches`.
+
+    Raises:
+        ValueError: If it is not built, there is no such split, or no pixel has a class.
+        OSError: If an example is damaged.
+    """
+    builder = packing.built(name, data_dir=data_dir)
+    count = packing.examples(builder, split)
+    reader = Reader(builder, Features(**features))
+    parts = slices.absolute(builder.info.splits, split)
+    places = [(part, at) for part, first, last in parts for at in range(first, last)]
+    taken = [places[i * count // min(count, _SAMPLE)] for i in range(min(count, _SAMPLE))]
+
+    def look(place: tuple[str, int]) -> _Seen:
+        part, at = place
+        (frame,) = stored.frames(builder, [(part, at, at + 1)])
+        return _looked_at(reader.read(frame), classes=len(reader.classes))
+
+    seen = list(parallel.ordered_map(look, taken))
+    counts = np.sum([each.counts for each in seen], axis=0)
+    if not counts.any():
+        raise ValueError(f"{builder.info.full_name}, {split}: no pixel of {len(seen)} has a class.")
+    height, width = (int(side) for side in np.median([each.shape for each in seen], axis=0))
+    shares = counts / counts.sum()
+    grids = np.stack([each.grid for each in seen])
+    return Traits(
+        examples=count,
+        splits={part: info.num_examples for part, info in builder.info.splits.items()},
+        classes=tuple(reader.classes),
+        looked_at=len(seen),
+        height=height,
+        width=width,
+        shares=tuple(shares.tolist()),
+        without=float(np.mean([not each.counts[1:].any() for each in seen])),
+        best=_best(np.sum([each.overlaps for each in seen], axis=0), shares),
+        one_sided=_in_common(grids - grids[:, :, ::-1]),
+        upright=_in_common(grids - grids[:, ::-1]),
+        oriented=_in_common(grids - grids.swapaxes(1, 2)[:, ::-1]),
+    )
+
+
+def resized(height: int, width: int, side: int) -> tuple[float, float]:
+    """Height and width of the images' shape, with as many pixels as a square."""
+    scale = min(1.0, side / math.sqrt(height * width))
+    return height * scale, width * scale
+
+
+def _looked_at(example: Stored, *, classes: int) -> _Seen:
+    mask = example.mask
+    counts = np.bincount(mask.ravel(), minlength=256)[:classes]
+    with images.opened(example.file, name=f"the image of {example.id}") as image:
+        seen = images.at_size(image, (_GRID, _GRID)).mean(axis=-1)
+    brightness = (seen - seen.mean()) / (seen.std() + 1)  # one grey level, against noise
+    small = resizing.mask(mask, (8 * _GRID, 8 * _GRID))  # its cells are whole numbers of pixels
+    one_hot = small[..., None] == np.arange(classes)
+    shares = one_hot.reshape(_GRID, 8, _GRID, 8, classes).mean(axis=(1, 3))
+    return _Seen(
+        shape=(mask.shape[0], mask.shape[1]),
+        counts=counts,
+        overlaps=np.stack([_overlap(mask, side, classes) for side in SIDES]),
+        grid=np.concatenate([shares, brightness[..., None]], axis=-1),
+    )
+
+
+def _overlap(mask: np.ndarray, side: int, classes: int) -> np.ndarray:
+    """Of a mask that was reduced and enlarged again, by class: hits, and what is in one only."""
+    size = [max(1, round(x)) for x in resized(*mask.shape, side)]
+    reduced = resizing.mask(mask, (size[0], size[1]))
+    step = math.ceil(math.sqrt(mask.size / _COMPARED))
+    rows, columns = (np.arange(step // 2, full, step) for full in mask.shape)
+    from_rows, from_columns = (
+        (2 * at + 1) * small // (2 * full)
+        for at, small, full in zip((rows, columns), size, mask.shape, strict=True)
+    )
+    true = mask[rows[:, None], columns]
+    found = reduced[from_rows[:, None], from_columns]
+    known = true != IGNORE_LABEL
+    hits, of_true, of_found = (
+        np.bincount(values, minlength=256)[:classes]
+        for values in (true[known & (found == true)], true[known], found[known])
+    )
+    return np.stack([hits, of_true + of_found - 2 * hits], axis=-1)
+
+
+def _best(overlaps: np.ndarray, shares: np.ndarray) -> tuple[float, ...]:
+    """The Dice score for each side; int64 [S, K, 2] and float64 [K]."""
+    least = min(_COMMON, float(shares.max()))
+    counted = np.arange(2) == 1 if len(shares) == 2 else shares >= least
+    hits, wrong = overlaps[:, counted, 0], overlaps[:, counted, 1]
+    dice = np.where(hits + wrong, 2 * hits / np.maximum(2 * hits + wrong, 1), 1.0)
+    return tuple(dice.mean(axis=1).tolist())
+
+
+def _in_common(differences: np.ndarray) -> float:
+    """The share of squared differences, float64 [N, ...], that is in their mean."""
+    every = np.square(differences).sum() / len(differences)
+    return float(np.square(differences.mean(axis=0)).sum() / every) if every else 0.0

@@ -1,0 +1,209 @@
+"""The recipe `small`: what is measured of a dataset, and what is chosen from it."""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+import own_folders as own
+import pytest
+
+from segdata.core.augment import Augment
+from segdata.inspection import traits
+from unet import cli, recipes, runs, small
+from unet.model import UNet
+from unet.recipes import SMALL
+
+NUCLEI = traits.Traits(
+    examples=600,
+    splits={"train": 600, "validation": 64},
+    classes=("background", "nucleus"),
+    looked_at=64,
+    height=256,
+    width=256,
+    shares=(0.86, 0.14),
+    without=0.0,
+    best=(0.95, 0.97, 0.98),
+    one_sided=0.02,
+    upright=0.02,
+    oriented=0.02,
+)
+
+
+def chosen(given=(), asked=None, **changed):
+    found = dataclasses.replace(NUCLEI, **changed)
+    asked = dataclasses.replace(asked or SMALL, dataset="mine")
+    return small.choose(found, asked, given=given, sides=traits.SIDES)
+
+
+CHOICES = {
+    "nuclei": ({}, {"loss": "cross_entropy_dice", "size": (128, 128), "batch": 8, "fold": None}),
+    "balanced": ({"shares": (0.4, 0.6)}, {"loss": "cross_entropy"}),
+    "mostly empty": ({"without": 0.6}, {"loss": "batch_dice"}),
+    "small objects": ({"best": (0.8, 0.93, 0.95)}, {"size": (256, 256)}),
+    "tiny objects": ({"best": (0.5, 0.6, 0.7)}, {"size": (256, 256)}),
+    "small images": ({"height": 40, "width": 56}, {"size": (48, 64)}),
+    "nearly square": ({"height": 600, "width": 700}, {"size": (128, 128)}),
+    "wide": ({"height": 1024, "width": 2048}, {"size": (96, 176)}),
+    "few": ({"examples": 45}, {"batch": 4}),
+    "val": ({"splits": {"train": 9, "val": 3}}, {"validation_split": "val"}),
+    "no validation": ({"splits": {"train": 600, "test": 9}}, {"fold": (0, 10)}),
+    "five examples": (
+        {"splits": {"train": 5}, "examples": 5, "looked_at": 5},
+        {"fold": (0, 5), "epochs": 150},
+    ),
+    "many": ({"examples": 90_000}, {"epochs": 2}),
+}
+
+
+@pytest.mark.parametrize("kind", CHOICES)
+def test_what_is_chosen_follows_from_the_data(kind):
+    changed, expected = CHOICES[kind]
+    recipe, said = chosen(**changed)
+    assert {name: getattr(recipe, name) for name in expected} == expected
+    assert recipe.model.output_activation == "sigmoid"
+    assert recipes.from_json(recipes.to_json(recipe)) == recipe
+    assert all(line in recipe.source for line in said)
+    Augment(**recipe.augment)
+    assert ("cut to tiles" in recipe.source) == (kind == "tiny objects")
+
+
+def test_classes_decide_the_head_and_one_class_is_refused():
+    recipe, _ = chosen(classes=("road", "car", "sky"), shares=(0.5, 0.2, 0.3))
+    assert (recipe.model.output_channels, recipe.model.output_activation) == (3, "softmax")
+    assert recipe.loss == "cross_entropy"
+    with pytest.raises(ValueError, match="two classes or more"):
+        chosen(classes=("road",), shares=(1.0,))
+
+
+def test_images_are_flipped_unless_all_differ_from_their_mirror_images_alike():
+    flips = ("horizontal_flip", "vertical_flip", "quarter_turns")
+
+    def flipped(**changed):
+        augment = chosen(**changed)[0].augment
+        return [name for name in flips if augment.get(name)]
+
+    assert flipped() == [*flips]
+    assert flipped(oriented=0.6) == [*flips[:2]]
+    assert flipped(upright=0.6, oriented=0.6) == ["horizontal_flip"]
+    assert flipped(one_sided=0.6, oriented=0.6) == ["vertical_flip"]
+    assert flipped(height=512, width=1024) == [*flips[:2]]
+    assert flipped(upright=0.4, oriented=0.4, looked_at=4) == [*flips]
+    assert "rotation_range" not in chosen()[0].augment
+    assert chosen(examples=50)[0].augment["rotation_range"] == (-15, 15)
+
+
+GIVEN = [
+    ({"size": (64, 96)}, "size"),
+    ({"batch": 2}, "batch"),
+    ({"epochs": 3}, "epochs"),
+    ({"loss": "dice"}, "loss"),
+    ({"validation_split": "test"}, "validation_split"),
+    ({"fold": (1, 3)}, "fold"),
+    ({"warmup": 0.5}, "warmup"),
+]
+
+
+@pytest.mark.parametrize(("changes", "name"), GIVEN)
+def test_what_is_given_by_flag_stays_and_the_rest_follows(changes, name):
+    asked = dataclasses.replace(SMALL, **changes)
+    recipe, said = chosen(given=[name], asked=asked, height=300, width=320)
+    assert getattr(recipe, name) == changes[name]
+    usual = chosen(height=300, width=320)[0]
+    if name == "size":  # the same time for smaller images
+        assert recipe.epochs > 2 * usual.epochs
+    if name == "batch":
+        assert recipe.epochs == usual.epochs
+    if name in ("size", "epochs", "loss"):
+        assert "as you say" in " ".join(said)
+    model = UNet(filters=(4, 8), output_activation="linear")
+    asked = dataclasses.replace(SMALL, model=model, loss="squared_error")
+    recipe, _ = chosen(given=["filters", "output_activation"], asked=asked)
+    assert (recipe.model, recipe.loss) == (model, "squared_error")
+    asked = dataclasses.replace(SMALL, augment={"vertical_flip": 0.1})
+    recipe, _ = chosen(given=["vertical_flip", "quarter_turns"], asked=asked)
+    assert recipe.augment == {"vertical_flip": 0.1, "horizontal_flip": 0.5}
+
+
+def blank(seed: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """A bright road at the bottom, with a few small dark cars on it."""
+    rng = np.random.default_rng(seed)
+    mask = np.zeros(size, np.uint8)
+    top = int(size[0] * rng.uniform(0.5, 0.65))
+    mask[top:] = 1
+    for _ in range(3):
+        y, x = rng.integers(top, size[0] - 6), rng.integers(0, size[1] - 6)
+        mask[y : y + 6, x : x + 6] = 2
+    photo = np.array([60, 190, 20])[mask][..., None] + rng.integers(-15, 15, (*size, 3))
+    return photo.clip(0, 255).astype(np.uint8), mask
+
+
+@pytest.fixture(scope="module")
+def roads(tmp_path_factory) -> pathlib.Path:
+    root = tmp_path_factory.mktemp("roads")
+    for seed in range(20):
+        photo, mask = blank(seed, (64, 96))
+        own.write(root / "images" / f"x{seed}.png", photo)
+        own.write(root / "masks" / f"x{seed}.png", mask)
+    names = ["--classes", "sky", "road", "car", "--group_regex", ".*"]
+    code, _, fault = own.build(root, "--masks", root / "masks", "--validation", "0", *names)
+    assert code == 0, fault
+    return root
+
+
+def test_a_dataset_is_measured_as_it_is(roads):
+    found = traits.measure("folder:mine", "train", data_dir=roads / "data")
+    masks = np.stack([blank(seed, (64, 96))[1] for seed in range(20)])
+    assert (found.examples, found.looked_at, found.splits) == (20, 20, {"train": 20})
+    assert (found.height, found.width, found.classes) == (64, 96, ("sky", "road", "car"))
+    assert found.shares == pytest.approx(np.bincount(masks.ravel()) / masks.size)
+    assert found.without == 0
+    assert found.best == (1, 1, 1)  # the images are no larger
+    assert found.upright > 0.8
+    assert found.one_sided < 0.2
+    with pytest.raises(ValueError, match="has no split 'nope'"):
+        traits.measure("folder:mine", "nope", data_dir=roads / "data")
+
+
+def test_a_perfect_mask_of_a_smaller_size_is_scored_as_by_a_slow_reference():
+    mask = own.objects(1, 300, (256, 256)) > 0
+    (hits, wrong) = traits._overlap(mask.astype(np.uint8), 128, 2)[1]
+    cells = mask.reshape(128, 2, 128, 2).sum(axis=(1, 3)) > 2  # of equals the lower class
+    enlarged = cells.repeat(2, 0).repeat(2, 1)
+    assert (hits, wrong) == ((mask & enlarged).sum(), (mask ^ enlarged).sum())
+    fine = (np.indices((1000, 1000)).sum(axis=0) // 3 % 2).astype(np.uint8)
+    assert traits._overlap(fine, 128, 2)[1, 1] > traits._overlap(fine, 128, 2)[1, 0]
+
+
+def test_a_run_is_made_of_what_was_chosen_and_needs_no_more(roads, tmp_path, capsys):
+    run = tmp_path / "run"
+    flags = ["--filters", "4", "8", "--epochs", "2", "--seed", "5"]
+    train = ["train", "--recipe", "small", "--data_dir", str(roads / "data"), *flags]
+    assert cli.main([*train, "--out", str(run)]) == 2
+    assert "--recipe small chooses from one dataset" in capsys.readouterr().err
+    assert cli.main([*train, "--dataset", "folder:mine", "--out", str(run)]) == 0
+    said = capsys.readouterr().out
+    for line in (
+        "18 images to train on, 64×96 pixels at the median; validated on fold 0 of 10 of train",
+        "3 classes: softmax; the loss cross_entropy as softmax needs it.",
+        "Training size 64×96, where a perfect mask, enlarged to the image, has Dice 1.000.",
+        "2 epochs of 5 batches of 4 as you say.",
+        "Flipped: left and right; top and bottom differ alike in all of 20 examples.",
+    ):
+        assert line in said
+        assert line in (run / "report.html").read_text()
+    settings = runs.settings(run)
+    assert (settings.name, settings.classes) == ("small", ("sky", "road", "car"))
+    recipe = settings.recipe
+    assert (recipe.model.filters, recipe.epochs, recipe.seed) == ((4, 8), 2, 5)
+    assert cli.main(["evaluate", str(run)]) == 0
+    assert cli.main(["resume", str(run)]) == 0
+    photo = str(roads / "images" / "x3.png")
+    assert cli.main(["predict", str(run), photo, "--to", str(tmp_path / "to")]) == 0
+
+
+@pytest.mark.heavy
+def test_it_does_well_on_drawn_nuclei(built_dsb2018, tmp_path):
+    flags = ["--recipe", "small", "--dataset", "dsb2018", "--data_dir", str(built_dsb2018)]
+    run = tmp_path / "run"
+    assert cli.main(["train", *flags, "--out", str(run), "--epochs", "40"]) == 0
+    assert max(row["val_dice"] for row in runs.state(run).history) > 0.85
