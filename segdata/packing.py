@@ -274,11 +274,13 @@ def built(name: str, *, data_dir: str | os.PathLike[str] | None = None):
         ValueError: If it has not.
     """
     _require_config(name)
+    if name.startswith("folder:"):
+        _require_folder(name, data_dir)
     try:
         builder = tfds.builder(name.removeprefix("folder:"), data_dir=data_dir)
         slices.keep_groups(builder.info)
     except (tfds.core.DatasetNotFoundError, KeyError, AssertionError) as error:
-        known = ", ".join(segdata.datasets.__all__)
+        known = ", ".join([*segdata.datasets.__all__, *_folders(data_dir)])
         raise ValueError(f"{name!r} is not a dataset known here; there are {known}.") from error
     except Exception as error:  # parsers of JSON and protocol buffers have many
         raise ValueError(
@@ -306,6 +308,37 @@ def _require_config(name: str) -> None:
     config = re.split("[:/,]", config)[0]
     if base in sources.names() and config and not config[0].isdigit() and "=" not in config:
         sources.named(base).config(config)
+
+
+def _require_folder(name: str, data_dir: str | os.PathLike[str] | None) -> None:
+    """Raises ValueError where no dataset of a user's own images has that name."""
+    base = re.split("[:/,]", name.removeprefix("folder:"))[0]
+    known = _folders(data_dir)
+    if f"folder:{base}" in known:
+        return
+    others = f", where there is {', '.join(known)}" if known else ""
+    raise ValueError(
+        f"{name} is not built in {_place(data_dir)}{others}. Run `segdata build folder --images "
+        f"IMAGES --masks MASKS --name {base} --data_dir {_quoted(data_dir)}`."
+    )
+
+
+def _folders(data_dir: str | os.PathLike[str] | None) -> list[str]:
+    """The datasets of users' own images that are built."""
+    kept = _place(data_dir).glob("*/*/metadata.json")
+    return sorted({f"folder:{path.parent.parent.name}" for path in kept if _is_folder(path)})
+
+
+def _is_folder(metadata: pathlib.Path) -> bool:
+    try:
+        found = json.loads(metadata.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and {"masks", "intensity"} <= found.keys()
+
+
+def _place(data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
+    return pathlib.Path(data_dir or packed.default_data_dir()).expanduser()
 
 
 def _require_whole(builder) -> None:
