@@ -29,9 +29,10 @@ FLAGS = [
 SHARES = {"dsb2018": 3, "carvana": 1, "folder:mine": 2}
 FILE: dict[str, Any] = {
     "shares": SHARES,
-    "labels": {"folder:mine": {"background": "background", "cell": "nucleus", "car": "car"}},
+    "labels": {"folder:mine": {"background": "background", "cell": "nucleus", "car": "vehicle"}},
     "background": "negative",
     "weights": {"folder:mine": {"cell": 2}},
+    "features": {"carvana": {"labels": {"background": "background", "car": "vehicle"}}},
     "augment": {
         "carvana": None,
         "folder:mine": {"rotation_range": [-20, 20], "noise_range": [0, 0.1]},
@@ -116,7 +117,7 @@ def test_a_run_on_a_mixture_that_is_killed_and_resumed_is_the_undisturbed_one(
         assert f"val_dice/{name}" in one.history[-1]
         assert name in (never / "report.html").read_text()
     settings = runs.settings(never)
-    assert settings.classes == ("background", "nucleus", "car")
+    assert settings.classes == ("background", "nucleus", "vehicle")
     assert settings.recipe.mix == FILE
 
     assert cli.main(["evaluate", str(killed), "--json"]) == 0
@@ -156,7 +157,7 @@ def test_what_a_step_on_a_mixture_saw_is_drawn_and_each_source_named(
     )
     named = [name.partition(" #") for name in drawn["ids"]]
     assert [name for name, _, _ in named] == [mixture.names[n] for n in mixture.sources(7)]
-    assert drawn["classes"] == ("background", "nucleus", "car")
+    assert drawn["classes"] == ("background", "nucleus", "vehicle")
     for row, (name, _, rest) in enumerate(named):
         number, epoch = map(int, rest.split(" e"))
         plain = Stream(
