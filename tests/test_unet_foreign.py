@@ -79,6 +79,17 @@ def test_what_a_step_saw_is_drawn_with_the_features_of_the_run(trained, built_fo
 
 
 @pytest.mark.heavy
+def test_the_recipe_small_chooses_from_the_features_that_are_named(built_foreign, tmp_path):
+    run = tmp_path / "run"
+    argv = ["train", "--recipe", "small", "--out", str(run), "--data_dir", str(built_foreign)]
+    assert cli.main([*argv, *FLAGS, *LABELS]) == 0
+    recipe = runs.settings(run).recipe
+    assert recipe.model.output_activation == "sigmoid"
+    assert "The classes: background " in recipe.source
+    assert ", pet " in recipe.source
+
+
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

@@ -316,7 +316,7 @@ def _chosen(recipe: Recipe, data_dir: str | None, *, given: Collection[str]) -> 
     from segdata.inspection import traits
     from unet import small
 
-    found = traits.measure(recipe.dataset, recipe.train_split, data_dir=data_dir)
+    found = traits.measure(recipe.dataset, recipe.train_split, data_dir=data_dir, **_named(recipe))
     recipe, said = small.choose(found, recipe, given=given, sides=traits.SIDES)
     for line in said:
         console.log(line)
