@@ -22,7 +22,7 @@ NUCLEI = traits.Traits(
     width=256,
     shares=(0.86, 0.14),
     without=0.0,
-    best=(0.95, 0.97, 0.98),
+    best={128: 0.95, 192: 0.97, 256: 0.98},
     one_sided=0.02,
     upright=0.02,
     oriented=0.02,
@@ -32,15 +32,15 @@ NUCLEI = traits.Traits(
 def chosen(given=(), asked=None, **changed):
     found = dataclasses.replace(NUCLEI, **changed)
     asked = dataclasses.replace(asked or SMALL, dataset="mine")
-    return small.choose(found, asked, given=given, sides=traits.SIDES)
+    return small.choose(found, asked, given=given)
 
 
 CHOICES = {
     "nuclei": ({}, {"loss": "cross_entropy_dice", "size": (128, 128), "batch": 8, "fold": None}),
     "balanced": ({"shares": (0.4, 0.6)}, {"loss": "cross_entropy"}),
     "mostly empty": ({"without": 0.6}, {"loss": "batch_dice"}),
-    "small objects": ({"best": (0.8, 0.93, 0.95)}, {"size": (256, 256)}),
-    "tiny objects": ({"best": (0.5, 0.6, 0.7)}, {"size": (256, 256)}),
+    "small objects": ({"best": {128: 0.8, 192: 0.93, 256: 0.95}}, {"size": (256, 256)}),
+    "tiny objects": ({"best": {128: 0.5, 192: 0.6, 256: 0.7}}, {"size": (256, 256)}),
     "small images": ({"height": 40, "width": 56}, {"size": (48, 64)}),
     "nearly square": ({"height": 600, "width": 700}, {"size": (128, 128)}),
     "wide": ({"height": 1024, "width": 2048}, {"size": (96, 176)}),
@@ -49,7 +49,7 @@ CHOICES = {
     "no validation": ({"splits": {"train": 600, "test": 9}}, {"fold": (0, 10)}),
     "five examples": (
         {"splits": {"train": 5}, "examples": 5, "looked_at": 5},
-        {"fold": (0, 5), "epochs": 150},
+        {"fold": (0, 5), "epochs": 100},
     ),
     "many": ({"examples": 90_000}, {"epochs": 2}),
 }
@@ -85,6 +85,7 @@ def test_images_are_flipped_unless_all_differ_from_their_mirror_images_alike():
     assert flipped() == [*flips]
     assert flipped(oriented=0.6) == [*flips[:2]]
     assert flipped(upright=0.6, oriented=0.6) == ["horizontal_flip"]
+    assert flipped(given=["vertical_flip"]) == ["horizontal_flip"]
     assert flipped(one_sided=0.6, oriented=0.6) == ["vertical_flip"]
     assert flipped(height=512, width=1024) == [*flips[:2]]
     assert flipped(upright=0.4, oriented=0.4, looked_at=4) == [*flips]
@@ -157,7 +158,7 @@ def test_a_dataset_is_measured_as_it_is(roads):
     assert (found.height, found.width, found.classes) == (64, 96, ("sky", "road", "car"))
     assert found.shares == pytest.approx(np.bincount(masks.ravel()) / masks.size)
     assert found.without == 0
-    assert found.best == (1, 1, 1)  # the images are no larger
+    assert found.best == {128: 1, 192: 1, 256: 1}  # the images are no larger
     assert found.upright > 0.8
     assert found.one_sided < 0.2
     with pytest.raises(ValueError, match="has no split 'nope'"):

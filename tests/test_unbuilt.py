@@ -1,6 +1,7 @@
 """What is said where a dataset of a user's own images is not built."""
 
 import shlex
+from typing import Any
 
 import own_folders as own
 import pytest
@@ -49,12 +50,13 @@ def test_each_command_says_which_one_builds_it_and_what_is_there(
     _, _, _, *flags = shlex.split(line.split("`")[1])
     given = dict(zip(flags[::2], flags[1::2], strict=True))
     assert given.pop("--data_dir") == str(data_dir)
-    assert Folder(**{flag[2:]: value for flag, value in given.items()}).name == "cels"
+    settings: Any = {flag[2:]: value for flag, value in given.items()}
+    assert Folder(**settings).name == "cels"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_batches_say_it_too_and_where_nothing_is_built(data_dir, tmp_path):
-    what = {"size": (16, 16), "batch": 1, "augment": None, "seed": 0}
+    what: Any = {"size": (16, 16), "batch": 1, "augment": None, "seed": 0}
     with pytest.raises(ValueError, match=r"folder:cels is not built in .*, where there is"):
         segdata.train_batches("folder:cels", "train", data_dir=data_dir, **what)
     with pytest.raises(ValueError, match=r"is not built in \S+\. Run `segdata build folder"):

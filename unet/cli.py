@@ -317,7 +317,7 @@ def _chosen(recipe: Recipe, data_dir: str | None, *, given: Collection[str]) -> 
     from unet import small
 
     found = traits.measure(recipe.dataset, recipe.train_split, data_dir=data_dir, **_named(recipe))
-    recipe, said = small.choose(found, recipe, given=given, sides=traits.SIDES)
+    recipe, said = small.choose(found, recipe, given=given)
     for line in said:
         console.log(line)
     return recipe

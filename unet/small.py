@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from unet.recipes import Recipe
@@ -19,26 +19,29 @@ if TYPE_CHECKING:
 # Pixels that are trained on, augmented anew each time: some two minutes on two Zen 3 cores, which
 # train the recipe's model on 0.75 million a second.
 _PIXELS = 100e6
-_FEWEST_STEPS, _MOST_EPOCHS = 300, 150
+_FEWEST_STEPS, _MOST_EPOCHS = 300, 100
 _FEW = 200  # training images, below which they are seen so often that more must happen to them
 _GOOD, _POOR = 0.94, 0.9  # Dice of a perfect mask at the training size
 _SQUARE = 0.8  # shorter to longer side; what is nearly square is trained square, and may be turned
 _SIDED = 0.25  # share of the difference from a mirror image that all examples have in common
 _BALANCED = 0.3  # share of the foreground, from which on the classes are about as frequent
+_MORE = {
+    "rotation_range": (-15.0, 15.0),
+    "scale_range": (0.8, 1.25),
+    "contrast_range": (0.75, 1.25),
+    "brightness_range": (-0.1, 0.1),
+}
 _VALIDATION = ("validation", "val", "valid", "dev")
 _FOLDS = 10
 
 
-def choose(
-    traits: Traits, asked: Recipe, *, given: Collection[str], sides: Sequence[int]
-) -> tuple[Recipe, list[str]]:
+def choose(traits: Traits, asked: Recipe, *, given: Collection[str]) -> tuple[Recipe, list[str]]:
     """Fills in what the recipe `small` leaves open.
 
     Args:
         traits: Of the dataset's training split.
         asked: The recipe, with the user's own settings.
         given: The names of these settings, of the model and of the augmentation too, which stay.
-        sides: What `traits.best` is of.
 
     Returns:
         The recipe, and in some lines what was chosen and why.
@@ -64,7 +67,7 @@ def choose(
     stride, activation = chosen["model"].stride, chosen["model"].output_activation
     chosen["loss"], why_loss = _loss(traits, activation)
     said.append(f"{why}: {activation}; the loss {now('loss')}{_because('loss', given, why_loss)}.")
-    chosen["size"], why = _size(traits, stride=stride, sides=sides)
+    chosen["size"], why = _size(traits, stride=stride)
     height, width = now("size")
     said.append(f"Training size {height}×{width}{_because('size', given, why)}.")
     chosen["batch"] = 8 if count >= _FEW else 4
@@ -77,10 +80,8 @@ def choose(
         + _because("epochs", given, "for some minutes on two cores")
         + "."
     )
-    augment, why = _augment(traits, count=count, is_square=height == width)
-    chosen["augment"] = dict(asked.augment) | {
-        name: value for name, value in augment.items() if name not in given
-    }
+    augment, why = _augment(traits, count=count, is_square=height == width, given=given)
+    chosen["augment"] = {**augment, **asked.augment}
     said.append(why)
     kept = {name: value for name, value in chosen.items() if name not in given}
     source = "Chosen from the dataset. " + " ".join(said)
@@ -128,12 +129,11 @@ def _loss(traits: Traits, activation: str) -> tuple[str, str]:
     return "cross_entropy_dice", f"with Dice for a small foreground, as {share}"
 
 
-def _size(traits: Traits, *, stride: int, sides: Sequence[int]) -> tuple[tuple[int, int], str]:
+def _size(traits: Traits, *, stride: int) -> tuple[tuple[int, int], str]:
     """The least size at which masks keep their detail, and at most the images' own."""
-    side, best = next(
-        (pair for pair in zip(sides, traits.best, strict=True) if pair[1] >= _GOOD),
-        (sides[-1], traits.best[-1]),
-    )
+    largest = max(traits.best)
+    side = next((each for each, best in sorted(traits.best.items()) if best >= _GOOD), largest)
+    best = traits.best[side]
     height, width = traits.height, traits.width
     if min(height, width) >= _SQUARE * max(height, width):
         height = width = min(height, width)
@@ -145,25 +145,37 @@ def _size(traits: Traits, *, stride: int, sides: Sequence[int]) -> tuple[tuple[i
     return (size[0] * stride, size[1] * stride), why
 
 
-def _augment(traits: Traits, *, count: int, is_square: bool) -> tuple[dict[str, Any], str]:
-    found: dict[str, Any] = {}
-    may = [("left and right", "horizontal_flip", traits.one_sided)]
-    may += [("top and bottom", "vertical_flip", traits.upright)]
+def _augment(
+    traits: Traits, *, count: int, is_square: bool, given: Collection[str]
+) -> tuple[dict[str, Any], str]:
+    """The settings of the augmentation that are not given."""
+    sides = {
+        "horizontal_flip": ("left and right", traits.one_sided),
+        "vertical_flip": ("top and bottom", traits.upright),
+    }
     least = _SIDED + 1 / traits.looked_at  # that much is in common by chance
-    flipped = [what for what, _, sided in may if sided < least]
-    found |= {name: 0.5 for _, name, sided in may if sided < least}
-    kept = [f"{what} differ alike in all" for what, _, sided in may if sided >= least]
-    if len(flipped) == 2 and is_square and traits.oriented < least:
+    found: dict[str, Any] = {}
+    flipped, kept = list[str](), list[str]()
+    for name, (what, sided) in sides.items():
+        if name not in given and sided < least:
+            found[name] = 0.5
+            flipped.append(what)
+        elif name not in given:
+            kept.append(what)
+    if len(found) == 2 and is_square and traits.oriented < least and "quarter_turns" not in given:
         found["quarter_turns"] = True
         flipped.append("quarter turns")
     said = f"Flipped: {', '.join(flipped) or 'never'}"
     if kept:
-        said += f"; {' and '.join(kept)} of {traits.looked_at} examples"
+        said += f"; {' and '.join(kept)} differ alike in all of {traits.looked_at} examples"
     if count < _FEW:
-        found |= {"rotation_range": (-15.0, 15.0), "scale_range": (0.8, 1.25)}
-        found |= {"contrast_range": (0.75, 1.25), "brightness_range": (-0.1, 0.1)}
         said += ". Turned, scaled and changed in colour too, as there are few images"
-    return found, said + "."
+        for name, ends in _MORE.items():
+            if name not in given:
+                found[name] = ends
+    if asked := [name for name in given if name in {*sides, "quarter_turns", *_MORE}]:
+        said += f". As you say: {', '.join(sorted(asked))}"
+    return found, f"{said}."
 
 
 def _listed(traits: Traits) -> str:

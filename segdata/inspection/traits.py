@@ -18,9 +18,7 @@ from segdata.building.reading import Reader, Stored
 from segdata.core import IGNORE_LABEL
 from segdata.core.system import parallel
 
-SIDES = (128, 192, 256)
-"""Of square images as large as those that a training may have, in pixels."""
-
+_SIDES = (128, 192, 256)  # of square images as large as those that a training may have, in pixels
 _SAMPLE = 64  # examples
 _COMPARED = 1 << 19  # pixels of an image, at most
 _COMMON = 0.01  # of the pixels: a class that counts
@@ -40,9 +38,9 @@ class Traits:
         width: Likewise.
         shares: Of each class its share of all pixels but those with the ignore label.
         without: The share of the examples that hold nothing but class 0.
-        best: For each of `SIDES`, the Dice score of perfect masks of as many pixels as a square of
-            that side, with the images' shape, when they are enlarged to the images' size: of two
-            classes that of the second, of more the mean over those of at least 1 % of the pixels.
+        best: Side of a square, in pixels, to the Dice score of perfect masks of as many pixels, with
+            the images' shape, when they are enlarged to the images' size: of two classes that of
+            the second, of more the mean over those of at least 1 % of the pixels.
         one_sided: How much left and right differ in the same way in all examples: of the squared
             difference between an example and its mirror image the share that all have in common,
             from 0 to 1.
@@ -58,7 +56,7 @@ class Traits:
     width: int
     shares: tuple[float, ...]
     without: float
-    best: tuple[float, ...]
+    best: dict[int, float]
     one_sided: float
     upright: float
     oriented: float
@@ -128,12 +126,6 @@ def measure(
     )
 
 
-def resized(height: int, width: int, side: int) -> tuple[float, float]:
-    """Height and width of the images' shape, with as many pixels as a square."""
-    scale = min(1.0, side / math.sqrt(height * width))
-    return height * scale, width * scale
-
-
 def _looked_at(example: Stored, *, classes: int) -> _Seen:
     mask = example.mask
     counts = np.bincount(mask.ravel(), minlength=256)[:classes]
@@ -146,14 +138,20 @@ def _looked_at(example: Stored, *, classes: int) -> _Seen:
     return _Seen(
         shape=(mask.shape[0], mask.shape[1]),
         counts=counts,
-        overlaps=np.stack([_overlap(mask, side, classes) for side in SIDES]),
+        overlaps=np.stack([_overlap(mask, side, classes) for side in _SIDES]),
         grid=np.concatenate([shares, brightness[..., None]], axis=-1),
     )
 
 
+def _resized(height: int, width: int, side: int) -> tuple[float, float]:
+    """Height and width of the images' shape, with as many pixels as a square."""
+    scale = min(1.0, side / math.sqrt(height * width))
+    return height * scale, width * scale
+
+
 def _overlap(mask: np.ndarray, side: int, classes: int) -> np.ndarray:
     """Of a mask that was reduced and enlarged again, by class: hits, and what is in one only."""
-    size = [max(1, round(x)) for x in resized(*mask.shape, side)]
+    size = [max(1, round(x)) for x in _resized(*mask.shape, side)]
     reduced = resizing.mask(mask, (size[0], size[1]))
     step = math.ceil(math.sqrt(mask.size / _COMPARED))
     rows, columns = (np.arange(step // 2, full, step) for full in mask.shape)
@@ -171,13 +169,13 @@ def _overlap(mask: np.ndarray, side: int, classes: int) -> np.ndarray:
     return np.stack([hits, of_true + of_found - 2 * hits], axis=-1)
 
 
-def _best(overlaps: np.ndarray, shares: np.ndarray) -> tuple[float, ...]:
+def _best(overlaps: np.ndarray, shares: np.ndarray) -> dict[int, float]:
     """The Dice score for each side; int64 [S, K, 2] and float64 [K]."""
     least = min(_COMMON, float(shares.max()))
     counted = np.arange(2) == 1 if len(shares) == 2 else shares >= least
     hits, wrong = overlaps[:, counted, 0], overlaps[:, counted, 1]
     dice = np.where(hits + wrong, 2 * hits / np.maximum(2 * hits + wrong, 1), 1.0)
-    return tuple(dice.mean(axis=1).tolist())
+    return dict(zip(_SIDES, dice.mean(axis=1).tolist(), strict=True))
 
 
 def _in_common(differences: np.ndarray) -> float:
