@@ -177,7 +177,7 @@ def test_a_file_is_seen_as_the_dataset_that_was_built_of_it_has_it(tmp_path, kin
     for seed in range(3):
         (tmp_path / "images").mkdir(exist_ok=True)
         write(tmp_path / "images" / f"x{seed}.{ending}", seed)
-        shape = own.SIZE[::-1] if write is turned else own.SIZE
+        shape = (own.SIZE[1], own.SIZE[0]) if write is turned else own.SIZE
         own.write(tmp_path / "masks" / f"x{seed}.png", own.classes(seed, shape))
     code, _, fault = own.build(tmp_path, "--masks", tmp_path / "masks", *flags)
     assert code == 0, fault

@@ -38,8 +38,8 @@ class Traits:
         width: Likewise.
         shares: Of each class its share of all pixels but those with the ignore label.
         without: The share of the examples that hold nothing but class 0.
-        best: Side of a square, in pixels, to the Dice score of perfect masks of as many pixels, with
-            the images' shape, when they are enlarged to the images' size: of two classes that of
+        best: Side of a square, in pixels, to the Dice score of perfect masks of as many pixels and
+            of the images' shape, when they are enlarged to the images' size: of two classes that of
             the second, of more the mean over those of at least 1 % of the pixels.
         one_sided: How much left and right differ in the same way in all examples: of the squared
             difference between an example and its mirror image the share that all have in common,
@@ -151,7 +151,7 @@ def _resized(height: int, width: int, side: int) -> tuple[float, float]:
 
 def _overlap(mask: np.ndarray, side: int, classes: int) -> np.ndarray:
     """Of a mask that was reduced and enlarged again, by class: hits, and what is in one only."""
-    size = [max(1, round(x)) for x in _resized(*mask.shape, side)]
+    size = [max(1, round(x)) for x in _resized(mask.shape[0], mask.shape[1], side)]
     reduced = resizing.mask(mask, (size[0], size[1]))
     step = math.ceil(math.sqrt(mask.size / _COMPARED))
     rows, columns = (np.arange(step // 2, full, step) for full in mask.shape)
