@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 
+import foreign
 import numpy as np
 import own_folders as own
 import pytest
@@ -163,6 +164,19 @@ def test_a_dataset_is_measured_as_it_is(roads):
     assert found.one_sided < 0.2
     with pytest.raises(ValueError, match="has no split 'nope'"):
         traits.measure("folder:mine", "nope", data_dir=roads / "data")
+
+
+def test_a_dataset_of_somebody_else_is_measured_by_the_names_of_its_features(tmp_path, capsys):
+    foreign.OxfordIiitPet(data_dir=tmp_path).download_and_prepare()
+    train = ["train", "--recipe", "small", "--dataset", "oxford_iiit_pet", "--imports", "foreign"]
+    train += ["--mask", "segmentation_mask", "--labels", "2=background", "1=pet", "3="]
+    train += ["--filters", "4", "8", "--epochs", "1", "--data_dir", str(tmp_path)]
+    assert cli.main([*train, "--out", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().out
+    assert "5 images to train on, 24×32 pixels at the median; validated on fold 0 of 6" in said
+    assert "The classes: background " in said
+    assert "Two classes: sigmoid; the loss cross_entropy_dice" in said
+    assert runs.settings(tmp_path / "run").recipe.fold == (0, 6)
 
 
 def test_a_perfect_mask_of_a_smaller_size_is_scored_as_by_a_slow_reference():
