@@ -5,6 +5,7 @@ import pathlib
 import re
 import tracemalloc
 
+import foreign
 import numpy as np
 import own_folders as own
 import pytest
@@ -17,7 +18,8 @@ from segdata.archives import resizing
 from segdata.archives.intensity import Scaling
 from segdata.building.reading import Stored
 from segdata.inspection import overlays
-from unet import metrics, predict
+from unet import cli, metrics, predict
+from unet.recipes import Recipe
 
 
 class Bright:
@@ -188,6 +190,23 @@ def test_a_file_is_seen_as_the_dataset_that_was_built_of_it_has_it(tmp_path, kin
         image, seen = predict.read(path, size=(16, 24), scaling=kept)
         np.testing.assert_array_equal(image, example["image"])
         np.testing.assert_array_equal(seen, resizing.image(example["image"], (16, 24)))
+
+
+def test_bands_and_value_range_of_somebody_elses_dataset_are_kept_too(tmp_path):
+    foreign.SatelliteLike(data_dir=tmp_path).download_and_prepare()
+    features = {"image": "bands", "mask": "cover", "bands": [4, 0, 2], "value_range": [0, 4095]}
+    recipe = Recipe(dataset="satellite_like", features=features)
+    (kept,) = cli._scalings(recipe, str(tmp_path)).values()
+    pixels = np.random.default_rng(1).integers(0, 4096, (*own.SIZE, 5)).astype(np.uint16)
+    how = {"photometric": "minisblack", "planarconfig": "contig"}
+    tifffile.imwrite(tmp_path / "x.tif", pixels, **how)
+    image, _ = predict.read(tmp_path / "x.tif", size=(8, 8), scaling=Scaling.from_json(kept))
+    np.testing.assert_array_equal(image, np.rint(pixels[..., [4, 0, 2]] / 4095 * 255))
+    tifffile.imwrite(tmp_path / "x.tif", (pixels >> 4).astype(np.uint8), **how)
+    with pytest.raises(ValueError, match="its pixels are uint8"):
+        predict.read(tmp_path / "x.tif", size=(8, 8), scaling=Scaling.from_json(kept))
+    plain = dataclasses.replace(recipe, features={"image": "grey", "mask": "cover"})
+    assert cli._scalings(plain, str(tmp_path)) == {"satellite_like": None}
 
 
 DEEP = Scaling(low=(100,), high=(3400,), rule="of a test", types=("uint16",))

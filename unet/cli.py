@@ -437,12 +437,38 @@ def _mix(recipe: Recipe) -> Any:
 
 
 def _scalings(recipe: Recipe, data_dir: str | None) -> dict[str, Any]:
-    """How brightness was scaled when the datasets were built, by their names."""
+    """How brightness becomes 8 bits in the datasets, by their names."""
     from segdata import packing
 
-    names = recipe.mix["shares"] if recipe.mix else [recipe.dataset]
-    infos = {name: packing.built(name, data_dir=data_dir).info for name in names}
-    return {name: dict(info.metadata or {}).get("intensity") for name, info in infos.items()}
+    named = {recipe.dataset: _named(recipe)}
+    if recipe.mix:
+        mix = _mix(recipe).training
+        named = {name: {} for name in mix["shares"]} | mix["features"]
+    return {
+        name: _scaling(packing.built(name, data_dir=data_dir), features)
+        for name, features in named.items()
+    }
+
+
+def _scaling(builder: Any, named: Mapping[str, Any]) -> dict[str, Any] | None:
+    """As it was when the dataset was built, or is when it is packed."""
+    bands, ends = named.get("bands"), named.get("value_range")
+    if bands is None and ends is None:
+        return dict(builder.info.metadata or {}).get("intensity")
+    import numpy as np
+
+    from segdata.archives import intensity
+    from segdata.building import features
+
+    low, high = map(float, ends or (0, 255))
+    kind = features.found(builder, "image", named.get("image", "image")).kind
+    return intensity.Scaling(
+        low=(low,),
+        high=(high,),
+        rule="the value_range given",
+        channels=tuple(map(str, bands or ())),
+        types=(np.dtype(kind.np_dtype).name,),
+    ).to_json()
 
 
 def _like(scalings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
