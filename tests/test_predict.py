@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import tracemalloc
+from typing import Any
 
 import foreign
 import numpy as np
@@ -198,7 +199,7 @@ def test_bands_and_value_range_of_somebody_elses_dataset_are_kept_too(tmp_path):
     recipe = Recipe(dataset="satellite_like", features=features)
     (kept,) = cli._scalings(recipe, str(tmp_path)).values()
     pixels = np.random.default_rng(1).integers(0, 4096, (*own.SIZE, 5)).astype(np.uint16)
-    how = {"photometric": "minisblack", "planarconfig": "contig"}
+    how: Any = {"photometric": "minisblack", "planarconfig": "contig"}
     tifffile.imwrite(tmp_path / "x.tif", pixels, **how)
     image, _ = predict.read(tmp_path / "x.tif", size=(8, 8), scaling=Scaling.from_json(kept))
     np.testing.assert_array_equal(image, np.rint(pixels[..., [4, 0, 2]] / 4095 * 255))
