@@ -11,6 +11,7 @@ from typing import Literal
 
 from segdata.building import splits
 from segdata.core import IGNORE_LABEL
+from segdata.inspection.expectation import Agreement
 from segdata.inspection.fit import Fit
 
 Severity = Literal["error", "warning", "note"]
@@ -35,7 +36,7 @@ class Summary:
         counts: Value in the mask to number of pixels.
         pixels: A hash of the image's RGB pixels and size.
         mask: A hash of the mask.
-        foreground: A hash of where the mask is neither 0 nor 255, as bool.
+        foreground: A hash of where the mask is neither 0 nor 255, a bit a pixel.
         perceptual_hash: As near duplicates are found by; see `building.splits`.
         flat: Whether all pixels of the image have one colour.
         objects: How many; None where the dataset has no objects.
@@ -44,6 +45,7 @@ class Summary:
         stratum: Colour and brightness of the background; see `building.splits`.
         fit: How the mask lies on the image; None where it was not measured.
         apart: Numbers of objects that lie in two places.
+        agreement: How the mask agrees with those of similar images; None where that was not asked.
     """
 
     split: str
@@ -64,6 +66,7 @@ class Summary:
     stratum: str = ""
     fit: Fit | None = None
     apart: tuple[int, ...] = ()
+    agreement: Agreement | None = None
 
     @property
     def key(self) -> Key:
