@@ -94,6 +94,16 @@ def test_a_link_a_pipe_or_a_device_that_was_named_is_written_to(tmp_path):
     assert not os.path.isfile("/dev/null")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="no names of open files")
+def test_a_pipe_without_a_name_of_its_own_is_written_to():
+    """As of `--json /dev/stdout | jq` and of `--html >(wc -c)`."""
+    reading, writing = os.pipe()
+    with open(reading, "rb") as read, open(writing, "wb"):
+        files.require_writable(f"/dev/fd/{writing}")
+        files.write(f"/dev/fd/{writing}", b"data")
+        assert read.read(4) == b"data"
+
+
 def test_what_a_link_leads_to_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     (tmp_path / "yesterday").write_text("yesterday")
     (tmp_path / "latest").symlink_to("yesterday")

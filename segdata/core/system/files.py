@@ -39,7 +39,7 @@ def require_writable(path: str | os.PathLike[str]) -> None:
     path = pathlib.Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file in it.")
-    target = path.resolve() if path.is_symlink() else path
+    target = _target(path)
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{path}: there is no folder {target.parent}; make it first.")
     place = target if _stays(target) else target.parent
@@ -54,7 +54,7 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
     to where it is.
     """
     path = pathlib.Path(path)
-    target = path.resolve() if path.is_symlink() else path
+    target = _target(path)
     if _stays(target):
         with _named(path):
             target.write_bytes(data)
@@ -255,6 +255,11 @@ def hold(descriptor: int, *, wait: bool = False) -> bool | None:
     except OSError:  # the file system has none
         return None
     return True
+
+
+def _target(path: pathlib.Path) -> pathlib.Path:
+    """What a link leads to; itself where that is no plain file: /dev/stdout may have no name."""
+    return path.resolve() if path.is_symlink() and not _stays(path) else path
 
 
 def _stays(path: pathlib.Path) -> bool:
