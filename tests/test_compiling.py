@@ -27,6 +27,33 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 """
 
 
+COUNT = """
+from numba.core import caching
+tried, load = [], caching.IndexDataCacheFile.load
+caching.IndexDataCacheFile.load = lambda self, key: (tried.append(1), load(self, key))[1]
+from segdata.core.system import tfrecord
+print([tfrecord.framed(b"abc").hex() for _ in range(3)][-1], len(tried))
+"""
+
+
+def test_what_is_damaged_is_tried_once_and_kept_anew(tmp_path):
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def run() -> list[str]:
+        command = [sys.executable, "-c", COUNT]
+        done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+        return done.stdout.split()
+
+    whole = run()
+    kept = [*tmp_path.rglob("*.nbi"), *tmp_path.rglob("*.nbc")]
+    assert len(kept) == 2
+    for path in kept:
+        path.write_bytes(b"damaged")
+        assert run() == whole
+        assert run() == whole
+        assert b"damaged" not in {each.read_bytes() for each in kept}
+
+
 @pytest.mark.parametrize("how", ["none", "full", "damaged"])
 def test_where_nothing_can_be_kept_it_is_compiled_each_time(tmp_path, how):
     folder = tmp_path / "cache"
