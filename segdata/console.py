@@ -216,6 +216,10 @@ def _run(prog: str, description: str, commands: Mapping[str, Command], argv: Seq
         if os.environ.get("SEGDATA_TRACEBACK"):
             raise
         return fail(f"{prog} {name}", str(error))
+    except ModuleNotFoundError as error:
+        if os.environ.get("SEGDATA_TRACEBACK"):
+            raise
+        return fail(f"{prog} {name}", f"the Python package {error.name} is not installed.")
     except MemoryError as error:
         return fail(f"{prog} {name}", f"there is too little memory: {error}")
     except KeyboardInterrupt:

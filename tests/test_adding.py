@@ -1,5 +1,6 @@
 """A source that another package adds: the page about it, done as it says."""
 
+import importlib
 import os
 import pathlib
 import re
@@ -9,7 +10,7 @@ import sys
 
 import pytest
 
-from segdata import sources
+from segdata import cli, sources
 
 PAGE = (pathlib.Path(__file__).parents[1] / "docs" / "adding-a-dataset.md").read_text()
 CODE = dict(re.findall(r"`(disks/\w+\.py)`:\n\n```python\n(.*?)```", PAGE, re.DOTALL))
@@ -113,6 +114,18 @@ def test_a_wrong_entry_point_is_one_line(package, monkeypatch, point, message):
     monkeypatch.syspath_prepend(package)
     with pytest.raises(ValueError, match=re.escape(message)):
         sources.named(point.partition(" ")[0])
+
+
+def test_a_package_that_is_missing_is_named(package, monkeypatch, capsys):
+    (package / "disks" / "source.py").write_text("import not_installed_here")
+    monkeypatch.syspath_prepend(package)
+    for name in ("disks", "disks.source"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    with pytest.raises(ValueError, match="disks needs the Python package not_installed_here"):
+        sources.named("disks")
+    monkeypatch.setattr(cli, "_packed", lambda _: importlib.import_module("not_installed_here"))
+    assert cli.main(["packed"]) == 2
+    assert "the Python package not_installed_here is not installed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

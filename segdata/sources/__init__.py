@@ -264,6 +264,11 @@ def named(name: str, *, offer: str = "there are") -> Source:
     try:
         found = known[name].load()
     except (ImportError, AttributeError) as error:
+        lacks = isinstance(error, ModuleNotFoundError) and error.name
+        if lacks and not place.startswith(lacks):
+            raise ValueError(
+                f"the source {name} needs the Python package {lacks}, which is not installed."
+            ) from error
         raise ValueError(f"the source {name} should be {place}: {error}.") from error
     if not isinstance(found, Source) or found.name != name:
         raise ValueError(f"{place} is registered as the source {name} and is none of that name.")
