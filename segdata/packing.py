@@ -27,6 +27,7 @@ import segdata.datasets  # registers the builders
 from segdata import console, packed, sources
 from segdata.archives import images, resizing
 from segdata.building import slices, splits, stored
+from segdata.building.builder import require_groups
 from segdata.building.features import Features, Named
 from segdata.building.reading import Names, Reader, Stored
 from segdata.core import IGNORE_LABEL
@@ -279,13 +280,22 @@ def built(name: str, *, data_dir: str | os.PathLike[str] | None = None):
     try:
         builder = tfds.builder(name.removeprefix("folder:"), data_dir=data_dir)
         slices.keep_groups(builder.info)
-    except (tfds.core.DatasetNotFoundError, KeyError, AssertionError) as error:
-        known = ", ".join([*segdata.datasets.__all__, *_folders(data_dir)])
-        raise ValueError(f"{name!r} is not a dataset known here; there are {known}.") from error
+    except MemoryError:
+        raise
     except Exception as error:  # parsers of JSON and protocol buffers have many
+        base = re.split("[:/]", name.removeprefix("folder:"))[0]
+        is_unknown = isinstance(error, tfds.core.DatasetNotFoundError | KeyError)
+        if is_unknown and base not in segdata.datasets.__all__:
+            known = ", ".join([*segdata.datasets.__all__, *_folders(data_dir)])
+            raise ValueError(f"{name!r} is not a dataset known here; there are {known}.") from error
+        place = _place(data_dir)
+        there = sorted(place.glob(f"{base}/**/dataset_info.json"))
+        listed = ", ".join(str(path.parent.relative_to(place)) for path in there) or "nothing"
+        why = " ".join(str(error).split()).rstrip(".")
+        why = re.sub('^Failed to construct dataset .*?}": ', "", why)
         raise ValueError(
-            f"{name} in {data_dir or 'the default data_dir'} cannot be opened: {error}. If its "
-            "files are damaged, build it again with --overwrite."
+            f"{name} in {place} cannot be opened: {why}. Built there: {listed}. If its "
+            "dataset_info.json or another file is damaged, build it again with --overwrite."
         ) from error
     # It is not known where nothing is built yet.
     if (kept := builder.info.file_format) not in (None, tfds.core.FileFormat.TFRECORD):
@@ -313,9 +323,9 @@ def _require_config(name: str) -> None:
 def _require_folder(name: str, data_dir: str | os.PathLike[str] | None) -> None:
     """Raises ValueError where no dataset of a user's own images has that name."""
     base = re.split("[:/,]", name.removeprefix("folder:"))[0]
-    known = _folders(data_dir)
-    if f"folder:{base}" in known:
+    if any(_place(data_dir).glob(f"{base}/*/dataset_info.json")):
         return
+    known = _folders(data_dir)
     others = f", where there is {', '.join(known)}" if known else ""
     raise ValueError(
         f"{name} is not built in {_place(data_dir)}{others}. Run `segdata build folder --images "
@@ -349,15 +359,23 @@ def _require_whole(builder) -> None:
             sizes = groups.get(split)
             if min(info.shard_lengths, default=0) < 0:
                 raise ValueError(f"{split} has {info.shard_lengths} examples")
-            if sizes is not None and (min(sizes) < 1 or sum(sizes) != info.num_examples):
+            if sizes is not None and not _adds_up(sizes, info.num_examples):
                 raise ValueError(
                     f"the groups of {split} are not its {info.num_examples:,} examples"
                 )
+    except MemoryError:
+        raise
     except Exception as error:  # JSON may hold anything
         raise ValueError(
             f"what is noted in {builder.data_dir} of {builder.info.full_name} is damaged: {error}. "
             "Build it again with --overwrite."
         ) from error
+    require_groups(builder)
+
+
+def _adds_up(sizes: Sequence[Any], count: int) -> bool:
+    """Whether these are sizes of groups of so many examples in all."""
+    return all(type(size) is int and size > 0 for size in sizes) and sum(sizes) == count
 
 
 def _quoted(data_dir: str | os.PathLike[str] | None) -> str:

@@ -12,6 +12,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import constants, splits, utils
@@ -21,6 +22,7 @@ from segdata.building import internals
 
 ROOT = pathlib.Path(__file__).parent.parent
 BUILDER: Any = tfds.core.GeneratorBasedBuilder
+UNKNOWN_SIDES: Any = tfds.features.Tensor(shape=(None, None), dtype=np.uint8, encoding="bytes")
 HOOKS = {"_info", "_split_generators", "_generate_examples"}  # which TFDS's guide has one write
 
 
@@ -122,6 +124,11 @@ CONTRACT: dict[str, Callable[[pathlib.Path], object]] = {
     "core.ExampleSerializer makes a protocol buffer of an encoded example": lambda _: (
         internals.serializer(tfds.features.FeaturesDict({"a": tfds.features.Text()}))({"a": "b"})
         == b"\n\x0c\n\n\n\x01a\x12\x05\n\x03\n\x01b"
+    ),
+    "a Decoder gets a Tensor of several unknown sides as shape and value": lambda _: (
+        {*UNKNOWN_SIDES.get_serialized_info()} == {"shape", "value"}
+        and UNKNOWN_SIDES.to_json_content().encoding == "bytes"
+        and parameters(tfds.decode.Decoder.decode_example_np) == ["self", "serialized_example"]
     ),
     "AbstractSplit.from_spec and to_absolute": lambda _: (
         absolute("train[2:4]+train[50%:]") == [("train", 2, 4), ("train", 5, None)]

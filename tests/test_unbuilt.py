@@ -1,13 +1,14 @@
 """What is said where a dataset of a user's own images is not built."""
 
 import shlex
+import shutil
 from typing import Any
 
 import own_folders as own
 import pytest
 
 import segdata
-from segdata import cli
+from segdata import cli, packing
 from segdata.sources.folder.settings import Folder
 from unet import cli as unet_cli
 
@@ -64,3 +65,22 @@ def test_batches_say_it_too_and_where_nothing_is_built(data_dir, tmp_path):
     with pytest.raises(ValueError, match=r"'cels' is not a dataset known .* folder:cells, folder"):
         segdata.train_batches("cels", "train", data_dir=data_dir, **what)
     segdata.train_batches("folder:cells", "train", data_dir=data_dir, **what)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("metadata.json", None, r"metadata.json, where the groups of cells.*--overwrite"),
+        ("metadata.json", "{}", r"metadata.json, where the groups of cells.*--overwrite"),
+        ("metadata.json", "{", r"what is noted in .* is damaged.*--overwrite"),
+        ("dataset_info.json", "{}", r"folder:cells in .* cannot be opened.*cells/1.0.0.*--overw"),
+    ],
+)
+def test_one_that_is_damaged_is_not_called_unbuilt(data_dir, tmp_path, file, text, message):
+    shutil.copytree(data_dir / "cells", tmp_path / "cells")
+    (path,) = (tmp_path / "cells").glob(f"*/{file}")
+    path.unlink()
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        packing.built("folder:cells", data_dir=tmp_path)

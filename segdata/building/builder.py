@@ -269,6 +269,7 @@ class SourceBuilder(internals.BaseBuilder, skip_registration=True):
 
     def whole(self, split: Any) -> Any:
         """What to read for a split: of each group all or nothing."""
+        require_groups(self)
         return self.info.splits.whole(split)
 
     def as_data_source(  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -363,6 +364,24 @@ class SourceBuilder(internals.BaseBuilder, skip_registration=True):
                 f"{len(self._skipped):,} damaged examples were skipped; the dataset's metadata "
                 "lists them under `skipped`."
             )
+
+
+def require_groups(builder: Any) -> None:
+    """Refuses a dataset built here that does not note its groups: slices would split them.
+
+    Args:
+        builder: Of any built dataset; those of others need not note any.
+
+    Raises:
+        ValueError: If its `metadata.json` is missing, or says nothing.
+    """
+    info, path = builder.info, builder.data_path / "metadata.json"
+    is_ours = isinstance(builder, SourceBuilder) or info.module_name.startswith("segdata.")
+    if is_ours and not (path.exists() and "skipped" in (info.metadata or {})):
+        raise ValueError(
+            f"{path}, where the groups of {info.full_name} are noted, is missing or empty. Build "
+            "the dataset again with --overwrite."
+        )
 
 
 def _described(config: Config) -> tfds.core.BuilderConfig:

@@ -193,6 +193,24 @@ def serializer(features: Any) -> Callable[[Mapping[str, Any]], bytes]:
     return serialize
 
 
+class Shaped(tfds.decode.Decoder):
+    """Reads a tensor of several unknown sides with NumPy, in the shape that is stored beside it.
+
+    TFDS itself cuts that shape to as many sides as the tensor has bytes.
+    """
+
+    def decode_example(self, serialized_example: Any) -> Any:
+        """The array of a shape and a value."""
+        kind = self.feature
+        shape = zip(kind.shape, serialized_example["shape"], strict=True)
+        known = tfds.features.Tensor(
+            shape=[int(stored) if side is None else side for side, stored in shape],
+            dtype=kind.np_dtype,
+            encoding=kind.to_json_content().encoding,
+        )
+        return known.decode_example_np(serialized_example["value"])
+
+
 def manual_folder(dl_manager: Any) -> pathlib.Path:
     """The manual folder of a build, also where it is missing or empty, which TFDS refuses."""
     try:

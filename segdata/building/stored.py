@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 
+from segdata.building import internals
 from segdata.core.system import tfrecord
 
 
@@ -78,22 +79,26 @@ def parsed(builder: Any, frame: Frame, features: Any = None) -> Mapping[str, Any
     features = builder.info.features if features is None else features
     try:
         found = features.deserialize_example_np(
-            tfrecord.unframed(frame.data), decoders=_as_files(features)
+            tfrecord.unframed(frame.data), decoders=_decoders(features)
         )
         _require_kinds(features, found)
         return found
+    except MemoryError:
+        raise
     except Exception as error:  # protocol buffers, arrays and zlib have kinds of their own
         raise _damaged(builder, f"{frame.name}: {error}") from error
 
 
-def _as_files(features: Any) -> dict[str, Any]:
-    """Decoders that leave images as they are, at any depth of dictionaries."""
+def _decoders(features: Any) -> dict[str, Any]:
+    """Those that leave images as they are, and keep shapes, at any depth of dictionaries."""
     decoders: dict[str, Any] = {}
     for key, feature in features.items():
         if isinstance(feature, tfds.features.Image):
             decoders[key] = tfds.decode.SkipDecoding()
         elif isinstance(feature, tfds.features.FeaturesDict):
-            decoders[key] = _as_files(feature)
+            decoders[key] = _decoders(feature)
+        elif isinstance(feature, tfds.features.Tensor) and feature.shape.count(None) > 1:
+            decoders[key] = internals.Shaped()
     return decoders
 
 

@@ -31,9 +31,12 @@ def frames(path: str | os.PathLike[str], *, first: int = 0) -> Iterator[bytes]:
         first: The record to begin with; those before it are passed over.
 
     Raises:
-        ValueError: If a length is damaged, or the file ends inside a record.
+        ValueError: If a length is damaged, the file ends inside a record, or it is a folder, a pipe
+            or a device.
         OSError: If it cannot be read.
     """
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
+        raise ValueError(f"{path} is no file but a folder, a pipe or a device.")
     with open(path, "rb") as file:
         size, number = os.fstat(file.fileno()).st_size, 0
         while head := file.read(HEADER):
