@@ -523,7 +523,11 @@ def parts_of(folder):
 
 
 @pytest.mark.parametrize(
-    "damage", ["none", "a cut record", "a flipped bit", "a longer index", "no maps", "odd manifest"]
+    "damage",
+    [
+        *("none", "a cut record", "a flipped bit", "a longer index", "no maps", "odd manifest"),
+        *("zeros in a map", "no log"),
+    ],
 )
 def test_packing_that_was_killed_is_resumed_from_what_is_whole(tmp_path, damage):
     rows = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 4), np.uint8)
@@ -560,6 +564,15 @@ def test_packing_that_was_killed_is_resumed_from_what_is_whole(tmp_path, damage)
         expected = 0
     elif damage == "odd manifest":
         (tmp_path / "x.json.part").write_text('{"token": "../../x"}')
+        expected = 0
+    elif damage == "zeros in a map":  # its largest number is as it was
+        held = np.memmap(parts[".instances"], np.uint16, "r+", shape=(whole, 256))
+        held[2, np.flatnonzero(held[2] != held[2].max())[:9]] = 0
+        held.flush()
+        expected = 2
+    elif damage == "no log":  # as an earlier release left it
+        kept = tmp_path / "x.json.part"
+        kept.write_text(kept.read_text().splitlines()[0])
         expected = 0
     found = killed_at(99, tmp_path).splitlines()
     assert found == [f"from {expected}", "['.index', '.instances', '.json', '.tfrecord']"]
@@ -620,6 +633,24 @@ def test_an_index_that_leads_elsewhere_is_refused_whatever_its_time(tmp_path, fi
         with pytest.raises(OSError, match="is cut: delete it"):
             call()
     assert records.opened(packed.manifest, size=None, count=5, source={}, classes=2) is None
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="open files cannot be counted")
+def test_views_share_the_open_files(tmp_path):
+    packed = records.write(
+        tmp_path / "x.json", np.zeros((9, 4, 4, 4), np.uint8), size=(4, 4), source={}
+    )
+    before = len(os.listdir("/dev/fd"))
+    views = [packed.select([row]).select([0]) for row in range(9)]
+    assert len(os.listdir("/dev/fd")) == before
+    copied = pickle.loads(pickle.dumps(views[3]))
+    path = packed.path
+    del packed
+    gc.collect()
+    assert files.in_use(path)  # by the views
+    del views, copied
+    gc.collect()
+    assert not files.in_use(path)
 
 
 def test_what_is_pickled_is_checked_when_it_is_opened_elsewhere(tmp_path):

@@ -11,6 +11,7 @@ again: what is packed anew has another name. docs/records.md describes the forma
 
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import pathlib
@@ -79,8 +80,11 @@ class Records:
     has_instances: bool
     checksum: int
     rows: range | np.ndarray
+    _of: "Records | None" = dataclasses.field(default=None, repr=False)  # which keeps the files
 
     def __post_init__(self) -> None:
+        if self._of:
+            return
         for path in self.paths:
             if path.exists() and not path.is_file():
                 raise OSError(f"{path} is no file but a folder, a pipe or a device. Remove it.")
@@ -89,6 +93,7 @@ class Records:
     def __reduce__(self) -> Any:
         """Another process, or a copy, keeps the file as well."""
         given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del given["_of"]
         return _reopened, (given,)
 
     def __len__(self) -> int:
@@ -151,7 +156,7 @@ class Records:
             chosen: range | np.ndarray = self.rows[rows.start : rows.stop : rows.step]
         else:
             chosen = np.asarray(self.rows)[np.asarray(rows)]
-        return dataclasses.replace(self, rows=chosen)
+        return dataclasses.replace(self, rows=chosen, _of=self._of or self)
 
     def index(self) -> np.ndarray:
         """What is known of each record of the file, memory-mapped: `index_type` [total]."""
@@ -343,10 +348,14 @@ def _require_whole(records: Records) -> None:
 
 
 def _read(manifest: pathlib.Path) -> Any:
-    """JSON of a file, and not of a pipe, which would be waited for."""
-    if not manifest.is_file():
-        raise FileNotFoundError(f"{manifest} is no file.")
-    return json.loads(manifest.read_text())
+    return json.loads(_text(manifest))
+
+
+def _text(path: pathlib.Path) -> str:
+    """Of a file, and not of a pipe, which would be waited for."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is no file.")
+    return path.read_text()
 
 
 Row = np.ndarray | tuple[np.ndarray, np.ndarray]
@@ -386,9 +395,8 @@ def write(
     """
     files.remove_unfinished(manifest.parent)
     noted = _noted(source, size=size, classes=classes, has_instances=has_instances)
-    kept, token = manifest.with_suffix(f".json{_PART}"), None
-    if callable(rows):
-        token = _begun(kept, noted)
+    kept = manifest.with_suffix(f".json{_PART}")
+    token, sums = _begun(kept, noted) if callable(rows) else (None, [])
     remove_unused(manifest, but=token)  # first: a full disk needs the room
     token = token or secrets.token_hex(4)
     path = _path(manifest, token)
@@ -398,13 +406,14 @@ def write(
     try:
         if callable(rows):
             with files.replacing(kept) as place:
-                place.write_text(json.dumps({**noted, "token": token}))
+                place.write_text(json.dumps({**noted, "token": token}) + "\n")
         with contextlib.ExitStack() as stack:
+            log = stack.enter_context(kept.open("ab", buffering=0)) if callable(rows) else None
             opened_ = [stack.enter_context(part.open("a+b")) for part in parts]
             for file in opened_:
                 files.hold(file.fileno())
-            writer = _Writer(*opened_, classes=classes)
-            writer.resume(size)
+            writer = _Writer(*opened_, classes=classes, log=log)
+            writer.resume(sums)
             more = rows(writer.count) if callable(rows) else rows
 
             def framed(item: Any) -> _Frame:
@@ -559,10 +568,21 @@ def _framed(row: Row, *, size: tuple[int, int] | None, classes: int, maps: bool)
 
 
 class _Writer:
-    """Appends records to the files, and to the checksum of what was meant."""
+    """Appends records to the files, and to the checksum of what was meant.
 
-    def __init__(self, data: BinaryIO, index: BinaryIO, *maps: BinaryIO, classes: int):
-        self._data, self._index, self._maps, self._classes = data, index, maps, classes
+    The log gets the checksum up to each record, as a line, so that what is there can be proved.
+    """
+
+    def __init__(
+        self,
+        data: BinaryIO,
+        index: BinaryIO,
+        *maps: BinaryIO,
+        classes: int,
+        log: io.RawIOBase | None,
+    ):
+        self._data, self._index, self._maps = data, index, maps
+        self._classes, self._log = classes, log
         self.count, self.checksum, self.bytes = 0, 0, [0] * (2 + len(maps))
 
     def add(self, frame: _Frame) -> None:
@@ -575,57 +595,55 @@ class _Writer:
 
     def _count(self, frame: _Frame) -> None:
         parts = [frame.data, frame.row.tobytes(), frame.instances][: len(self.bytes)]
-        for part in parts:
-            self.checksum = zlib.crc32(part, self.checksum)
+        self.checksum = self._sum(frame)
         self.bytes = [size + len(part) for size, part in zip(self.bytes, parts, strict=True)]
         self.count += 1
+        if self._log:
+            self._log.write(f"{self.checksum:08x}\n".encode())
 
-    def resume(self, size: tuple[int, int] | None) -> None:
-        """Counts the whole records that are there, and cuts off the rest."""
+    def _sum(self, frame: _Frame) -> int:
+        """The checksum up to a record that comes next."""
+        checksum = self.checksum
+        for part in (frame.data, frame.row.tobytes(), frame.instances):
+            checksum = zlib.crc32(part, checksum)
+        return checksum
+
+    def resume(self, sums: Iterable[str]) -> None:
+        """Counts the records that are there as they were logged, and cuts off the rest."""
         for file in (self._data, self._index, *self._maps):
             file.seek(0)
-        for frame in self._there(size):
+        for frame in self._there(sums):
             self._count(frame)
         for file, length in zip((self._data, self._index, *self._maps), self.bytes, strict=True):
             file.truncate(length)
 
-    def _there(self, size: tuple[int, int] | None) -> Iterator[_Frame]:
-        kind = index_type(self._classes)
-        while len(row := self._index.read(kind.itemsize)) == kind.itemsize:
-            found = np.frombuffer(row, kind)[0].copy()
-            shape = int(found["height"]), int(found["width"])
-            if shape != (size or shape) or not 0 < min(shape) <= max(shape) <= _LONGEST:
+    def _there(self, sums: Iterable[str]) -> Iterator[_Frame]:
+        kind, most = index_type(self._classes), os.fstat(self._data.fileno()).st_size
+        for expected in sums:
+            row = self._index.read(kind.itemsize)
+            if len(row) < kind.itemsize:
                 return
-            area = shape[0] * shape[1]
-            if 4 * area > os.fstat(self._data.fileno()).st_size:
+            found = np.frombuffer(row, kind).reshape(())
+            area = int(found["height"]) * int(found["width"])
+            if not 0 < 4 * area <= most:
                 return
             data = self._data.read(4 * area + _FRAME)
-            held = [file.read(2 * area) for file in self._maps]
-            if len(data) != 4 * area + _FRAME or any(len(part) != 2 * area for part in held):
+            frame = _Frame(data, found, b"".join(file.read(2 * area) for file in self._maps))
+            if f"{self._sum(frame):08x}" != expected:
                 return
-            pixels = np.frombuffer(data, np.uint8, 4 * area, _HEADER).reshape(*shape, 4)
-            maps = [np.frombuffer(part, "<u2").reshape(shape).astype(np.uint16) for part in held]
-            again = _framed(
-                (pixels, maps[0]) if maps else pixels,
-                size=size,
-                classes=self._classes,
-                maps=bool(maps),
-            )
-            again.row["start"] = (self.bytes[0] + _HEADER) // 4
-            if again.data != data or again.row.tobytes() != row:
-                return
-            yield again
+            yield frame
 
 
-def _begun(kept: pathlib.Path, noted: Mapping[str, Any]) -> str | None:
-    """The token of what a killed process began to write from the same."""
+def _begun(kept: pathlib.Path, noted: Mapping[str, Any]) -> tuple[str | None, list[str]]:
+    """What a killed process began to write from the same: its token, the checksums it logged."""
     try:
-        found = _read(kept)
+        first, *sums = _text(kept).splitlines()
+        found = json.loads(first)
         token = found.pop("token")
         _path(kept, token)
-        return token if found == noted else None
+        return (token, sums) if found == noted else (None, [])
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return None
+        return None, []
 
 
 def _require_written(parts: Iterable[pathlib.Path], writer: _Writer) -> None:
