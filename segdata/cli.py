@@ -505,12 +505,13 @@ def _packed(argv: Sequence[str]) -> None:
     lines, total = [], 0
     for each in packed.found(place, name=settings.name):
         state = each.state
-        if settings.prune == "all" or (settings.prune and state != "current"):
+        is_unwanted = settings.prune == "all" or (settings.prune and state != "current")
+        if is_unwanted and state != "unreadable":
             was_in_use = each.is_in_use or each.state == "being packed"
             state = "removed" if packed.remove(each) else "in use" if was_in_use else "not removed"
         total += each.bytes if state != "removed" else 0
         count = f"{each.count:,}" if each.count else "–"
-        lines.append((f"{each.dataset}/{each.manifest.stem}", count, _megabytes(each.bytes), state))
+        lines.append((each.name, count, _megabytes(each.bytes), state))
     lines = [("packed", "records", "MB", "state"), *lines, ("in all", "", _megabytes(total), "")]
     widths = [max(len(line[column]) for line in lines) for column in range(3)]
     for name, count, size, state in lines:
@@ -530,12 +531,14 @@ def _verify(argv: Sequence[str]) -> int:
         if each.state in ("unfinished", "being packed"):
             continue
         try:
+            if each.state == "unreadable":
+                raise PermissionError(f"{each.manifest} cannot be read.")
             records.load(each.manifest).verify()
             found = "whole"
         except (OSError, ValueError) as error:
             found, damaged = str(error), damaged + 1
         read += 1
-        print(console.printable(f"{each.dataset}/{each.manifest.stem}: {found}"))
+        print(console.printable(f"{each.name}: {found}"))
     if not read:
         print("nothing is packed there.")
     return 1 if damaged else 0

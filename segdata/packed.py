@@ -10,10 +10,12 @@ import json
 import os
 import pathlib
 import re
+from collections.abc import Iterator
 
 from segdata.core import records
 from segdata.core.system import files
 
+_DEEPEST = 3  # a dataset's files lie in NAME/CONFIG/VERSION
 _OWN = re.compile(r"(?P<stem>.+?)(-[0-9a-f]{8})?[.](tfrecord|means|index|instances|json)([.]part)?")
 
 
@@ -22,12 +24,13 @@ class Packed:
     """The files of one name in a folder `packed/`.
 
     Attributes:
-        manifest: Its manifest, which may be missing.
+        manifest: Its manifest, which may be missing; a folder that cannot be read.
         dataset: Name, configuration and version, as the folders say.
         count: How many records there are; 0 where that is not known.
         bytes: Of all its files.
         state: "current"; "stale", if the dataset was built again since; "unfinished", without a
-            manifest; "damaged", with one that cannot be read; or "being packed".
+            manifest; "damaged", with one that cannot be read; "being packed"; or "unreadable", if
+            it is not known what the folder holds.
     """
 
     manifest: pathlib.Path
@@ -35,6 +38,13 @@ class Packed:
     count: int
     bytes: int
     state: str
+
+    @property
+    def name(self) -> str:
+        """For lists: the dataset, and what was packed of it."""
+        return (
+            self.dataset if self.state == "unreadable" else f"{self.dataset}/{self.manifest.stem}"
+        )
 
     @property
     def is_in_use(self) -> bool:
@@ -60,17 +70,23 @@ def found(data_dir: str | os.PathLike[str], *, name: str = "") -> list[Packed]:
     place = pathlib.Path(data_dir)
     if not (place / name).is_dir():
         raise ValueError(f"{place / name}: there is no such folder; no dataset is built there.")
-    folders = [folder for depth in (1, 2, 3) for folder in place.glob(f"{'*/' * depth}packed")]
-    return [
-        packed
-        for folder in sorted(folders)
-        if folder.is_relative_to(place / name)
-        for packed in _in(folder, dataset=str(folder.parent.relative_to(place)))
-    ]
+    found = []
+    for folder in _folders(place / name, depth=len(pathlib.Path(name).parts)):
+        try:
+            found += _in(folder, dataset=str(folder.parent.relative_to(place)))
+        except OSError:
+            what = str(folder.relative_to(place))
+            found.append(
+                Packed(manifest=folder, dataset=what, count=0, bytes=0, state="unreadable")
+            )
+    return found
 
 
 def remove(packed: Packed) -> bool:
-    """Removes its files, unless a process uses them; returns whether they are gone."""
+    """Removes its files, unless a process uses them; returns whether they are gone.
+
+    Where the folder may not be written to, they stay.
+    """
     try:
         with files.locked(packed.manifest.with_suffix(".lock")):
             if packed.is_in_use:
@@ -79,8 +95,28 @@ def remove(packed: Packed) -> bool:
             packed.manifest.with_suffix(".json.part").unlink(missing_ok=True)
             records.remove_unused(packed.manifest)
             return not records.leftovers(packed.manifest)
-    except files.HeldError:
+    except OSError:  # it is held, or the folder is read-only
         return False
+
+
+def _folders(folder: pathlib.Path, *, depth: int) -> Iterator[pathlib.Path]:
+    """The folders `packed` of datasets, and those that cannot be read.
+
+    Args:
+        folder: Where datasets were built, or a part of it.
+        depth: How many folders lead from there to this one: name, configuration and version.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            inner = sorted(entry.name for entry in entries if entry.is_dir())
+    except OSError:
+        yield folder
+        return
+    for name in inner:
+        if depth and name == "packed":
+            yield folder / name
+        elif depth < _DEEPEST and (depth or name.isidentifier()):  # no `lost+found`
+            yield from _folders(folder / name, depth=depth + 1)
 
 
 def _in(folder: pathlib.Path, *, dataset: str) -> list[Packed]:

@@ -155,6 +155,57 @@ def test_damage_that_left_no_trace_is_found_by_verify(built, capsys, ending):
     assert lines[0].endswith(": whole")
 
 
+@pytest.mark.parametrize("where", ["dataset", "version", "packed"])
+def test_a_folder_that_cannot_be_read_is_named_and_the_rest_is_listed(
+    built, capsys, monkeypatch, where
+):
+    (folder,) = built.glob("dsb2018/*/*/packed")
+    hidden = {"dataset": built / "dsb2018", "version": folder.parent, "packed": folder}[where]
+    shutil.copytree(built / "dsb2018/default", built / "other")
+    (built / "file" / "1.0.0").mkdir(parents=True)
+    (built / "file" / "1.0.0" / "packed").write_text("no folder")
+    (built / "lost+found").mkdir()
+
+    def denied(function):
+        def read(path):
+            if pathlib.Path(path) in (hidden, built / "lost+found"):
+                raise PermissionError(f"{path}: denied")
+            return function(path)
+
+        return read
+
+    monkeypatch.setattr(os, "scandir", denied(os.scandir))
+    monkeypatch.setattr(os, "listdir", denied(os.listdir))
+    code, lines = lines_of(capsys, "packed", "--data_dir", built, "--prune", "all")
+    name = str(hidden.relative_to(built))
+    assert code == 0
+    assert [line.split()[0] for line in lines[1:-1]] == [
+        name,
+        *[f"other/{folder.parent.name}/train-{size}" for size in ("8x12", "native")],
+    ]
+    states = [" ".join(line.split()[3:]) for line in lines[1:-1]]
+    assert states == ["unreadable", "removed", "removed"]
+    code, lines = lines_of(capsys, "verify", "--data_dir", built)
+    assert code == 1
+    assert lines == [f"{name}: {hidden} cannot be read."]
+
+
+def test_a_folder_that_may_not_be_written_to_does_not_end_pruning(built, capsys, monkeypatch):
+    shutil.copytree(built / "dsb2018/default", built / "other")
+    real = os.open
+
+    def denied(path, *more, **options):
+        if "dsb2018" in str(path) and str(path).endswith(".lock"):
+            raise PermissionError(f"{path}: denied")
+        return real(path, *more, **options)
+
+    monkeypatch.setattr(os, "open", denied)
+    code, lines = lines_of(capsys, "packed", "--data_dir", built, "--prune", "all")
+    assert code == 0
+    states = [" ".join(line.split()[3:]) for line in lines[1:-1]]
+    assert states == ["not removed", "not removed", "removed", "removed"]
+
+
 def test_listing_needs_no_framework(built):
     program = "import sys; from segdata import cli; cli.main(['packed', '--data_dir', sys.argv[1]])"
     program += "; assert not {'tensorflow', 'tensorflow_datasets', 'PIL'} & set(sys.modules)"
