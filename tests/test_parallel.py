@@ -1,5 +1,6 @@
 import ctypes
 import os
+import subprocess
 import sys
 import threading
 import types
@@ -53,3 +54,15 @@ def test_whoever_ends_it_waits_for_nobody():
     assert ended.wait(timeout=60)
     with pytest.raises(StopIteration):
         next(results)
+
+
+AT_EXIT = """
+from segdata.core.system import parallel
+numbers = parallel.ordered_map(str, range(1000), threads=2)
+print(next(numbers))
+"""
+
+
+def test_a_process_may_end_in_the_middle_of_it():
+    done = subprocess.run([sys.executable, "-c", AT_EXIT], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")

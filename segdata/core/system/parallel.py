@@ -32,6 +32,7 @@ def ordered_map(
         `function(item)`, in order. An exception of the function's is raised in its item's turn.
     """
     threads = threads or cores()
+    is_at_exit = sys.is_finalizing  # held here, for then names of modules may be gone
     pending: collections.deque[futures.Future[R]] = collections.deque()
     pool = futures.ThreadPoolExecutor(threads, thread_name_prefix="segdata")
     try:
@@ -43,7 +44,8 @@ def ordered_map(
             yield pending.popleft().result()
     finally:
         # Whoever collects garbage may be one of these threads, or hold a lock that they wait for.
-        pool.shutdown(wait=False, cancel_futures=True)
+        if not is_at_exit():
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def cores() -> int:
