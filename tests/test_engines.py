@@ -417,3 +417,44 @@ def test_a_copy_keeps_the_file_too(tmp_path):
     assert files.in_use(copied.records.path)
     records_.write(tmp_path / "x.json", records(3, 4, 4, seed=1), size=(4, 4), source={})
     assert copied.records.path.exists()
+
+
+@pytest.mark.parametrize("part", [(-1, 2), (2, 2), (0, 0), None, (0.0, 2), 3, (0, 1, 2)])
+def test_a_part_that_is_none_is_named(packed, part):
+    with pytest.raises(ValueError, match=r"^part="):
+        Stream(packed, batch=4).batches(part=part)
+
+
+@pytest.mark.parametrize("options", [{"start_step": -1}, {"steps": -2}, {"steps": 3.0}])
+def test_torch_names_steps_that_are_none_at_once(packed, options):
+    with pytest.raises(ValueError, match=f"^{next(iter(options))}="):
+        torch_adapter.Batches(Stream(packed, batch=4), **options)
+
+
+def test_tensors_are_made_of_what_then_flipped(packed):
+    made = Stream(packed, batch=4, then=lambda image, mask: (image[:, :, ::-1], mask[::-1]))
+    found = next(iter(torch_adapter.Batches(made, steps=1)))
+    for one, other in zip(found, made.batch(0), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("adapter", [jax_adapter, tf_adapter])
+def test_adapters_name_what_is_no_stream(packed, adapter):
+    for wrong in (packed, None, "x"):
+        with pytest.raises(ValueError, match=r"^stream=.* is no segdata.Stream, and no mixture"):
+            adapter.training(wrong)
+
+
+def test_a_device_that_is_none_is_named(packed):
+    device: Any = "cpu"
+    with pytest.raises(ValueError, match=r"^device='cpu' is none of JAX's"):
+        jax_adapter.training(Stream(packed, batch=4), device=device)
+
+
+@pytest.mark.parametrize("wrong", [1.7, True, "a", None, float("nan"), [0.0]])
+def test_rows_and_epochs_that_are_no_whole_numbers_are_named(packed, wrong):
+    made = Stream(packed, batch=4)
+    with pytest.raises(ValueError, match=r"^row="):
+        made.replay(wrong, 0)
+    with pytest.raises(ValueError, match=r"^epoch="):
+        made.replay(0, wrong)

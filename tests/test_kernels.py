@@ -219,7 +219,7 @@ def test_foreground_that_the_index_does_not_know_is_refused():
     with pytest.raises(ValueError, match=r"foreground=0.5 of the classes \[4\]: .* below 4"):
         planned(pixels, augment, size=(4, 4))
     with pytest.raises(ValueError, match=r"foreground=0.5 is for crops"):
-        plan.require_fit(augment, record=(9, 9), size=(9, 9), index=index_of(pixels))
+        plan.require_fit(augment, record=(9, 9), size=(9, 9), classes=5)
 
 
 def test_the_ignore_label_is_no_foreground():

@@ -457,3 +457,11 @@ def test_what_does_not_fit_is_named(packed):
     odd = dataclasses.replace(Source(records=one, share=1), table=np.zeros(256, np.int64))
     with pytest.raises(ValueError, match="int64"):
         Mixture({"odd": odd}, batch=1)
+
+
+@pytest.mark.parametrize(
+    "steps", [range(0, 10, 2), range(5, 2), range(-3, 0), range(9, 0, -1), 10, None, [0, 1]]
+)
+def test_accounts_are_of_steps_that_follow_each_other(packed, steps):
+    with pytest.raises(ValueError, match=r"^(start_)?steps?="):
+        mixed(packed).account(steps)

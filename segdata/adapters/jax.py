@@ -17,7 +17,7 @@ from segdata.adapters import expressions
 from segdata.core import plan
 from segdata.core.mixture import Mixture
 from segdata.core.records import Records
-from segdata.core.stream import Stream, Training
+from segdata.core.stream import Stream, Training, require_training
 
 ENGINES = ("auto", "host", "device")
 _SHARE = 0.5  # of a device's memory that records may take unasked
@@ -46,12 +46,15 @@ def training(
         (image uint8 [B, H, W, 3], mask uint8 [B, H, W, 1]) each, on the device.
 
     Raises:
-        ValueError: If there is no such engine, or a number is out of range.
+        ValueError: If there is no such engine or device, or a number is out of range.
     """
+    require_training(stream)
     if engine not in ENGINES:
         raise ValueError(f"engine={engine!r}: there are {', '.join(map(repr, ENGINES))}.")
     numbers = stream.steps(start_step, steps)
-    device = device or jax.devices()[0]
+    device = jax.devices()[0] if device is None else device
+    if not isinstance(device, jax.Device):
+        raise ValueError(f"device={device!r:.60} is none of JAX's; jax.devices() lists them.")
     if engine == "auto":
         engine = "device" if _has_room(stream, device) and not stream.then else "host"
     if engine == "host":

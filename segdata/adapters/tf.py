@@ -21,7 +21,15 @@ from segdata.adapters import expressions
 from segdata.core import plan, random
 from segdata.core.mixture import Mixture, Shares
 from segdata.core.records import PLACES, Records, index_type
-from segdata.core.stream import LARGEST_BATCH, Stream, Training, in_order
+from segdata.core.stream import (
+    LARGEST_BATCH,
+    Stream,
+    Then,
+    Training,
+    in_order,
+    require_then,
+    require_training,
+)
 from segdata.core.system import arguments, parallel
 
 ENGINES = ("host", "xla")
@@ -65,7 +73,8 @@ def training(
         ValueError: If there is no such engine, or no such step, or `then` of the stream would have
             to be part of a graph.
     """
-    _require(engine)
+    require_training(stream)
+    require(engine, then=stream.then)
     numbers = stream.steps(start_step, steps)
     with tf.device("CPU:0"):  # also where there is a GPU
         if engine == "host":
@@ -81,10 +90,6 @@ def training(
                 ]
             endless = stream.steps(start_step)
             return _called(endless, stream.batch, specs, at_once=len(numbers))
-        if stream.then:
-            raise ValueError(
-                'then= is a function of NumPy arrays, and engine="xla" a graph: map the dataset.'
-            )
         data = tf.data.Dataset.range(numbers.start, numbers.stop)
         if isinstance(stream, Mixture):
             return _mapped(stream.files, data, _mixed(stream))
@@ -98,12 +103,28 @@ def training(
         return _mapped(stream.files, data, make)
 
 
-def evaluation(records: Records, *, batch: int, engine: str = "host") -> tf.data.Dataset:
+def evaluation(
+    records: Records, *, batch: int, then: Then | None = None, engine: str = "host"
+) -> tf.data.Dataset:
     """Every record once, in order, as it is; the last batch may be smaller.
 
-    Takes and returns what `training` does.
+    Args:
+        records: An open packed file.
+        batch: Examples a batch, B.
+        then: A function of image and mask of a whole batch to what is given instead: NumPy arrays,
+            whose first axis is the example's.
+        engine: "host", or "xla" for tf.data service.
+
+    Returns:
+        (image uint8 [B, H, W, 3], mask uint8 [B, H, W, 1]).
+
+    Raises:
+        ValueError: If there is no such engine, `then` would have to be part of a graph, or the
+            records differ in size.
     """
-    _require(engine)
+    if not isinstance(records, Records):
+        raise ValueError(f"records={records!r:.60} is no open packed file; see segdata.pack.")
+    require(engine, then=then)
     batch = arguments.integer("batch", batch, least=1, most=LARGEST_BATCH)
     if records.size is None:
         raise ValueError(
@@ -114,8 +135,14 @@ def evaluation(records: Records, *, batch: int, engine: str = "host") -> tf.data
     with tf.device("CPU:0"):
         firsts = range(0, records.count, batch)
         if engine == "host":
+            make = in_order(records, batch=batch, then=then)
             specs = [tf.TensorSpec((None, *size, channels), tf.uint8) for channels in (3, 1)]
-            return _called(firsts, in_order(records, batch=batch), specs, at_once=len(firsts))
+            if then:
+                specs = [
+                    tf.TensorSpec((None, *part.shape[1:]), tf.as_dtype(part.dtype))
+                    for part in make(0)
+                ]
+            return _called(firsts, make, specs, at_once=len(firsts))
 
         def parts(first: tf.Tensor, file: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, ...]:
             words, _ = file
@@ -129,9 +156,15 @@ def evaluation(records: Records, *, batch: int, engine: str = "host") -> tf.data
         return _mapped((records,), numbers, parts)
 
 
-def _require(engine: str) -> None:
+def require(engine: Any, *, then: Any = None) -> None:
+    """Raises ValueError where there is no such engine, or it cannot have `then`."""
     if engine not in ENGINES:
         raise ValueError(f"engine={engine!r}: there are {' and '.join(map(repr, ENGINES))}.")
+    require_then(then)
+    if then and engine == "xla":
+        raise ValueError(
+            'then= is a function of NumPy arrays, and engine="xla" a graph: map the dataset.'
+        )
 
 
 def _called(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch.utils import data
 
-from segdata.core.stream import Batch, Training
+from segdata.core.stream import Batch, Training, require_training
 
 
 class Batches(data.IterableDataset):
@@ -15,6 +15,10 @@ class Batches(data.IterableDataset):
     Alone it is the fastest: its threads need no copies between processes. In a loader the
     workers take the steps in turn, so the loader gives the batches in their order; whichever their
     number, it is the same. For several ranks give each its `shard` of the stream.
+
+    Each iteration begins at `start_step`, so a second one over the same `Batches`, or over a loader
+    of it, repeats the first. The next epoch is another `Batches`, with the `start_step` that comes
+    after; or give all steps at once.
     """
 
     def __init__(self, stream: Training, *, start_step: int = 0, steps: int | None = None):
@@ -24,10 +28,14 @@ class Batches(data.IterableDataset):
             stream: What they hold.
             start_step: The first.
             steps: How many; without end where None.
+
+        Raises:
+            ValueError: If a number is out of range.
         """
-        if not isinstance(stream, Training):
-            raise ValueError(f"stream={stream!r:.60} is no segdata.Stream, and no mixture.")
-        self.stream, self.start_step, self.steps = stream, start_step, steps
+        require_training(stream)
+        numbers = stream.steps(start_step, steps)
+        self.stream, self.start_step = stream, numbers.start
+        self.steps = None if steps is None else len(numbers)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
         """Image uint8 [B, 3, H, W], channels last in memory, and mask uint8 [B, H, W].
@@ -55,7 +63,11 @@ class Batches(data.IterableDataset):
 
 
 def _as_they_are(batch: Batch) -> tuple[torch.Tensor, ...]:
-    return tuple(torch.from_numpy(part) for part in batch)
+    """What is flipped is copied, for tensors have no negative strides."""
+    return tuple(
+        torch.from_numpy(part.copy() if min(part.strides, default=0) < 0 else part)
+        for part in batch
+    )
 
 
 def _tensors(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:

@@ -225,13 +225,19 @@ class Mixture(Training):
         """What the batches of some steps hold of each source, over all shards.
 
         Args:
-            steps: From `steps`; consecutive.
+            steps: A range without gaps, such as `steps` gives.
 
         Returns:
             By the source's name `images` and `pixels`, their numbers; `classes`, the pixels of each
             class by its name (its id where it has none) in the records, before augmentation; and
             `ignored`, those of the ignore label.
+
+        Raises:
+            ValueError: If it is no such range, or out of range.
         """
+        if not isinstance(steps, range) or steps.step != 1:
+            raise ValueError(f"steps={steps!r:.60} is no range without gaps, such as range(0, 10).")
+        steps = self.steps(steps.start, steps.stop - steps.start)
         begin, end = (step * self.examples for step in (steps.start, steps.stop))
         counts = [np.zeros(257, np.int64) for _ in self.names]
         for number, (start, strata) in enumerate(self.strata):
@@ -319,7 +325,7 @@ def whole(shares: Mapping[str, Any]) -> list[int]:
     Raises:
         ValueError: If one is not above 0, or the pattern would be longer than `LONGEST_PERIOD`.
     """
-    given = {name: _fraction(name, value) for name, value in shares.items()}
+    given = {name: fraction(name, value) for name, value in shares.items()}
     common = math.lcm(*(value.denominator for value in given.values()))
     found = [int(value * common) for value in given.values()]
     divisor = math.gcd(*found)
@@ -331,6 +337,26 @@ def whole(shares: Mapping[str, Any]) -> list[int]:
             "ones, such as small whole numbers."
         )
     return found
+
+
+def fraction(name: str, value: Any) -> fractions.Fraction:
+    """A share or a weight as a fraction, named in messages.
+
+    Raises:
+        ValueError: If it is no number above 0, or a float that stands for no simple fraction.
+    """
+    found = None if isinstance(value, bool) else arguments.floats([value])
+    if found is None or not 0 < found[0] < math.inf:
+        raise ValueError(f"{name} is {value!r}; it must be a number above 0.")
+    if isinstance(value, numbers.Rational):
+        return fractions.Fraction(int(value.numerator), int(value.denominator))
+    simple = fractions.Fraction(found[0]).limit_denominator(LONGEST_PERIOD)
+    if float(simple) != found[0]:
+        raise ValueError(
+            f"{name} is {value!r}, no fraction with a denominator up to {LONGEST_PERIOD:,}. Give a "
+            "whole number, relative to the others."
+        )
+    return simple
 
 
 def by_class(records: Records, factors: Mapping[int, Any]) -> np.ndarray:
@@ -355,21 +381,6 @@ def by_class(records: Records, factors: Mapping[int, Any]) -> np.ndarray:
             )
         weights[places[:, label, 0] != NOWHERE] = factor
     return weights
-
-
-def _fraction(name: str, value: Any) -> fractions.Fraction:
-    found = None if isinstance(value, bool) else arguments.floats([value])
-    if found is None or not 0 < found[0] < math.inf:
-        raise ValueError(f"{name} is {value!r}; it must be a number above 0.")
-    if isinstance(value, numbers.Rational):
-        return fractions.Fraction(int(value.numerator), int(value.denominator))
-    simple = fractions.Fraction(found[0]).limit_denominator(LONGEST_PERIOD)
-    if float(simple) != found[0]:
-        raise ValueError(
-            f"{name} is {value!r}, no fraction with a denominator up to {LONGEST_PERIOD:,}. Give a "
-            "whole number, relative to the others."
-        )
-    return simple
 
 
 def _require(sources: Mapping[str, Source]) -> None:
@@ -413,7 +424,7 @@ def _strata(name: str, source: Source) -> tuple[list[Records], Shares]:
             f"{name} has {len(held):,} weights above 0 that differ: 1 to {MOST_SOURCES}."
         )
     shares = {
-        f"{name}, weight {weight}": _fraction(f"a weight of {name}", weight) * len(rows)
+        f"{name}, weight {weight}": fraction(f"a weight of {name}", weight) * len(rows)
         for weight, rows in held.items()
     }
     return [records.select(rows) for rows in held.values()], Shares(whole(shares))

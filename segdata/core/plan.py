@@ -150,7 +150,17 @@ class Plan:
         """
         if not self.count:
             raise ValueError("rows: there are no records to plan with.")
-        require_fit(self.augment, record=self.record, size=self.size, index=self.index)
+        index, largest = self.index, self.record
+        if largest is None:
+            assert index is not None
+            largest = int(index["height"].max()), int(index["width"].max())
+        require_fit(
+            self.augment,
+            record=self.record,
+            size=self.size,
+            classes=0 if index is None else index["places"].shape[1],
+            largest=largest,
+        )
         require_shard(self.shard, batch=self.batch)
 
     @property
@@ -247,7 +257,8 @@ def require_fit(
     *,
     record: tuple[int, int] | None,
     size: tuple[int, int],
-    index: np.ndarray | None = None,
+    classes: int = 0,
+    largest: tuple[int, int] | None = None,
 ) -> None:
     """Refuses settings that do not fit the records.
 
@@ -255,11 +266,12 @@ def require_fit(
         settings: What may happen.
         record: Height and width of all records; None where they differ.
         size: Of the examples.
-        index: Of the records; needed where their sizes differ, or for the foreground.
+        classes: How many the records have; needed for the foreground.
+        largest: Height and width that no record exceeds; None where that is not known yet.
 
     Raises:
         ValueError: If quarter turns meet examples that are not square, a warp meets sides over
-            4,096 pixels, an example is larger than records of one size, or the index does not know
+            4,096 pixels, an example is larger than records of one size, or the records do not have
             the classes of the foreground.
     """
     height, width = size
@@ -272,27 +284,23 @@ def require_fit(
             f"quarter_turns=True needs square examples, these are {height}×{width}. "
             "Choose a square size, or flips."
         )
-    whole = record
-    if not record:
-        assert index is not None
-        record = int(index["height"].max()), int(index["width"].max())
-    if settings.warps and (max(size) > MAX_SIDE or max(record) > 2 * MAX_SIDE):
+    largest = largest or record or size
+    if settings.warps and (max(size) > MAX_SIDE or max(largest) > 2 * MAX_SIDE):
         raise ValueError(
             f"rotation, scale, shift and elastic take sides up to {MAX_SIDE:,}, these are "
-            f"{height}×{width}, of records of {record[0]}×{record[1]}."
+            f"{height}×{width}, of records of {largest[0]}×{largest[1]}."
         )
     if settings.foreground:
-        known = 0 if index is None else index["places"].shape[1]
-        wanted = foreground_classes(settings, known)
-        if size == whole:
+        wanted = foreground_classes(settings, classes)
+        if size == record:
             raise ValueError(
                 f"foreground={settings.foreground:g} is for crops, and the records are as large as "
                 "the examples; pack larger ones (record_size=), or leave it out."
             )
-        if not wanted or max(wanted) >= known:
+        if not wanted or max(wanted) >= classes:
             raise ValueError(
                 f"foreground={settings.foreground:g} of the classes {list(wanted)}: the records "
-                f"have the classes below {known}."
+                f"have the classes below {classes}."
             )
 
 

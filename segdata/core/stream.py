@@ -54,10 +54,9 @@ class Training(abc.ABC):
     count: int
 
     def __init__(self, *, batch: int, shard: tuple[int, int], then: Then | None):
-        if not (then is None or callable(then)):
-            raise ValueError(f"then={then!r:.60} is no function of an image and a mask.")
         self.examples = arguments.integer("batch", batch, least=1, most=LARGEST_BATCH)
-        self.shard, self.then = _shard(shard), then
+        require_then(then)
+        self.shard, self.then = _part("shard", shard), then
         plan.require_shard(self.shard, batch=self.examples)
         self.own = self.examples // self.shard[1]
 
@@ -73,7 +72,7 @@ class Training(abc.ABC):
             ValueError: If it is no step.
         """
         (step,) = self.steps(step, 1)
-        return self._done(*self._made(step))
+        return applied(self.then, *self._made(step))
 
     def batches(
         self,
@@ -96,7 +95,7 @@ class Training(abc.ABC):
         """
         if threads is not None:
             threads = arguments.integer("threads", threads, least=1)
-        index, count = part
+        index, count = _part("part", part)
         own = self.steps(start_step, steps)[index::count]
         return parallel.ordered_map(self.batch, own, threads=threads)
 
@@ -106,12 +105,7 @@ class Training(abc.ABC):
         Raises:
             ValueError: If they are out of range.
         """
-        most = MOST_EXAMPLES // self.examples
-        start_step = arguments.integer("start_step", start_step, least=0, most=most - 1)
-        if steps is None:
-            return range(start_step, most)
-        steps = arguments.integer("steps", steps, least=0, most=most - start_step)
-        return range(start_step, start_step + steps)
+        return steps_of(self.examples, start_step, steps)
 
     @abc.abstractmethod
     def _made(self, step: int) -> Batch:
@@ -122,19 +116,6 @@ class Training(abc.ABC):
         count = max(1, _AHEAD // self.own)
         first = step // count * count
         return first, count, slice((step - first) * self.own, (step - first + 1) * self.own)
-
-    def _done(self, *batch: np.ndarray) -> Batch:
-        """A batch, or what `then` makes of it."""
-        if not self.then:
-            return batch
-        given = self.then(*batch)
-        if not isinstance(given, tuple) or not all(isinstance(x, np.ndarray) for x in given):
-            parts = given if isinstance(given, tuple) else ()
-            kinds = [type(part).__name__ for part in parts]
-            raise ValueError(
-                f"then= gave {type(given).__name__} {kinds or ''}, not a tuple of NumPy arrays."
-            )
-        return given
 
 
 class Stream(Training):
@@ -184,9 +165,7 @@ class Stream(Training):
         super().__init__(batch=batch, shard=shard, then=then)
         if not isinstance(records, Records):
             raise ValueError(f"records={records!r:.60} is no open packed file; see segdata.pack.")
-        if not isinstance(augment, Augment | None):
-            raise ValueError(f"augment={augment!r} is neither a segdata.Augment nor None.")
-        augment = augment or Augment()
+        augment = _augment(augment)
         self.records, self.size = records, _size(records, size)
         self.files, self.count = (records,), records.count
         self.plan = plan.Plan(
@@ -217,14 +196,15 @@ class Stream(Training):
         Raises:
             ValueError: If there is no such record or epoch.
         """
-        row, epoch = (np.atleast_1d(np.asarray(x, np.int64)) for x in (row, epoch))
+        row, epoch = _whole("row", row), _whole("epoch", epoch)
         if row.ndim != 1 or epoch.shape not in ((1,), row.shape):
             raise ValueError(f"epoch of shape {epoch.shape}: one, or one for each of {row.shape}.")
         if row.size and not (row.min() >= 0 and row.max() < self.records.total):
             raise ValueError(f"row={row.tolist()!s:.60}: there are {self.records.total:,} records.")
         if epoch.size and epoch.min() < 0:
             raise ValueError(f"epoch={epoch.tolist()!s:.60}: whole numbers from 0.")
-        return self._done(*self.render(self.plan.of(row, np.broadcast_to(epoch, row.shape))))
+        step = self.plan.of(row, np.broadcast_to(epoch, row.shape))
+        return applied(self.then, *self.render(step))
 
     def render(self, step: plan.Step) -> Batch:
         """Makes the pixels of any part of a plan."""
@@ -262,14 +242,92 @@ class Stream(Training):
         return places
 
 
-def _shard(value: Any) -> tuple[int, int]:
+def steps_of(batch: int, start_step: Any = 0, steps: Any = None) -> range:
+    """`Training.steps`, of batches of so many examples."""
+    most = MOST_EXAMPLES // batch
+    start_step = arguments.integer("start_step", start_step, least=0, most=most - 1)
+    if steps is None:
+        return range(start_step, most)
+    steps = arguments.integer("steps", steps, least=0, most=most - start_step)
+    return range(start_step, start_step + steps)
+
+
+def applied(then: Then | None, *batch: np.ndarray) -> Batch:
+    """A batch, or what `then` makes of it."""
+    if not then:
+        return batch
+    given = then(*batch)
+    if not isinstance(given, tuple) or not all(isinstance(x, np.ndarray) for x in given):
+        parts = given if isinstance(given, tuple) else ()
+        kinds = [type(part).__name__ for part in parts]
+        raise ValueError(
+            f"then= gave {type(given).__name__} {kinds or ''}, not a tuple of NumPy arrays."
+        )
+    return given
+
+
+def require_batches(*, batch: Any, shard: Any, then: Any) -> None:
+    """Raises ValueError where a `Training` would."""
+    batch = arguments.integer("batch", batch, least=1, most=LARGEST_BATCH)
+    plan.require_shard(_part("shard", shard), batch=batch)
+    require_then(then)
+
+
+def require_examples(
+    *, augment: Any, seed: Any, size: Any, record: tuple[int, int] | None, classes: int
+) -> None:
+    """Refuses what a `Stream` would of records that are yet to be packed.
+
+    Args:
+        augment: As for a `Stream`.
+        seed: Likewise.
+        size: Height and width of the examples.
+        record: The same of all records; None where they differ.
+        classes: How many the records have.
+
+    Raises:
+        ValueError: If an argument is out of range, or they do not fit each other.
+    """
+    arguments.integer("seed", seed)
+    settings, size = _augment(augment), arguments.size(size)
+    plan.require_fit(settings, record=record, size=size, classes=classes)
+
+
+def require_then(then: Any) -> None:
+    """Raises ValueError where it is no function."""
+    if not (then is None or callable(then)):
+        raise ValueError(f"then={then!r:.60} is no function of an image and a mask.")
+
+
+def require_training(stream: Any) -> None:
+    """Raises ValueError where an adapter is given anything else."""
+    if not isinstance(stream, Training):
+        raise ValueError(f"stream={stream!r:.60} is no segdata.Stream, and no mixture.")
+
+
+def _augment(value: Any) -> Augment:
+    if not isinstance(value, Augment | None):
+        raise ValueError(f"augment={value!r} is neither a segdata.Augment nor None.")
+    return value or Augment()
+
+
+def _part(name: str, value: Any) -> tuple[int, int]:
     try:
-        index, count = (arguments.integer("shard", number, least=0) for number in value)
+        index, count = (arguments.integer(name, number, least=0) for number in value)
+        arguments.integer(name, index, most=count - 1)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"shard={value!r} is not an index from 0 and a number of shards."
+            f"{name}={value!r} is not (index, count): an index from 0 and a larger count."
         ) from error
     return index, count
+
+
+def _whole(name: str, value: Any) -> np.ndarray:
+    """Whole numbers as int64 [N]."""
+    numbers = np.atleast_1d(np.asarray(value))
+    if numbers.size and numbers.dtype.kind not in "iu":
+        raise ValueError(f"{name}={value!r:.60}: whole numbers from 0.")
+    return numbers.astype(np.int64)
 
 
 def rows_of(step: plan.Step, rows: slice) -> plan.Step:
@@ -277,7 +335,7 @@ def rows_of(step: plan.Step, rows: slice) -> plan.Step:
     return plan.Step(*(plan.Parameters(*(array[rows] for array in part)) for part in step))
 
 
-def in_order(records: Records, *, batch: int) -> Callable[[int], Batch]:
+def in_order(records: Records, *, batch: int, then: Then | None = None) -> Callable[[int], Batch]:
     """What makes a batch of the records from a first one on, as they are; at the end a smaller."""
     stream = Stream(records, batch=batch)
 
@@ -285,7 +343,7 @@ def in_order(records: Records, *, batch: int) -> Callable[[int], Batch]:
         place = np.arange(first, min(first + batch, records.count), dtype=np.int64)
         row = stream.plan.row(place)
         own = plan.Parameters.none()._replace(row=row)
-        return stream.render(plan.Step(own, own))
+        return applied(then, *stream.render(plan.Step(own, own)))
 
     return make
 
