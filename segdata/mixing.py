@@ -18,7 +18,16 @@ from segdata.core import IGNORE_LABEL, mixture
 from segdata.core.augment import Augment
 from segdata.core.mixture import Mixture, Source
 from segdata.core.records import Records
-from segdata.core.stream import LARGEST_BATCH, Batch, Then, in_order
+from segdata.core.stream import (
+    LARGEST_BATCH,
+    Batch,
+    Then,
+    applied,
+    in_order,
+    require_batches,
+    require_examples,
+    require_then,
+)
 from segdata.core.system import arguments, parallel
 
 PathLike = str | os.PathLike[str]
@@ -193,6 +202,21 @@ def mix(
     rule = packing.Rule.of(size, fit=fit)
     if record_size is not None:
         rule = packing.Rule.of(record_size, fit=fit, name="record_size")
+    # All that needs no pixels is checked before any are packed, which may take minutes.
+    require_batches(batch=batch, shard=shard, then=then)
+    for name in names:
+        packing.examples(packing.built(name, data_dir=data_dir), splits[name])
+        _require_weights(name, (weights or {}).get(name), known[name])
+        try:
+            require_examples(
+                augment=augments[name],
+                seed=seed,
+                size=size,
+                record=rule.size,
+                classes=len(known[name]),
+            )
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
     sources = {}
     for name, share in shares.items():
         named = (features or {}).get(name, {})
@@ -218,6 +242,7 @@ def mix_eval_batches(
     labels: Mapping[str, LabelMap] | None = None,
     background: str = "ignore",
     fit: str = "stretch",
+    then: Then | None = None,
     fold: packing.Fold | None = None,
     features: Mapping[str, Named] | None = None,
     data_dir: PathLike | None = None,
@@ -229,8 +254,10 @@ def mix_eval_batches(
 
     Returns:
         By dataset what gives, as often as it is iterated over, (image uint8 [B, H, W, 3], mask
-        uint8 [B, H, W, 1]).
+        uint8 [B, H, W, 1]), or what `then` makes of these and the dataset's number in `names`.
     """
+    batch = arguments.integer("batch", batch, least=1, most=LARGEST_BATCH)
+    require_then(then)
     names = tuple(names)
     known = class_names(names, features=features, data_dir=data_dir)
     space = joined(known, labels=labels, background=background)
@@ -249,17 +276,21 @@ def mix_eval_batches(
             ),
             batch=batch,
             table=space.tables[name],
+            then=then,
+            source=number,
         )
-        for name in names
+        for number, name in enumerate(names)
     }
 
 
 class Evaluation:
     """Every record once, in order, as it is; its class ids by a table."""
 
-    def __init__(self, records: Records, *, batch: int, table: np.ndarray):
-        self.records, self.table = records, table
-        self.batch = arguments.integer("batch", batch, least=1, most=LARGEST_BATCH)
+    def __init__(
+        self, records: Records, *, batch: int, table: np.ndarray, then: Then | None, source: int
+    ):
+        self.records, self.batch, self.table = records, batch, table
+        self.then, self.source = then, source
 
     def __len__(self) -> int:
         return -(-self.records.count // self.batch)
@@ -269,7 +300,10 @@ class Evaluation:
 
         def mapped(first: int) -> Batch:
             image, mask = make(first)
-            return image, self.table[mask]
+            parts = image, self.table[mask]
+            if not self.then:
+                return parts
+            return applied(self.then, *parts, np.full(len(mask), self.source, np.int64))
 
         return parallel.ordered_map(mapped, range(0, self.records.count, self.batch))
 
@@ -288,9 +322,7 @@ def class_names(
     features = features or {}
     _require_known("features", features, names)
     return {
-        name: Reader(
-            packing.built(name, data_dir=data_dir), Features(**features.get(name, {}))
-        ).classes
+        name: packing.class_names(name, data_dir=data_dir, **features.get(name, {}))
         for name in names
     }
 
@@ -414,6 +446,15 @@ def _require_known(argument: str, given: Mapping[str, Any], names: Sequence[str]
         raise ValueError(
             f"{argument} names {odd[0]!r}, which is not mixed; there are {', '.join(names)}."
         )
+
+
+def _require_weights(name: str, given: Any, own: Sequence[str]) -> None:
+    """Checks weights of classes; those of examples are checked with them."""
+    for label, weight in given.items() if isinstance(given, Mapping) else ():
+        if label not in own:
+            raise ValueError(f"weights of {name}: it has no class {label!r}, but {', '.join(own)}.")
+        if weight != 0:
+            mixture.fraction(f"a weight of {name}", weight)
 
 
 def _weights(given: Any, records: Records, own: Sequence[str]) -> Any:

@@ -90,6 +90,8 @@ def pack(
         ValueError: If the dataset or the split is not there, or the size is not positive.
         OSError: If it cannot be written.
     """
+    if fold is None and part != "training":
+        raise ValueError(f"part={part!r} is of a fold; give fold=(k, n), fold k of n.")
     if not isinstance(instances, bool):
         raise ValueError(f"instances={instances!r} is neither True nor False.")
     rule = Rule.of(size, fit=fit, has_instances=instances)
@@ -274,6 +276,10 @@ def built(name: str, *, data_dir: str | os.PathLike[str] | None = None):
     Raises:
         ValueError: If it has not.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"name={name!r:.60} is no name of a dataset, such as 'dsb2018'.")
+    if not isinstance(data_dir, str | os.PathLike | None):
+        raise ValueError(f"data_dir={data_dir!r:.60} is no folder.")
     _require_config(name)
     if name.startswith("folder:"):
         _require_folder(name, data_dir)
@@ -310,6 +316,17 @@ def built(name: str, *, data_dir: str | os.PathLike[str] | None = None):
         )
     _require_whole(builder)
     return builder
+
+
+def class_names(
+    name: str, *, data_dir: str | os.PathLike[str] | None = None, **features: Unpack[Named]
+) -> tuple[str, ...]:
+    """The class names of a built dataset, by their ids.
+
+    Raises:
+        ValueError: If it is not built, has no such features, or the classes have no names.
+    """
+    return Reader(built(name, data_dir=data_dir), Features(**features)).classes
 
 
 def _require_config(name: str) -> None:

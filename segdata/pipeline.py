@@ -79,13 +79,6 @@ def train_batches(
     Raises:
         ValueError: If the dataset is not built or an argument is out of range.
     """
-    batch = arguments.integer("batch", batch, least=1, most=stream.LARGEST_BATCH)
-    most = stream.MOST_EXAMPLES // batch
-    start_step = arguments.integer("start_step", start_step, least=0, most=most)
-    seed = arguments.integer("seed", seed)
-    if not isinstance(augment, Augment | None):
-        raise ValueError(f"augment={augment!r} is neither a segdata.Augment nor None.")
-    size = arguments.size(size)
     if isinstance(steps, str) and steps not in ("epoch", "endless"):
         raise ValueError(f'steps={steps!r} is neither "epoch", nor "endless", nor a number.')
     if steps == "epoch" and engine == "xla":
@@ -93,15 +86,26 @@ def train_batches(
             'steps="epoch" needs an iteration to know of the one before, and engine="xla" is a '
             'graph without state. Give steps="endless", and `steps_per_epoch` to `fit`.'
         )
+    # All that needs no pixels is checked before they are packed, which may take minutes.
+    batch = arguments.integer("batch", batch, least=1, most=stream.LARGEST_BATCH)
+    count = None if isinstance(steps, str) else arguments.integer("steps", steps, least=1)
+    stream.steps_of(batch, start_step, count)
+    adapter.require(engine, then=then)
+    size = arguments.size(size)
     rule = packing.Rule.of(size, fit=fit)
     if record_size is not None:
         rule = packing.Rule.of(record_size, fit=fit, name="record_size")
+    stream.require_batches(batch=batch, shard=shard, then=then)
+    classes = packing.class_names(name, data_dir=data_dir, **features)
+    stream.require_examples(
+        augment=augment, seed=seed, size=size, record=rule.size, classes=len(classes)
+    )
     records = packing.pack_by(rule, name, split, fold=fold, data_dir=data_dir, **features)
     batches = stream.Stream(
         records, batch=batch, augment=augment, seed=seed, size=size, shard=shard, then=then
     )
-    length = batches.steps_per_epoch if steps == "epoch" else steps
-    count = None if isinstance(length, str) else length
+    if steps == "epoch":
+        count = batches.steps_per_epoch
     return adapter.training(batches, start_step=start_step, steps=count, engine=engine)
 
 
@@ -112,6 +116,7 @@ def eval_batches(
     size: tuple[int, int],
     batch: int,
     fit: str = "stretch",
+    then: stream.Then | None = None,
     engine: str = "host",
     fold: packing.Fold | None = None,
     data_dir: PathLike | None = None,
@@ -119,16 +124,32 @@ def eval_batches(
 ) -> tf.data.Dataset:
     """Every example once, in the dataset's order; the last batch may be smaller.
 
-    Takes and returns what `train_batches` does; pixels are as they are. With `fold=(k, n)` it gives
-    fold k alone, which `train_batches` with the same fold leaves out.
+    Args:
+        name: A built TFDS dataset, `dsb2018` or `dsb2018/instances`.
+        split: A TFDS split, `validation` or `train[80%:]`.
+        size: Height and width in pixels; packed on first use, beside the dataset.
+        batch: Examples a batch, B.
+        fit: As in `train_batches`.
+        then: As in `train_batches`; the first axis of each array is the example's.
+        engine: As in `train_batches`.
+        fold: (k, n): fold k alone, which `train_batches` with the same fold leaves out.
+        data_dir: Where the dataset was built; TFDS's default where None.
+        **features: As in `train_batches`.
+
+    Returns:
+        A `tf.data.Dataset` of (image uint8 [B, H, W, 3], mask uint8 [B, H, W, 1]).
+
+    Raises:
+        ValueError: If the dataset is not built or an argument is out of range.
     """
     batch = arguments.integer("batch", batch, least=1, most=stream.LARGEST_BATCH)
+    adapter.require(engine, then=then)
     size = arguments.size(size)
     rule = packing.Rule.of(size, fit=fit)
     records = packing.pack_by(
         rule, name, split, fold=fold, part="held-out", data_dir=data_dir, **features
     )
-    return adapter.evaluation(records, batch=batch, engine=engine)
+    return adapter.evaluation(records, batch=batch, then=then, engine=engine)
 
 
 def steps_per_epoch(
@@ -136,13 +157,26 @@ def steps_per_epoch(
     split: str,
     *,
     batch: int,
+    size: tuple[int, int] | None = None,
+    fit: str = "stretch",
     fold: packing.Fold | None = None,
     data_dir: PathLike | None = None,
     **features: Unpack[Named],
 ) -> int:
     """The least number of training batches that hold as many examples as the split.
 
-    Takes what `train_batches` does; with `fold=(k, n)` the examples are those of all folds but k.
+    Args:
+        name: A built TFDS dataset.
+        split: A TFDS split.
+        batch: Examples a batch.
+        size: Changes nothing; it is taken so that the keywords of both kinds of batches may be.
+        fit: Likewise.
+        fold: (k, n): the examples are those of all folds but k.
+        data_dir: Where the dataset was built; TFDS's default where None.
+        **features: As in `train_batches`.
+
+    Raises:
+        ValueError: If the dataset is not built or an argument is out of range.
     """
     batch = arguments.integer("batch", batch, least=1, most=stream.LARGEST_BATCH)
     builder = packing.built(name, data_dir=data_dir)

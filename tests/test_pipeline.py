@@ -1,4 +1,5 @@
 import os
+import pathlib
 import subprocess
 import sys
 import warnings
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from segdata import packing, pipeline
+from segdata import mixing, packing, pipeline
 from segdata.adapters import tf as adapter
 from segdata.core import plan, records
 from segdata.core.augment import Augment
@@ -294,3 +295,104 @@ def test_datasets_know_their_length_and_keras_evaluates_them(packed):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # "your input ran out of data"
         network.evaluate(data, verbose="0")
+
+
+@pytest.fixture
+def unpacked(monkeypatch):
+    """Whatever would be packed fails."""
+    monkeypatch.setattr(packing, "pack_by", lambda *_, **__: pytest.fail("it was packed"))
+
+
+CROPS = {"record_size": "native", "size": (8, 8)}
+TURNS = Augment(quarter_turns=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"engine": "gpu"}, "^engine='gpu': there are"),
+        ({"engine": "xla", "steps": "endless", "then": np.maximum}, "^then= is a function of"),
+        ({"shard": (0, 3), "batch": 8}, r"^shard=\(0, 3\) of batch=8"),
+        ({"shard": (2, 2), "batch": 8}, r"^shard=\(2, 2\) is not"),
+        ({"then": "x"}, "^then='x' is no function"),
+        ({"steps": -1}, "^steps=-1 is not a whole number from 1"),
+        ({"steps": 0}, "^steps=0 is not a whole number from 1"),
+        ({"steps": 2.5}, "^steps=2.5 is not"),
+        ({"augment": Augment(foreground=0.7)}, "^foreground=0.7 is for crops"),
+        ({"size": (9, 8), "record_size": (8, 8)}, "^size=9×8: records of 8×8"),
+        ({"size": (8, 9), "augment": TURNS}, "^quarter_turns=True needs square"),
+        (
+            {**CROPS, "augment": Augment(foreground=1, foreground_classes=(7,))},
+            r"^foreground=1 of the classes \[7\]: the records have the classes below 2",
+        ),
+        ({"name": None}, "^name=None is no name of a dataset"),
+        ({"name": pathlib.Path("dsb2018")}, r"^name=PosixPath\('dsb2018'\) is no name"),
+        ({"data_dir": 5}, "^data_dir=5 is no folder"),
+    ],
+)
+def test_what_needs_no_pixels_is_checked_before_they_are_packed(
+    built_dsb2018, unpacked, change, message
+):
+    given = {"size": (8, 8), "batch": 2, "augment": None, "seed": 0, "data_dir": built_dsb2018}
+    given |= {"name": "dsb2018", "split": "train", **change}
+    with pytest.raises(ValueError, match=message):
+        pipeline.train_batches(**given)
+
+
+def test_an_evaluation_is_checked_before_anything_is_packed(built_dsb2018, unpacked):
+    given = {"size": (8, 8), "batch": 2, "data_dir": built_dsb2018}
+    wrong = [({"engine": "gpu"}, "^engine="), ({"then": 3}, "^then=3"), ({"batch": 0}, "^batch=0")]
+    for change, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            pipeline.eval_batches("dsb2018", "train", **{**given, **change})
+
+
+def test_a_mixture_is_checked_before_anything_is_packed(built_dsb2018, unpacked):
+    given = {"size": (8, 9), "batch": 8, "seed": 0, "data_dir": built_dsb2018}
+    wrong = [
+        ({"shard": (0, 3)}, r"^shard=\(0, 3\) of batch=8"),
+        ({"then": "x"}, "^then='x'"),
+        ({"seed": "x"}, "^dsb2018: seed='x'"),
+        ({"augment": TURNS}, "^dsb2018: quarter_turns=True"),
+        ({"split": "holdout"}, "no split 'holdout'"),
+        ({"weights": {"dsb2018": {"nucleus": -2}}}, "^a weight of dsb2018 is -2"),
+    ]
+    for change, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            mixing.mix({"dsb2018": 1}, **{**given, **change})
+    with pytest.raises(ValueError, match=r"^batch=0"):
+        mixing.mix_eval_batches(["dsb2018"], size=(8, 8), batch=0, data_dir=built_dsb2018)
+
+
+def test_an_unknown_keyword_is_named_with_those_that_there_are(built_dsb2018):
+    with pytest.raises(TypeError, match=r"^'epochs' is no argument of .*: image, mask, labels"):
+        packing.pack("dsb2018", "train", size=(8, 8), data_dir=built_dsb2018, epochs=3)
+
+
+def test_a_part_of_no_fold_is_refused(built_dsb2018):
+    with pytest.raises(ValueError, match=r"^part='held-out' is of a fold; give fold="):
+        packing.pack("dsb2018", "train", size=(8, 8), part="held-out", data_dir=built_dsb2018)
+
+
+def one_hot(image, mask, *_):
+    return image, np.equal(mask, np.arange(2)).astype(np.float32)
+
+
+def test_an_evaluation_takes_then_as_a_training_does(built_dsb2018):
+    what = {"size": (16, 16), "batch": 5, "data_dir": built_dsb2018}
+    plain = list(pipeline.eval_batches("dsb2018", "train", **what).as_numpy_iterator())
+    data = pipeline.eval_batches("dsb2018", "train", then=one_hot, **what)
+    train = pipeline.train_batches("dsb2018", "train", augment=None, seed=0, then=one_hot, **what)
+    assert data.element_spec[1] == tf.TensorSpec((None, 16, 16, 2), tf.float32)
+    for made, expected in zip(data.as_numpy_iterator(), plain, strict=True):
+        for one, other in zip(made, one_hot(*expected), strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert pipeline.steps_per_epoch("dsb2018", "train", **what) == len(train)
+    shares = {"dsb2018/instances": 1, "dsb2018": 1}
+    held = mixing.mix_eval_batches(
+        shares, split="train", then=lambda *batch: (*one_hot(*batch), batch[2]), **what
+    )
+    image, classes, source = next(iter(held["dsb2018"]))
+    np.testing.assert_array_equal(image, plain[0][0])
+    np.testing.assert_array_equal(classes, one_hot(*plain[0])[1])
+    assert source.tolist() == [1] * 5

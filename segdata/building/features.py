@@ -68,6 +68,19 @@ class Features:
     group: str | None = None
     stratum: str | None = None
 
+    def __new__(cls, **given: Any):
+        """Refuses unknown names: what a function does not know itself, it takes for one of these.
+
+        Raises:
+            TypeError: Naming it.
+        """
+        if odd := [name for name in given if name not in Named.__annotations__]:
+            raise TypeError(
+                f"{odd[0]!r} is no argument of the function that was called, nor one that names "
+                f"features: {', '.join(Named.__annotations__)}."
+            )
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
         for name in ("image", "mask", "segments", "id", "group", "stratum"):
             value = getattr(self, name)
