@@ -12,8 +12,7 @@ import numpy as np
 
 from segdata import packing
 from segdata.building import features as naming
-from segdata.building.features import Features, Named
-from segdata.building.reading import Reader
+from segdata.building.features import Named
 from segdata.core import IGNORE_LABEL, mixture
 from segdata.core.augment import Augment
 from segdata.core.mixture import Mixture, Source
