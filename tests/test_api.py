@@ -1,6 +1,7 @@
 import ast
 import importlib
 import pathlib
+import pydoc
 import subprocess
 import sys
 import tomllib
@@ -8,6 +9,7 @@ import tomllib
 import pytest
 
 import segdata
+from segdata.sources.folder.settings import Folder
 
 ROOT = pathlib.Path(__file__).parent.parent
 MODULES = [
@@ -63,3 +65,10 @@ def test_no_module_swallows_errors():
                 assert not (len(node.body) == 1 and isinstance(node.body[0], ast.Pass)), (
                     f"{path}:{node.lineno}: an error is passed over"
                 )
+
+
+@pytest.mark.parametrize("kind", [segdata.Augment, segdata.Named, Folder])
+def test_help_explains_every_setting(kind):
+    text = pydoc.render_doc(kind, renderer=pydoc.plaintext)
+    for name in kind.__annotations__:
+        assert f" {name}: " in text.split("Attributes:")[1].partition("Method")[0], name

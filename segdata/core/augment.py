@@ -17,59 +17,67 @@ class Augment:
     and leaves the draws of the others as they are. They apply in the order of the fields: all
     geometry in one sampling of the record, image bilinearly and mask from the nearest pixel; then
     blur; then all colours in one affine map of RGB, noise and gamma; then what covers pixels.
+
+    Attributes:
+        horizontal_flip: Probability of swapping left and right.
+        vertical_flip: Probability of swapping top and bottom.
+        quarter_turns: Whether to turn by 0, 90, 180 or 270 degrees, each as likely; needs square
+            examples.
+        rotation_range: Degrees, counter-clockwise, about the centre; -360 to 360.
+        scale_range: Factor of magnification about the centre, 0.25 to 4.
+        shift_range: Fraction of the side, drawn for each axis, -1 to 1.
+        elastic_range: Standard deviation of elastic displacements, a fraction of the side, 0 to
+            0.1.
+        elastic_grid: Displacements are drawn at this many points along each axis, 2 to 16, bicubic
+            between them (Ronneberger et al. 2015: 3).
+        border: What moves in from outside: "mirror", the mirror image; "constant", black and class
+            255.
+        blur_range: Standard deviation of a Gaussian blur of the image, in pixels, 0 to 8.
+        brightness_range: Added to every channel, as a fraction of 255, -1 to 1.
+        contrast_range: Factor on the distance from the channel's mean over the record, 0 to 4.
+        saturation_range: Factor on the distance from the pixel's grey, 0 to 4.
+        hue_range: Degrees that colours turn about the grey axis of RGB, -180 to 180; 120 makes red
+            green.
+        channel_shuffle: Probability of putting red, green and blue in another order, each of six as
+            likely.
+        grey: Probability of making the image grey (ITU-R BT.601).
+        noise_range: Standard deviation of near-Gaussian noise, a fraction of 255, 0 to 0.5.
+        gamma_range: Exponent of the brightness, 0.25 to 4; above 1 darkens.
+        cutout: Probability of a rectangle of mid-grey in the image; the mask stays.
+        cutout_range: Its sides, drawn for each axis, as a fraction of the example's, 0 to 1.
+        cutmix: Probability of a rectangle of another example, its mask included.
+        cutmix_range: Its sides, as for `cutout_range`.
+        foreground: Where examples are crops: probability that one holds a pixel of one of
+            `foreground_classes`, each as likely that its record has. Rotation and scale are about
+            that pixel, and a shift leaves it inside; elastic displacements, which come after, may
+            not.
+        foreground_classes: Class ids; all but 0 where there are none.
     """
 
     horizontal_flip: float = 0.0
-    """Probability of swapping left and right."""
     vertical_flip: float = 0.0
-    """Probability of swapping top and bottom."""
     quarter_turns: bool = False
-    """Whether to turn by 0, 90, 180 or 270 degrees, each as likely; needs square examples."""
     rotation_range: tuple[float, float] = (0.0, 0.0)
-    """Degrees, counter-clockwise, about the centre; -360 to 360."""
     scale_range: tuple[float, float] = (1.0, 1.0)
-    """Factor of magnification about the centre, 0.25 to 4."""
     shift_range: tuple[float, float] = (0.0, 0.0)
-    """Fraction of the side, drawn for each axis, -1 to 1."""
     elastic_range: tuple[float, float] = (0.0, 0.0)
-    """Standard deviation of elastic displacements, a fraction of the side, 0 to 0.1."""
     elastic_grid: int = 3
-    """Displacements are drawn at this many points along each axis, 2 to 16, bicubic between them
-    (Ronneberger et al. 2015: 3)."""
     border: str = "mirror"
-    """What moves in from outside: "mirror", the mirror image; "constant", black and class 255."""
     blur_range: tuple[float, float] = (0.0, 0.0)
-    """Standard deviation of a Gaussian blur of the image, in pixels, 0 to 8."""
     brightness_range: tuple[float, float] = (0.0, 0.0)
-    """Added to every channel, as a fraction of 255, -1 to 1."""
     contrast_range: tuple[float, float] = (1.0, 1.0)
-    """Factor on the distance from the channel's mean over the record, 0 to 4."""
     saturation_range: tuple[float, float] = (1.0, 1.0)
-    """Factor on the distance from the pixel's grey, 0 to 4."""
     hue_range: tuple[float, float] = (0.0, 0.0)
-    """Degrees that colours turn about the grey axis of RGB, -180 to 180; 120 makes red green."""
     channel_shuffle: float = 0.0
-    """Probability of putting red, green and blue in another order, each of six as likely."""
     grey: float = 0.0
-    """Probability of making the image grey (ITU-R BT.601)."""
     noise_range: tuple[float, float] = (0.0, 0.0)
-    """Standard deviation of near-Gaussian noise, a fraction of 255, 0 to 0.5."""
     gamma_range: tuple[float, float] = (1.0, 1.0)
-    """Exponent of the brightness, 0.25 to 4; above 1 darkens."""
     cutout: float = 0.0
-    """Probability of a rectangle of mid-grey in the image; the mask stays."""
     cutout_range: tuple[float, float] = (0.1, 0.4)
-    """Its sides, drawn for each axis, as a fraction of the example's, 0 to 1."""
     cutmix: float = 0.0
-    """Probability of a rectangle of another example, its mask included."""
     cutmix_range: tuple[float, float] = (0.2, 0.7)
-    """Its sides, as for `cutout_range`."""
     foreground: float = 0.0
-    """Where examples are crops: probability that one holds a pixel of one of
-    `foreground_classes`, each as likely that its record has. Rotation and scale are about that
-    pixel, and a shift leaves it inside; elastic displacements, which come after, may not."""
     foreground_classes: tuple[int, ...] = ()
-    """Class ids; all but 0 where there are none."""
 
     def __post_init__(self) -> None:
         """Checks every field; ranges may come as lists or arrays, numbers as NumPy's.

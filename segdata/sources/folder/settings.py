@@ -24,70 +24,79 @@ class FolderError(archives.ArchiveError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Folder:
-    """Where images and masks are, and how they are understood; all else is found out."""
+    """Where images and masks are, and how they are understood; all else is found out.
+
+    Attributes:
+        images: The folder or zip of the images; without --masks, --coco or --yolo their masks are
+            there.
+        masks: The folder or zip of the masks, which are called like their images.
+        coco: Instead of masks: a JSON file of COCO, with polygons or run lengths.
+        yolo: Instead of masks: the folder of YOLO's text files of polygons, with data.yaml or
+            classes.txt.
+        pairs: A CSV file with the columns image and mask, and split and others where wanted.
+        tasks: The JSON export of Label Studio, where --masks has its brush labels as PNG.
+        name: The dataset's name, such as my_cells; made of the folder's if not given.
+        classes: The names of the classes from 0, background first.
+        mask_kind: What a mask's numbers are: ids (of classes), binary, colours, instances (one
+            number an object) or objects (one file an object); found out over all masks if not
+            given.
+        palette: Colours and their classes: '#ff0000=road', 255,0,0=road, or 128=road for grey; a
+            class named ignore becomes the ignore label.
+        threshold: The level from which on a pixel is the object, for masks with smooth edges.
+        others: What becomes of numbers and colours that are no class: ignore or nearest; an error
+            if not given.
+        channels: Which channels are read: one as grey, up to three as red, green and blue; by name
+            or number from 0.
+        page: Which page of files with several, from 0.
+        percentiles: Images of more than 8 bits: which percentiles of all their pixels become 0 and
+            255.
+        range: Instead: the two levels that become 0 and 255.
+        validation: The share of the examples that goes to validation; 0 for none.
+        test: The share that goes to test.
+        split_by: folders (train, val, test) or share; folders where all images lie in such, if not
+            given.
+        group_regex: Examples for which this finds the same in their names stay in one split: its
+            first group, or all of it; near duplicates do if not given.
+        group_column: The column of --pairs whose value keeps examples in one split.
+        unpaired: Images without masks: skip, or background for nothing in them; an error if not
+            given.
+        skip_sizes: Leave out examples whose mask has another size than the image.
+        skip_damaged: Leave out files that cannot be read, and list them in the metadata under
+            `skipped`.
+        license: The data's licence.
+        citation: How to cite the data.
+        description: What the data are.
+        homepage: Where the data are from.
+    """
 
     images: pathlib.Path
-    """The folder or zip of the images; without --masks, --coco or --yolo their masks are there."""
     masks: pathlib.Path | None = None
-    """The folder or zip of the masks, which are called like their images."""
     coco: pathlib.Path | None = None
-    """Instead of masks: a JSON file of COCO, with polygons or run lengths."""
     yolo: pathlib.Path | None = None
-    """Instead of masks: the folder of YOLO's text files of polygons, with data.yaml or
-    classes.txt."""
     pairs: pathlib.Path | None = None
-    """A CSV file with the columns image and mask, and split and others where wanted."""
     tasks: pathlib.Path | None = None
-    """The JSON export of Label Studio, where --masks has its brush labels as PNG."""
     name: str = ""
-    """The dataset's name, such as my_cells; made of the folder's if not given."""
     classes: list[str] = dataclasses.field(default_factory=list)
-    """The names of the classes from 0, background first."""
     mask_kind: str = ""
-    """What a mask's numbers are: ids (of classes), binary, colours, instances (one number an
-    object) or objects (one file an object); found out over all masks if not given."""
     palette: list[str] = dataclasses.field(default_factory=list)
-    """Colours and their classes: '#ff0000=road', 255,0,0=road, or 128=road for grey; a class named
-    ignore becomes the ignore label."""
     threshold: int | None = None
-    """The level from which on a pixel is the object, for masks with smooth edges."""
     others: str = ""
-    """What becomes of numbers and colours that are no class: ignore or nearest; an error if not
-    given."""
     channels: list[str] = dataclasses.field(default_factory=list)
-    """Which channels are read: one as grey, up to three as red, green and blue; by name or
-    number from 0."""
     page: int | None = None
-    """Which page of files with several, from 0."""
     percentiles: tuple[float, float] = (0.1, 99.9)
-    """Images of more than 8 bits: which percentiles of all their pixels become 0 and 255."""
     range: list[float] = dataclasses.field(default_factory=list)
-    """Instead: the two levels that become 0 and 255."""
     validation: float = 0.1
-    """The share of the examples that goes to validation; 0 for none."""
     test: float = 0.0
-    """The share that goes to test."""
     split_by: str = ""
-    """folders (train, val, test) or share; folders where all images lie in such, if not given."""
     group_regex: str = ""
-    """Examples for which this finds the same in their names stay in one split: its first group, or
-    all of it; near duplicates do if not given."""
     group_column: str = ""
-    """The column of --pairs whose value keeps examples in one split."""
     unpaired: str = ""
-    """Images without masks: skip, or background for nothing in them; an error if not given."""
     skip_sizes: bool = False
-    """Leave out examples whose mask has another size than the image."""
     skip_damaged: bool = False
-    """Leave out files that cannot be read, and list them in the metadata under `skipped`."""
     license: str = ""
-    """The data's licence."""
     citation: str = ""
-    """How to cite the data."""
     description: str = ""
-    """What the data are."""
     homepage: str = ""
-    """Where the data are from."""
 
     def __post_init__(self) -> None:
         for field in ("images", "masks", "coco", "yolo", "pairs", "tasks"):
