@@ -198,13 +198,13 @@ class Show:
         others = self.split, self.ids, self.count - _COUNT, self.seed, self.augment, asked
         if self.replay and any((*others, not self.features.are_usual)):
             raise ValueError("--replay draws what the run did; leave out all other flags.")
+        if self.settings.foreground:
+            raise ValueError("--foreground is for crops, and a sheet shows whole images.")
         if asked and self.settings.is_neutral:
             raise ValueError(
                 "these settings of augmentation do nothing alone: give a range or a probability of "
                 "what they are for."
             )
-        if self.settings.foreground:
-            raise ValueError("--foreground is for crops, and a sheet shows whole images.")
         if not 1 <= self.count <= 1000:
             raise ValueError(f"--count {self.count}: a sheet holds 1 to 1,000 examples.")
         if self.to.suffix.lower() != ".png":

@@ -127,6 +127,10 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
             "do nothing alone",
         ),
         (["show", "dsb2018", "--to", "x.png", "--cutout_range", "0.1", "0.2"], "do nothing alone"),
+        (
+            ["show", "dsb2018", "--to", "x.png", "--augment", "--foreground", "0.7"],
+            "--foreground is for crops, and a sheet shows whole images",
+        ),
         (["show", "--replay", "run", "--to", "x.png", "--count", "3"], "leave out all other flags"),
     ],
 )

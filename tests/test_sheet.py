@@ -104,6 +104,12 @@ def test_images_keep_their_shapes():
     assert turned.height > sheet.of(found, count=9).height
 
 
+def test_with_quarter_turns_all_are_letterboxed_to_squares():
+    found = blank(wide=(20, 80), tall=(90, 30))
+    made = sheet.of(found, count=9, augment=Augment(quarter_turns=True))
+    assert whites(made) == [(48, 192), (192, 64)]
+
+
 def test_examples_are_chosen_by_id_or_by_how_their_ids_begin():
     found = blank(a1=(10, 10), a10=(10, 20), b2=(10, 30), b3=(10, 40))
 

@@ -51,7 +51,8 @@ def of(
         collection: The examples.
         count: How many at most, the first of them.
         ids: Which: an id, or the beginning of the ids of several; all where there is none.
-        augment: The augmentation; None for no augmented rows.
+        augment: The augmentation; None for no augmented rows. With quarter turns the examples are
+            letterboxed to squares.
         seed: The seed of the augmentation.
 
     Raises:
@@ -60,8 +61,15 @@ def of(
     """
     first = itertools.islice(_chosen(collection, ids), min(count, _COLUMNS))
     cell = common_size([_size(item.read()) for item in first])
+    is_square = bool(augment and augment.quarter_turns)
+    cell = (cell[0], cell[0]) if is_square else cell
     pending = itertools.islice(_chosen(collection, ids), count)
-    drawn = list(ordered_map(lambda item: (item.id, item.split, _row(item.read(), cell)), pending))
+
+    def row(item: Pending) -> np.ndarray:
+        pixels = _row(item.read(), cell)
+        return _filled(pixels, cell) if is_square else pixels
+
+    drawn = list(ordered_map(lambda item: (item.id, item.split, row(item)), pending))
     names, parts, rows = zip(*drawn, strict=True)
     return sheet(
         rows,
@@ -161,6 +169,15 @@ def _row(example: Example, cell: tuple[int, int]) -> np.ndarray:
         size = max(1, round(scale * opened.height)), max(1, round(scale * opened.width))
         image = images.at_size(opened, size)
     return np.dstack([image, resizing.mask(example.mask, size)])
+
+
+def _filled(pixels: np.ndarray, cell: tuple[int, int]) -> np.ndarray:
+    """The same in the middle of a cell, in black of the ignore label."""
+    out = np.zeros((*cell, 4), np.uint8)
+    out[..., 3] = IGNORE_LABEL
+    top, left = ((outer - inner) // 2 for outer, inner in zip(cell, pixels.shape[:2], strict=True))
+    out[top : top + len(pixels), left : left + pixels.shape[1]] = pixels
+    return out
 
 
 def _overlaid(pixels: Sequence[np.ndarray], classes: Sequence[str]) -> list[np.ndarray]:
