@@ -144,8 +144,9 @@ def import_modules(names: str) -> None:
     for name in filter(None, map(str.strip, names.split(","))):
         try:
             importlib.import_module(name)
-        except ImportError as error:
-            raise ValueError(f"--imports {name}: {error}.") from error
+        except (Exception, SystemExit) as error:  # whatever a module does
+            kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
+            raise ValueError(f"--imports {name}: {kind}{error}.") from error
 
 
 def printable(text: str) -> str:

@@ -1,8 +1,11 @@
 import json
 import os
+import pathlib
 import random
+import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -116,3 +119,45 @@ def test_closed_streams_take_nothing_from_files(tmp_path):
 def test_a_terminal_of_few_letters_gets_escapes():
     done = run("odd", LC_ALL="C", PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stdout, done.stderr) == (0, "256\\xd7256 \\udcff\n", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (".", "--imports .: TypeError: "),
+        ("..", "--imports ..: TypeError: "),
+        ("no.such", "--imports no.such: No module named 'no'."),
+        ("unreadable", "--imports unreadable: SyntaxError: "),
+        ("leaves", "--imports leaves: SystemExit: 3."),
+    ],
+)
+def test_modules_that_cannot_be_imported_are_a_mistake(monkeypatch, tmp_path, name, message):
+    (tmp_path / "unreadable.py").write_text("def (")
+    (tmp_path / "leaves.py").write_text("import sys; sys.exit(3)")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match="^" + re.escape(message)):
+        console.import_modules(name)
+
+
+INTERRUPTED = """
+import importlib, sys
+
+class Interrupt:
+    def find_spec(name, *_):
+        if name == "numpy":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupt)
+module, function = sys.argv[1].split(":")
+sys.exit(getattr(importlib.import_module(module), function)())
+"""
+
+
+@pytest.mark.parametrize("command", ["segdata", "unet"])
+def test_an_interrupt_ends_a_command_without_a_word_while_it_is_imported(command):
+    project = pathlib.Path(__file__).parent.parent / "pyproject.toml"
+    entry = tomllib.loads(project.read_text())["project"]["scripts"][command]
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, entry], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "")
