@@ -26,7 +26,7 @@ from PIL import features
 import segdata.datasets  # registers the builders
 from segdata import console, packed, sources
 from segdata.archives import images, resizing
-from segdata.building import slices, splits, stored
+from segdata.building import internals, slices, splits, stored
 from segdata.building.builder import require_groups
 from segdata.building.features import Features, Named
 from segdata.building.reading import Names, Reader, Stored
@@ -414,7 +414,11 @@ def examples(builder, split: str) -> int:
             f"{builder.info.full_name} has no split {split!r}; it has {known} examples."
         ) from error
     if not count:
-        raise ValueError(f"split {split!r} of {builder.info.full_name} holds no examples.")
+        asked = any(first < last for _, first, last in internals.absolute(split, splits))
+        why = ": slices keep groups whole, and both its ends moved to one end of a group"
+        raise ValueError(
+            f"split {split!r} of {builder.info.full_name} holds no examples{why if asked else ''}."
+        )
     return count
 
 

@@ -3,6 +3,7 @@ import pathlib
 import subprocess
 import sys
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
@@ -365,8 +366,9 @@ def test_a_mixture_is_checked_before_anything_is_packed(built_dsb2018, unpacked)
 
 
 def test_an_unknown_keyword_is_named_with_those_that_there_are(built_dsb2018):
+    wrong: Any = {"epochs": 3}
     with pytest.raises(TypeError, match=r"^'epochs' is no argument of .*: image, mask, labels"):
-        packing.pack("dsb2018", "train", size=(8, 8), data_dir=built_dsb2018, **{"epochs": 3})
+        packing.pack("dsb2018", "train", size=(8, 8), data_dir=built_dsb2018, **wrong)
 
 
 def test_a_part_of_no_fold_is_refused(built_dsb2018):

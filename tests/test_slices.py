@@ -71,6 +71,12 @@ def test_python_readers_and_packed_files_hold_the_same_slices(cars, parts, tmp_p
         assert pipeline.steps_per_epoch("carvana", part, batch=1, data_dir=data_dir) == packed.count
 
 
+def test_a_slice_whose_ends_move_together_is_told_why_it_is_empty(cars):
+    for part, why in (("train[11:12]", ": slices keep groups whole"), ("train[12:12]", r"\.")):
+        with pytest.raises(ValueError, match="holds no examples" + why):
+            packing.examples(cars, part)
+
+
 def test_files_may_be_shuffled_and_each_group_is_contiguous_in_no_order_of_their_names(cars):
     shuffled = cars.as_dataset(split="train[:80%]", shuffle_files=True)
     assert len(list(shuffled)) == cars.info.splits["train[:80%]"].num_examples
