@@ -3,7 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-heavy lint clean
+JAX_TESTS := $(patsubst %,tests/test_%.py,losses metrics evaluate model train checkpoints report)
+
+.PHONY: demo test test-heavy test-jax lint clean
 
 demo: .venv/runtime
 	$(BIN)/python tools/demo.py
@@ -13,6 +15,10 @@ test: .venv/test
 
 test-heavy: .venv/test
 	$(BIN)/python -m pytest -m heavy --numprocesses 2 --dist worksteal
+
+# The trainer once more on Keras's other backend.
+test-jax: .venv/test
+	KERAS_BACKEND=jax $(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(JAX_TESTS)
 
 lint: .venv/test
 	$(BIN)/ruff check .

@@ -10,11 +10,12 @@ from unet.hardware import Choice, Hardware
 PLAIN = Hardware(name="plain CPU", kind="cpu", flags=frozenset({"avx2", "fma"}))
 AMX = Hardware(name="AMX CPU", kind="cpu", flags=frozenset({"avx512f", "amx_bf16"}))
 ZEN4 = Hardware(name="Zen 4", kind="cpu", flags=frozenset({"avx512_bf16"}))
-PASCAL, VOLTA, TURING, AMPERE, HOPPER = (
+P100, PASCAL, VOLTA, TURING, AMPERE, HOPPER = (
     Hardware(name=f"GPU {capability}", kind="gpu", capability=capability)
-    for capability in (6.1, 7.0, 7.5, 8.0, 9.0)
+    for capability in (6.0, 6.1, 7.0, 7.5, 8.0, 9.0)
 )
 OLD = Hardware(name="Maxwell", kind="gpu", capability=5.2)
+TWO = "9.0, 0, GPU-aa1, NVIDIA H100\n7.5, 1, GPU-bb2, Tesla T4\n"
 UNKNOWN = Hardware(name="GPU", kind="gpu")
 TPU = Hardware(name="TPU", kind="tpu")
 
@@ -27,7 +28,8 @@ TPU = Hardware(name="TPU", kind="tpu")
         (ZEN4, "mixed_bfloat16", False),
         (OLD, "float32", True),
         (UNKNOWN, "float32", True),
-        (PASCAL, "mixed_float16", True),
+        (PASCAL, "float32", True),
+        (P100, "mixed_float16", True),
         (VOLTA, "mixed_float16", True),
         (TURING, "mixed_float16", True),
         (AMPERE, "mixed_bfloat16", True),
@@ -82,14 +84,29 @@ def test_this_machine_is_found_and_named():
 
 def test_the_least_capable_gpu_counts(monkeypatch):
     def answer(*_args, **_options):
-        return subprocess.CompletedProcess([], 0, "9.0, NVIDIA H100\n7.5, Tesla T4\n", "")
+        return subprocess.CompletedProcess(
+            [], 0, "9.0, 0, GPU-aa1, NVIDIA H100\n7.5, 1, GPU-bb2, Tesla T4\n", ""
+        )
 
     monkeypatch.setattr(subprocess, "run", answer)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(
         keras.distribution, "list_devices", lambda kind: ["gpu:0", "gpu:1"] * (kind == "gpu")
     )
     machine = hardware.detect()
     assert machine == Hardware(name="2 × NVIDIA H100", kind="gpu", capability=7.5)
+
+
+@pytest.mark.parametrize(
+    ("visible", "name", "capability"),
+    [("0", "NVIDIA H100", 9.0), ("1", "Tesla T4", 7.5), ("GPU-bb", "Tesla T4", 7.5)],
+)
+def test_a_gpu_that_is_hidden_does_not_count(monkeypatch, visible, name, capability):
+    done = subprocess.CompletedProcess([], 0, TWO, "")
+    monkeypatch.setattr(subprocess, "run", lambda *_args, **_options: done)
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda kind: ["0"] * (kind == "gpu"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert hardware.detect() == Hardware(name=name, kind="gpu", capability=capability)
 
 
 def test_a_gpu_without_nvidias_tool_is_still_a_gpu(monkeypatch):
@@ -131,3 +148,10 @@ def test_determinism_asked_for_too_late_is_refused(monkeypatch):
         hardware.prepare_environment(deterministic=True)
     monkeypatch.setenv("TF_DETERMINISTIC_OPS", "1")
     hardware.prepare_environment(deterministic=True)
+
+
+def test_other_backends_are_refused_by_name(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+    for ask in (hardware.detect, lambda: hardware.choose(hardware=PLAIN)):
+        with pytest.raises(ValueError, match=r"KERAS_BACKEND is 'torch'; .*'tensorflow' and 'jax'"):
+            ask()

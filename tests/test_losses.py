@@ -7,6 +7,7 @@ import pytest
 
 from unet import losses
 
+CLASSES = [x for x in losses.BY_NAME.values() if x is not losses.squared_error]
 ALL = [*losses.BY_NAME.values()]
 
 
@@ -18,58 +19,128 @@ def masks(*rows) -> np.ndarray:
     return batch(*rows).astype(np.uint8)
 
 
-def probabilities(*rows) -> np.ndarray:
+def numbers(*rows) -> np.ndarray:
     return batch(*rows).astype(np.float32)
 
 
-def test_cross_entropy_is_the_mean_over_the_labelled_pixels_of_each_image():
-    mask = masks([1, 0, 255, 255], [1, 1, 0, 0])
-    guess = probabilities([0.5, 0.2, 0.9, 0.1], [0.9, 0.8, 0.3, 0.5])
-    by_hand = [
-        -(math.log(0.5) + math.log(0.8)) / 2,
-        -(math.log(0.9) + math.log(0.8) + math.log(0.7) + math.log(0.5)) / 4,
-    ]
-    assert np.asarray(losses.cross_entropy(mask, guess)) == pytest.approx(by_hand, rel=1e-5)
+def logits(*rows) -> np.ndarray:
+    p = np.clip(batch(*rows).astype(np.float64), 1e-12, 1 - 1e-12)
+    return np.log(p / (1 - p)).astype(np.float32)
 
 
-def test_dice_is_of_each_image_and_smoothed_by_one():
-    mask = masks([1, 0, 255, 1], [0, 0, 0, 0])
-    guess = probabilities([0.5, 0.25, 1.0, 1.0], [0.5, 0.5, 0, 0])
-    by_hand = [1 - (2 * 1.5 + 1) / (2 + 1.75 + 1), 1 - 1 / 2]
-    assert np.asarray(losses.dice(mask, guess)) == pytest.approx(by_hand, rel=1e-6)
+def drawn(channels: int, *, seed: int = 0, images: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    known = [*range(max(channels, 2)), 255]
+    mask = rng.choice(np.array(known, np.uint8), (images, 5, 7, 1))
+    mask[1, ..., 0] = 255
+    mask[2, ..., 0] = 0
+    return mask, rng.normal(0, 2, (images, 5, 7, channels)).astype(np.float32)
 
 
-def test_the_sum_is_the_sum():
-    mask, guess = masks([1, 0, 255, 1]), probabilities([0.3, 0.6, 0.1, 0.9])
-    apart = np.asarray(losses.cross_entropy(mask, guess)) + np.asarray(losses.dice(mask, guess))
-    assert np.asarray(losses.cross_entropy_dice(mask, guess)) == pytest.approx(apart)
+def by_hand(name: str, mask: np.ndarray, output: np.ndarray) -> list[float]:
+    """Each image's loss in float64, pixel by pixel."""
+    found = []
+    for truth, z in zip(mask[..., 0], output.astype(np.float64), strict=True):
+        labelled = truth != 255
+        truth, z = truth[labelled].astype(int), z[labelled]
+        channels = z.shape[-1]
+        if channels == 1:
+            p = 1 / (1 + np.exp(-z))
+            p_true = np.where(truth == 1, p[:, 0], 1 - p[:, 0])
+            t = (truth == 1)[:, None].astype(float)
+        else:
+            p = np.exp(z) / np.exp(z).sum(-1, keepdims=True)
+            p_true = p[np.arange(len(truth)), truth]
+            t = np.eye(channels)[truth]
+        count = max(len(truth), 1)
+        common, wide, true = (x.sum(0) for x in (p * t, p, t))
+        entropy = -np.log(p_true).sum() / count
+        dice = np.mean(1 - (2 * common + 1) / (wide + true + 1))
+        wrong = 0.3 * (wide - common) + 0.7 * (true - common)
+        value = {
+            "cross_entropy": entropy,
+            "focal": (-((1 - p_true) ** 2) * np.log(p_true)).sum() / count,
+            "dice": dice,
+            "cross_entropy_dice": entropy + dice,
+            "tversky": np.mean(1 - (common + 1) / (common + wrong + 1)),
+            "lovasz": lovasz_by_hand(t, z),
+        }[name]
+        found.append(float(value))
+    return found
+
+
+def lovasz_by_hand(t: np.ndarray, z: np.ndarray) -> float:
+    """Lovász's extension of 1 − IoU, from its definition: the sum over sorted errors."""
+    channels = t.shape[-1]
+    softmax = np.exp(z) / np.exp(z).sum(-1, keepdims=True)
+    costs = []
+    for k in range(channels):
+        truth = t[:, k]
+        if channels > 1 and not truth.any():
+            continue
+        signed = np.maximum(1 - z[:, 0] * (2 * truth - 1), 0)
+        errors = signed if channels == 1 else np.abs(truth - softmax[:, k])
+        order = np.argsort(-errors, kind="stable")
+        wrong, before, cost = np.zeros(len(truth), bool), 0.0, 0.0
+        for place in order:
+            wrong[place] = True
+            common = truth.sum() - truth[wrong].sum()
+            union = truth.sum() + (1 - truth)[wrong].sum()
+            now = 1 - common / union
+            cost += errors[place] * (now - before)
+            before = now
+        costs.append(cost)
+    return float(np.mean(costs)) if costs else 0.0
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+@pytest.mark.parametrize("loss", [x for x in CLASSES if x is not losses.batch_dice])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_each_loss_is_what_its_formula_says(loss, channels, seed):
+    mask, output = drawn(channels, seed=seed)
+    found = np.asarray(loss(mask, output))
+    assert found == pytest.approx(by_hand(loss.__name__, mask, output), rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("loss", [losses.cross_entropy, losses.focal, losses.cross_entropy_dice])
+@pytest.mark.parametrize("size", [20.0, 90.0])
+def test_what_is_surely_wrong_costs_its_logit_and_still_teaches(loss, size):
+    head: Any = keras.Sequential([keras.Input((1, 2, 1)), keras.layers.Conv2D(1, 1)])
+    head.compile(keras.optimizers.SGD(1.0), loss)
+    head.set_weights([np.full((1, 1, 1, 1), size, np.float32), np.zeros(1, np.float32)])
+    # Both pixels are wrong: 1 is foreground, −1 background, and the masks say the contrary.
+    data = numbers([1.0, -1.0]), masks([0, 1])
+    assert float(head.train_on_batch(*data)) == pytest.approx(size, rel=0.06)
+    assert head.get_weights()[0].item() == pytest.approx(size - 1, abs=1e-3)
 
 
 @pytest.mark.parametrize("loss", ALL)
 def test_a_perfect_prediction_costs_nothing_and_a_wrong_one_much(loss):
     mask = masks([1, 0, 255, 1], [0, 0, 0, 0])
-    right = probabilities([1, 0, 0.5, 1], [0, 0, 0, 0])
-    assert np.asarray(loss(mask, right)) == pytest.approx([0, 0], abs=1e-5)
-    wrong = np.asarray(loss(mask, 1 - right))
-    assert np.all(wrong > 0.7)
+    right = numbers([1, 0, 0.5, 1], [0, 0, 0, 0])
+    sharp = 1.0 if loss is losses.squared_error else 60.0
+    shift = 0.0 if loss is losses.squared_error else 0.5
+    cost = np.asarray(loss(mask, sharp * (right - shift)))
+    assert cost == pytest.approx([0, 0], abs=1e-5)
+    wrong = np.asarray(loss(mask, sharp * (1 - right - shift)))
+    assert np.all(wrong > 0.5)
     assert np.all(np.isfinite(wrong))
 
 
 @pytest.mark.parametrize("loss", ALL)
 def test_what_is_not_labelled_is_not_looked_at(loss):
     mask = masks([1, 0, 255, 255])
-    one = loss(mask, probabilities([0.4, 0.4, 0.0, 1.0]))
-    other = loss(mask, probabilities([0.4, 0.4, 0.7, 0.2]))
+    one = loss(mask, logits([0.4, 0.4, 0.0, 1.0]))
+    other = loss(mask, logits([0.4, 0.4, 0.7, 0.2]))
     assert np.array_equal(one, other)
 
 
 @pytest.mark.parametrize("loss", ALL)
 def test_an_image_without_labels_costs_nothing_and_teaches_nothing(loss):
-    head = keras.Sequential([keras.Input((1, 4, 1)), keras.layers.Conv2D(1, 1)])
-    head.add(keras.layers.Activation("sigmoid"))
+    head: Any = keras.Sequential([keras.Input((1, 4, 1)), keras.layers.Conv2D(1, 1)])
     head.compile(keras.optimizers.SGD(1.0), loss)
     before = head.get_weights()
-    cost = head.train_on_batch(probabilities([0.1, 0.9, 0.5, 0.2]), masks([255] * 4))
+    cost = head.train_on_batch(numbers([0.1, 0.9, 0.5, 0.2]), masks([255] * 4))
     assert cost == 0
     assert all(np.array_equal(a, b) for a, b in zip(before, head.get_weights(), strict=True))
 
@@ -80,7 +151,7 @@ def test_a_saved_model_finds_its_loss_again(loss, tmp_path):
     head.compile("sgd", loss)
     head.save(tmp_path / "model.keras")
     again: Any = keras.models.load_model(tmp_path / "model.keras")
-    data = probabilities([0.1, 0.9, 0.5, 0.2]), masks([0, 1, 1, 255])
+    data = numbers([0.1, 0.9, 0.5, 0.2]), masks([0, 1, 1, 255])
     assert again.evaluate(*data, verbose=0) == head.evaluate(*data, verbose=0)
 
 
@@ -89,45 +160,45 @@ def test_shapes_that_differ_are_refused(loss):
     with pytest.raises(ValueError, match="differ in shape"):
         loss(masks([1, 0, 0, 0]), np.zeros((1, 1, 3, 1), np.float32))
     with pytest.raises(ValueError, match="differ in shape"):
-        loss(masks([1, 0, 0, 0]), np.zeros((1, 1, 3, 2), np.float32))
-
-
-@pytest.mark.parametrize("loss", [x for x in ALL if x is not losses.cross_entropy])
-def test_only_cross_entropy_takes_several_classes(loss):
-    with pytest.raises(ValueError, match="differ in shape"):
-        loss(masks([1, 0, 0, 0]), np.zeros((1, 1, 4, 2), np.float32))
-
-
-def test_cross_entropy_of_classes_is_the_mean_over_the_labelled_pixels():
-    mask = masks([2, 0, 255, 255], [1, 255, 255, 255])
-    one, other = [0.2, 0.3, 0.5], [0.7, 0.2, 0.1]
-    guess = np.array([[[one, other, one, one]], [[other, one, one, one]]], np.float32)
-    by_hand = [-(math.log(0.5) + math.log(0.7)) / 2, -math.log(0.2)]
-    assert np.asarray(losses.cross_entropy(mask, guess)) == pytest.approx(by_hand, rel=1e-5)
+        loss(np.zeros((1, 1, 4, 2), np.uint8), np.zeros((1, 1, 4, 2), np.float32))
 
 
 def test_batch_dice_is_of_the_flattened_batch():
     mask = masks([1, 0, 255, 1], [0, 0, 0, 0])
-    guess = probabilities([0.5, 0.25, 1.0, 1.0], [0.5, 0.5, 0, 0])
+    guess = logits([0.5, 0.25, 1.0, 1.0], [0.5, 0.5, 0, 0])
     by_hand = 1 - (2 * 1.5 + 1e-5) / (2 + 1.75 + 1 + 1e-5)
     assert np.asarray(losses.batch_dice(mask, guess)) == pytest.approx([by_hand] * 2, rel=1e-6)
 
 
+def test_batch_dice_of_classes_is_the_mean_over_them():
+    mask, output = drawn(3)
+    p = np.exp(output.astype(np.float64))
+    p = (p / p.sum(-1, keepdims=True))[mask[..., 0] != 255]
+    t = np.eye(3)[mask[mask != 255]]
+    each = 1 - (2 * (p * t).sum(0) + 1e-5) / (p.sum(0) + t.sum(0) + 1e-5)
+    assert np.asarray(losses.batch_dice(mask, output)) == pytest.approx([each.mean()] * 4, rel=1e-5)
+
+
 def test_squared_error_takes_targets_of_any_kind_as_they_are():
-    guess = probabilities([0.5, -1.0, 7.0, 200.0])
+    guess = numbers([0.5, -1.0, 7.0, 200.0])
     target = masks([1, 0, 255, 190])
     for kind in (np.uint8, np.float32):
         error = np.asarray(losses.squared_error(target.astype(kind), guess))
         assert error == pytest.approx([(0.25 + 1 + 100) / 3])
 
 
-@pytest.mark.parametrize("loss", ALL)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("loss", CLASSES)
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
-def test_the_loss_of_a_data_set_does_not_depend_on_how_it_is_cut(loss, batch_size):
-    rng = np.random.default_rng(0)
-    mask = rng.choice(np.array([0, 1, 255], np.uint8), (5, 4, 6, 1), p=[0.5, 0.4, 0.1])
-    guess = rng.random((5, 4, 6, 1), np.float32)
+def test_the_loss_of_a_data_set_does_not_depend_on_how_it_is_cut(loss, batch_size, channels):
+    mask, guess = drawn(channels, images=5)
     cuts = range(0, 5, batch_size)
     parts = [losses.parts(loss, *(x[i : i + batch_size] for x in (mask, guess))) for i in cuts]
     whole = losses.total(loss, np.concatenate([np.asarray(part, np.float64) for part in parts]))
     assert whole == pytest.approx(np.asarray(loss(mask, guess)).mean(), rel=1e-6)
+
+
+def test_cross_entropy_of_a_probability_is_its_logarithm():
+    guess, mask = logits([0.5, 0.2, 0.9]), masks([1, 0, 1])
+    wanted = -(math.log(0.5) + math.log(0.8) + math.log(0.9)) / 3
+    assert np.asarray(losses.cross_entropy(mask, guess)) == pytest.approx([wanted], rel=1e-6)

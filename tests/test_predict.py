@@ -19,7 +19,8 @@ from segdata.archives import resizing
 from segdata.archives.intensity import Scaling
 from segdata.building.reading import Stored
 from segdata.inspection import overlays
-from unet import cli, metrics, predict
+from unet import metrics, predict
+from unet.data import Data
 from unet.recipes import Recipe
 
 
@@ -197,7 +198,7 @@ def test_bands_and_value_range_of_somebody_elses_dataset_are_kept_too(tmp_path):
     foreign.SatelliteLike(data_dir=tmp_path).download_and_prepare()
     features = {"image": "bands", "mask": "cover", "bands": [4, 0, 2], "value_range": [0, 4095]}
     recipe = Recipe(dataset="satellite_like", features=features)
-    (kept,) = cli._scalings(recipe, str(tmp_path)).values()
+    (kept,) = Data(recipe, str(tmp_path)).scalings().values()
     pixels = np.random.default_rng(1).integers(0, 4096, (*own.SIZE, 5)).astype(np.uint16)
     how: Any = {"photometric": "minisblack", "planarconfig": "contig"}
     tifffile.imwrite(tmp_path / "x.tif", pixels, **how)
@@ -207,7 +208,7 @@ def test_bands_and_value_range_of_somebody_elses_dataset_are_kept_too(tmp_path):
     with pytest.raises(ValueError, match="its pixels are uint8"):
         predict.read(tmp_path / "x.tif", size=(8, 8), scaling=Scaling.from_json(kept))
     plain = dataclasses.replace(recipe, features={"image": "grey", "mask": "cover"})
-    assert cli._scalings(plain, str(tmp_path)) == {"satellite_like": None}
+    assert Data(plain, str(tmp_path)).scalings() == {"satellite_like": None}
 
 
 DEEP = Scaling(low=(100,), high=(3400,), rule="of a test", types=("uint16",))
@@ -320,7 +321,7 @@ def test_tiles_have_no_seams_and_a_mask_is_what_the_probabilities_decide(classes
     np.testing.assert_allclose(whole, np.stack(at_once, axis=-1), atol=1e-5)
     for threshold in (0.2, 0.5):
         found = predict.mask(network, seen, shape=shape, threshold=threshold)
-        np.testing.assert_array_equal(found, metrics.decide(whole, threshold=threshold)[..., 0])
+        np.testing.assert_array_equal(found, metrics.decide(whole, threshold=threshold))
 
 
 def test_memory_does_not_grow_with_the_classes(tmp_path):

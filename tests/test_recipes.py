@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unet import evaluate, losses, recipes, train
+from unet import evaluate, recipes, train
 from unet.model import FCN, UNet
 from unet.recipes import RECIPES, Recipe
 
@@ -48,8 +48,7 @@ def test_every_recipe_trains_and_is_scored(name):
     assert all(np.isfinite(row["loss"]) for row in logs)
     after = network.get_weights()
     assert any(not np.array_equal(a, b) for a, b in zip(before, after, strict=True))
-    loss = losses.BY_NAME[recipe.loss]
-    scores = evaluate.evaluate(network, [(image, mask)], threshold=recipe.threshold, loss=loss)
+    scores = evaluate.evaluate(network, [(image, mask)], recipe)
     assert scores["images"] == 2
     assert all(np.isfinite(value) for value in scores.values())
 
@@ -78,9 +77,10 @@ def test_the_published_settings_of_adam_reach_the_optimizer():
     [
         (
             UNet(output_channels=3, output_activation="softmax"),
-            "dice",
-            "cross_entropy with softmax",
+            "squared_error",
+            "cross_entropy or .* with softmax",
         ),
+        (UNet(), "squared_error", "cross_entropy or .* with sigmoid"),
         (UNet(output_activation="linear"), "cross_entropy", "squared_error with linear"),
         (FCN(output_channels=2), "cross_entropy", "output_channels is 2; it must be 1"),
     ],

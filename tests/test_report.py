@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from typing import Any
 
+import networks
 import numpy as np
 import pytest
 
@@ -30,11 +31,6 @@ LOOK = """addEventListener("load", () => {
       .filter(name => !name.startsWith("data:")),
   });
 })"""
-
-
-class Fixed:
-    def predict_on_batch(self, images) -> np.ndarray:
-        return np.asarray(images)[..., :1].astype(np.float32) / 255
 
 
 class Tags(html.parser.HTMLParser):
@@ -89,7 +85,7 @@ def read(page) -> tuple[str, Tags]:
 
 
 def test_the_page_is_whole_and_fetches_nothing(run):
-    text, tags = read(report.write(run, batches(), network=Fixed()))
+    text, tags = read(report.write(run, batches(), network=networks.fixed()))
     assert text.startswith("<!DOCTYPE html>")
     assert tags.links
     assert all(link.startswith("data:image/png;base64,") for link in tags.links)
@@ -98,7 +94,7 @@ def test_the_page_is_whole_and_fetches_nothing(run):
 
 
 def test_the_page_shows_curves_scores_settings_and_images(run):
-    text, tags = read(report.write(run, batches(), network=Fixed()))
+    text, tags = read(report.write(run, batches(), network=networks.fixed()))
     assert tags.count["svg"] == 4
     assert tags.count["img"] == 2 * 6 * 4
     for shown in ("validation", "Dataset IoU", "learning_rate", "filters", "9 validation images"):
@@ -108,18 +104,45 @@ def test_the_page_shows_curves_scores_settings_and_images(run):
 
 
 def test_best_and_worst_are_in_order_and_few_images_are_enough(run):
-    text, tags = read(report.write(run, batches(4), network=Fixed()))
-    assert tags.count["img"] == 2 * 4 * 4
+    text, tags = read(report.write(run, batches(8), network=networks.fixed()))
+    assert tags.count["img"] == 2 * 6 * 4
     dice = [float(n) for n in re.findall(r"<tr><th>(\d\.\d{3})</th>", text)]
-    worst, best = dice[:4], dice[4:]
+    worst, best = dice[:6], dice[6:]
     assert worst == sorted(worst)
     assert best == sorted(best, reverse=True)
-    assert set(worst) == set(best)
+    assert worst != best[::-1]
+
+
+def test_few_images_are_shown_once_and_said_to_be_few(run):
+    text, tags = read(report.write(run, batches(4), network=networks.fixed()))
+    assert tags.count["img"] == 4 * 4
+    assert "4 images are too few to judge a model by: each weighs 25%" in text
+    assert "Best images" not in text
+    assert "too few" not in read(report.write(run, batches(20), network=networks.fixed()))[0]
+
+
+def test_images_without_labels_are_neither_best_nor_worst(run):
+    (images, masks), *_ = batches(9)
+    masks[:2] = 255
+    text, tags = read(report.write(run, [(images, masks)], network=networks.fixed()))
+    assert "7 validation images; 2 without labels left out" in text
+    assert tags.count["img"] == 2 * 6 * 4
+
+
+def test_a_regression_is_reported_by_its_errors(run):
+    saved = json.loads((run / "settings.json").read_text())
+    saved["recipe"] |= {"loss": "squared_error"}
+    saved["recipe"]["model"] |= {"output_activation": "linear"}
+    (run / "settings.json").write_text(json.dumps(saved))
+    text, _ = read(report.write(run, batches(), network=networks.fixed()))
+    assert "Root of squared error" in text
+    assert "RMSE" in text
+    assert "Dataset Dice" not in text
 
 
 def test_a_run_of_one_epoch_has_a_report(run):
     runs.write_state(run, State(step=1, history=(row(1),)))
-    _, tags = read(report.write(run, batches(1), network=Fixed()))
+    _, tags = read(report.write(run, batches(1), network=networks.fixed()))
     assert tags.count["svg"] == 4
 
 
@@ -134,14 +157,11 @@ def test_ticks_are_few_and_hold_all_values(low, high):
 
 
 def test_several_classes_have_colours_and_names(run):
-    class Guess:
-        def predict_on_batch(self, images) -> np.ndarray:
-            return np.asarray(images).astype(np.float32) / 255
-
     names = ("road", "sky", "<ego>")
     saved = json.loads((run / "settings.json").read_text()) | {"classes": names}
+    saved["recipe"]["model"] |= {"output_activation": "softmax", "output_channels": 3}
     (run / "settings.json").write_text(json.dumps(saved))
-    text, tags = read(report.write(run, batches(), network=Guess()))
+    text, tags = read(report.write(run, batches(), network=networks.fixed(3)))
     assert tags.count["img"] == 2 * 6 * 4
     for shown in ("road", "sky", "&lt;ego&gt;", "another class than the truth"):
         assert shown in text
@@ -158,16 +178,16 @@ def test_whatever_history_is_read_can_be_drawn(run):
         )
         runs.write_state(run, State(step=9, history=history))
         assert runs.state(run).history == history
-        read(report.write(run, batches(1), network=Fixed()))
+        read(report.write(run, batches(1), network=networks.fixed()))
 
 
 def test_a_page_that_cannot_be_written_leaves_the_one_before(run):
-    before = report.write(run, batches(), network=Fixed()).read_bytes()
+    before = report.write(run, batches(), network=networks.fixed()).read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
         with pytest.raises(OSError, match=r"report\.html cannot be written: File too large"):
-            report.write(run, batches(), network=Fixed())
+            report.write(run, batches(), network=networks.fixed())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (run / "report.html").read_bytes() == before
@@ -179,7 +199,7 @@ def test_a_browser_draws_the_page_and_asks_for_nothing(run, tmp_path):
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("no chromium and no google-chrome to draw the page with")
-    page = report.write(run, batches(), network=Fixed())
+    page = report.write(run, batches(), network=networks.fixed())
     text = page.read_text(encoding="utf-8")
     page.write_text(text.replace("</body>", f"<script>{LOOK}</script></body>"), encoding="utf-8")
     drawn = subprocess.run(

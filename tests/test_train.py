@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import types
 from typing import Any
 
 import keras
@@ -17,7 +18,7 @@ import pytest
 from tensorboardX.record_writer import RecordWriter
 
 from segdata.core.system import files
-from unet import evaluate, losses, runs, train
+from unet import evaluate, runs, train
 from unet.hardware import Choice
 from unet.model import UNet
 from unet.recipes import Recipe
@@ -59,14 +60,18 @@ def batches(start_step: int):
 VALIDATION = [batch(10_000), batch(10_001, images=3)]
 
 
-def fit(out: pathlib.Path, settings: Settings = SETTINGS) -> State:
-    return train.run(
-        settings, batches=batches, validation=VALIDATION, steps_per_epoch=STEPS, out=out
-    )
+def data(**changes: Any) -> Any:
+    """What is trained on."""
+    usual = {"batches": batches, "validation": VALIDATION, "steps_per_epoch": STEPS}
+    return types.SimpleNamespace(account=lambda _: {}, **usual | changes)
+
+
+def fit(out: pathlib.Path, settings: Settings = SETTINGS, **changes: Any) -> State:
+    return train.run(settings, data=data(**changes), out=out)
 
 
 def go_on(out: pathlib.Path) -> State:
-    return train.resume(out, batches=batches, validation=VALIDATION, steps_per_epoch=STEPS)
+    return train.resume(out, data=data())
 
 
 def with_recipe(**changes) -> Settings:
@@ -125,9 +130,7 @@ def test_event_files_hold_the_history(whole):
 def test_validation_scores_of_the_best_epoch_are_those_of_evaluate(whole):
     history = runs.state(whole).history
     row = history[runs.best_epoch(history) or 0]
-    scores = evaluate.evaluate(
-        runs.load(whole, CHOICE), VALIDATION, threshold=0.5, loss=losses.cross_entropy_dice
-    )
+    scores = evaluate.evaluate(runs.load(whole, CHOICE), VALIDATION, RECIPE)
     assert scores["images"] == 5
     for name in ("loss", "dice", "dataset_dice", "dataset_iou"):
         assert row[f"val_{name}"] == pytest.approx(scores[name], rel=1e-5)
@@ -215,14 +218,14 @@ def test_a_linear_head_learns_any_number(tmp_path, kind):
 
     model = UNet(filters=(4, 4), output_activation="linear")
     settings = with_recipe(model=model, loss="squared_error", epochs=4, learning_rate=0.1)
-    state = train.run(
+    state = fit(
+        tmp_path / "run",
         settings,
         batches=lambda start: map(targets, itertools.count(start)),
         validation=[targets(10_000)],
         steps_per_epoch=10,
-        out=tmp_path / "run",
     )
-    assert state.history[-1]["val_loss"] < 0.8 * state.history[0]["val_loss"]
+    assert state.history[-1]["val_loss"] < 0.9 * state.history[0]["val_loss"]
 
 
 def test_a_run_never_overwrites(whole, tmp_path):
@@ -258,26 +261,82 @@ def test_a_run_without_an_epoch_has_no_best_model(tmp_path):
         runs.load(tmp_path / "run", CHOICE)
 
 
-def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
+def test_a_training_that_diverges_stops_within_a_step_and_names_it(tmp_path):
+    bad = STEPS + 1
+
+    def targets(step: int) -> tuple[np.ndarray, np.ndarray]:
+        image, mask = batch(step)
+        return image, mask + np.float32(np.nan if step == bad else 0)
+
+    model = UNet(filters=(2, 3), output_activation="linear")
+    with pytest.raises(ValueError, match=rf"at step {bad}: the training div.*--step {bad}"):
+        fit(
+            tmp_path / "run",
+            with_recipe(model=model, loss="squared_error"),
+            batches=lambda start: map(targets, itertools.count(start)),
+        )
+    state = runs.state(tmp_path / "run")
+    assert state.step == bad  # the steps 0 to bad - 1 were saved
+    with np.load(tmp_path / "run" / str(state.checkpoint)) as held:
+        assert all(np.isfinite(held[name]).all() for name in held.files if name != "state")
+
+
+def test_a_rate_that_is_far_too_high_is_said(tmp_path):
+    settings = with_recipe(learning_rate=1e30, optimizer="sgd", schedule="constant")
     with pytest.raises(ValueError, match=r"diverged.*learning_rate"):
-        fit(tmp_path / "run", with_recipe(learning_rate=1e30, optimizer="sgd", schedule="constant"))
+        fit(tmp_path / "run", settings)
 
 
-def test_a_validation_without_batches_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="no images"):
-        train.run(SETTINGS, batches=batches, validation=[], steps_per_epoch=1, out=tmp_path / "run")
+def wrong(what: str) -> dict[str, Any]:
+    """A training whose data do not fit the recipe."""
+    image, mask = batch(0)
+    bad: Any = {
+        "images": (image[:, :4], mask),
+        "masks": (image, mask[:, :4]),
+        "types": (image.astype(np.float32), mask),
+        "classes": (image, mask + 2),
+    }
+    if what == "nothing":
+        return {"validation": []}
+    if what.startswith("validation "):
+        return {"validation": [bad[what.removeprefix("validation ")]]}
+    return {"batches": lambda start: itertools.repeat(bad[what])}
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("nothing", "the validation has no images"),
+        (
+            "images",
+            r"images of the training are uint8 \(4, 8, 3\); this recipe's are uint8 \(8, 8, 3",
+        ),
+        ("masks", r"masks of the training are uint8 \(4, 8, 1\)"),
+        ("types", "images of the training are float32"),
+        ("classes", "masks of the training hold 2, 3, but the classes of this model are 0 to 1"),
+        ("validation masks", "masks of the validation are"),
+        ("validation classes", "masks of the validation hold 2, 3"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused_before_the_folder_is_made(tmp_path, what, said):
+    with pytest.raises(ValueError, match=said):
+        fit(tmp_path / "run", **wrong(what))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("setting", ["activation", "initializer"])
+def test_a_model_that_cannot_be_built_leaves_no_folder(tmp_path, setting):
+    named: Any = {setting: "nosuch"}
+    model = UNet(filters=(2, 3), **named)
+    with pytest.raises(ValueError, match="nosuch"):
+        fit(tmp_path / "run", with_recipe(model=model))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.filterwarnings("ignore:.*ran out of data")
 def test_a_stream_that_ends_is_refused(tmp_path):
     with pytest.raises(ValueError, match="endless"):
-        train.run(
-            SETTINGS,
-            batches=lambda start: itertools.islice(batches(start), 2),
-            validation=VALIDATION,
-            steps_per_epoch=STEPS,
-            out=tmp_path / "run",
-        )
+        fit(tmp_path / "run", batches=lambda start: itertools.islice(batches(start), 2))
 
 
 def test_early_stopping_is_a_function_of_the_history_alone():
@@ -318,7 +377,7 @@ def test_the_learning_rate_follows_its_schedule(schedule, warmup, expected):
 
 
 SCRIPT = """
-    import itertools, pathlib, resource, sys, time
+    import dataclasses, itertools, pathlib, resource, sys, time
     from unet import hardware
     hardware.prepare_environment(deterministic=True)
     from unet import runs, train
@@ -330,20 +389,21 @@ SCRIPT = """
             time.sleep(0.02)
             yield case.batch(step)
 
-    if len(sys.argv) > 3:
+    if int(sys.argv[3]):
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
-    out = pathlib.Path(sys.argv[1])
-    arguments = dict(batches=batches, validation=case.VALIDATION, steps_per_epoch=10)
+    out, minutes = pathlib.Path(sys.argv[1]), float(sys.argv[4])
+    data = case.data(batches=batches, steps_per_epoch=10)
     if out.exists():
-        train.resume(out, **arguments)
+        train.resume(out, data=data)
     else:
-        train.run(case.with_recipe(epochs=3), out=out, **arguments)
+        settings = dataclasses.replace(case.with_recipe(epochs=3), checkpoint_minutes=minutes)
+        train.run(settings, out=out, data=data)
 """
 
 
-def start(out: pathlib.Path, *largest_file: str) -> subprocess.Popen:
-    here = pathlib.Path(__file__).parent
-    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), out, here, *largest_file]
+def start(out: pathlib.Path, *, largest_file: int = 0, minutes: float = 0) -> subprocess.Popen:
+    here, script = pathlib.Path(__file__).parent, textwrap.dedent(SCRIPT)
+    command = [sys.executable, "-c", script, out, here, str(largest_file), str(minutes)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
@@ -370,12 +430,31 @@ def damage(out: pathlib.Path) -> None:
 
 
 @pytest.mark.heavy
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_asked_to_end_saves_first(tmp_path, number, code):
+    """With checkpoints that are hours apart."""
+    out = tmp_path / "run"
+    process = start(out, minutes=600)
+    while not (out / "state.json").exists():  # the first epoch
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(0.1)
+    process.send_signal(number)
+    ended = process.wait()
+    assert ended == (code if number == signal.SIGTERM else 130)
+    step = runs.state(out).step
+    assert step % 10 or step == 10
+    assert start(out).wait() == 0
+    assert runs.state(out).step == 30
+
+
+@pytest.mark.heavy
 def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(tmp_path):
     """Killed, out of room for its best model, killed, and its newest files damaged."""
     never, often = tmp_path / "never", tmp_path / "often"
     assert start(never).wait() == 0
     kill_at(often, 4)
-    assert start(often, "60000").wait() == 1
+    assert start(often, largest_file=60000).wait() == 1
     assert runs.state(often).step == 10
     assert not list(often.glob("unfinished-*")) + list(often.glob("best.keras"))
     kill_at(often, 13)

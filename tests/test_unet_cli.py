@@ -7,15 +7,15 @@ import resource
 import shutil
 import subprocess
 import sys
-import types
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from segdata import packing, pipeline
-from segdata.core.augment import Augment
-from unet import cli, hardware, runs
+from segdata.building import features
+from unet import cli, data, hardware, runs
+from unet.data import Data
 from unet.hardware import Hardware
 from unet.model import FCN
 from unet.recipes import RECIPES
@@ -43,30 +43,43 @@ def drawn(seed: int, images: int = 2) -> tuple[np.ndarray, np.ndarray]:
     return (mask * 150 + rng.integers(0, 90, (images, 8, 8, 3), np.uint8)).astype(np.uint8), mask
 
 
-@pytest.fixture(scope="module", autouse=True)
-def asked():
-    """Batches of NumPy arrays in place of a data set; lists what was asked of it."""
-    calls = []
+class Drawn(Data):
+    """Data of NumPy arrays in place of a dataset's; keeps what was asked for."""
 
-    def train_batches(name, split, *, start_step=0, **options):
-        calls.append({"name": name, "split": split, "start_step": start_step, **options})
-        return map(drawn, itertools.count(start_step))
+    asked: ClassVar[list[tuple[Data, int | None]]] = []
+    scaled: ClassVar[dict[str, Any]] = {}
+    made: ClassVar[dict[str, str]] = {"training images": "1"}
 
-    def eval_batches(name, split, **options):
-        calls.append({"name": name, "split": split, **options})
-        return [drawn(1000), drawn(1001, images=1)]
-
-    def steps_per_epoch(name, split, *, batch, data_dir, **fold):
-        calls.extend([{"name": name, "split": split, **fold}] * bool(fold))
+    @property
+    def steps_per_epoch(self):
         return 2
 
+    def batches(self, start_step):
+        self.asked.append((self, start_step))
+        return map(drawn, itertools.count(start_step))
+
+    @property
+    def validation(self):
+        self.asked.append((self, None))
+        return [drawn(1000), drawn(1001, images=1)]
+
+    def _class_names(self):
+        features.Features(**features.from_json(self.recipe.features))
+        return ("background", "object")
+
+    def scalings(self):
+        return {self.recipe.dataset: self.scaled.get(self.recipe.dataset)}
+
+    def made_with(self):
+        data._augment(self.recipe)
+        return self.made
+
+
+@pytest.fixture(scope="module", autouse=True)
+def asked():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "train_batches", train_batches)
-        patch.setattr(pipeline, "eval_batches", eval_batches)
-        patch.setattr(pipeline, "steps_per_epoch", steps_per_epoch)
-        info = types.SimpleNamespace(metadata={})
-        patch.setattr(packing, "built", lambda *_, **__: types.SimpleNamespace(info=info))
-        yield calls
+        patch.setattr("unet.data.Data", Drawn)
+        yield Drawn.asked
 
 
 @pytest.fixture(scope="module")
@@ -91,19 +104,10 @@ def test_any_setting_of_the_recipe_can_be_changed_by_a_flag(trained, asked):
         augment={k: v for k, v in ours.augment.items() if k != "vertical_flip"}
         | {"rotation_range": (-5.0, 5.0)},
     )
-    assert (settings.name, settings.data_dir) == ("dsb2018", "here")
-    call = next(call for call in asked if call["split"] == "train")
-    assert call == {
-        "name": "dsb2018",
-        "split": "train",
-        "start_step": 0,
-        "steps": "endless",
-        "size": (8, 8),
-        "batch": 2,
-        "augment": Augment(**settings.recipe.augment),
-        "seed": 3,
-        "data_dir": "here",
-    }
+    here = str(pathlib.Path("here").absolute())
+    assert (settings.name, settings.data_dir) == ("dsb2018", here)
+    data, start_step = next(call for call in asked if call[1] is not None)
+    assert (data.recipe, data.data_dir, start_step) == (settings.recipe, here, 0)
 
 
 def test_a_recipe_of_another_model_has_the_flags_of_that_model(tmp_path, asked):
@@ -119,10 +123,7 @@ def test_a_recipe_of_another_model_has_the_flags_of_that_model(tmp_path, asked):
         validation_split="validation[:5]",
         model=FCN(filters=(2, 3)),
     )
-    assert {call["split"] for call in asked} == {"train[:800]", "validation[:5]"}
-    asked.clear()
-    assert cli.main(["evaluate", str(tmp_path / "run")]) == 0
-    assert [call["split"] for call in asked] == ["validation[:5]"]
+    assert all(data.recipe == recipe for data, _ in asked)
     with pytest.raises(SystemExit):
         cli.main(["train", "--recipe", "carvana-fcn", *flags, "--convolutions", "3"])
 
@@ -132,8 +133,7 @@ def test_a_fold_is_left_out_of_training_and_scored(tmp_path, asked, capsys):
     asked.clear()
     assert cli.main(["train", "--out", str(out), *TINY, "--fold", "1", "4"]) == 0
     assert runs.settings(out).recipe.fold == (1, 4)
-    assert len(asked) >= 4  # training, its length, validation and the report
-    assert {(call["split"], call["fold"]) for call in asked} == {("train", (1, 4))}
+    assert {data.recipe.fold for data, _ in asked} == {(1, 4)}
     assert "validation images, fold 1 of 4 of train" in (out / "report.html").read_text()
     capsys.readouterr()
     asked.clear()
@@ -141,10 +141,11 @@ def test_a_fold_is_left_out_of_training_and_scored(tmp_path, asked, capsys):
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["fold"] == [1, 4]
     assert cli.main(["evaluate", str(out)]) == 0
     assert "scored on     fold 1 of 4 of train" in capsys.readouterr().out
-    assert [(call["split"], call["fold"]) for call in asked] == 2 * [("train", (1, 4))]
+    assert {data.recipe.fold for data, _ in asked} == {(1, 4)}
     assert cli.main(["evaluate", str(out), "--split", "test", "--json"]) == 0
     assert "fold" not in json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (asked[-1]["split"], "fold" in asked[-1]) == ("test", False)
+    scored = asked[-1][0].recipe
+    assert (scored.validation_split, scored.fold) == ("test", None)
 
 
 def test_modules_that_register_datasets_are_imported_first(trained, tmp_path, monkeypatch, capsys):
@@ -184,9 +185,39 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path, asked):
         assert cli.main(["train", *flags]) == 130
     asked.clear()
     assert cli.main(["resume", str(tmp_path / "run"), "--data_dir", "moved"]) == 0
-    train = next(call for call in asked if call["split"] == "train")
-    assert (train["start_step"], train["data_dir"]) == (2, "moved")
+    data, start_step = next(call for call in asked if call[1] is not None)
+    assert (start_step, data.data_dir) == (2, "moved")
     assert runs.state(tmp_path / "run").step == 4
+
+
+def test_what_a_run_was_made_with_must_be_there_or_be_given_up(tmp_path, capsys, monkeypatch):
+    flags = [*TINY, "--epochs", "2", "--out", str(tmp_path / "run")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "write_metrics", stops_on_call(2))
+        assert cli.main(["train", *flags]) == 130
+    assert f"`unet resume {tmp_path / 'run'}` goes on" in capsys.readouterr().err
+    monkeypatch.setattr(Drawn, "made", {"training images": "2"})
+    resume = ["resume", str(tmp_path / "run")]
+    assert cli.main(resume) == 2
+    said = capsys.readouterr().err
+    assert "training images was 1 and is 2" in said
+    assert "--accept_changes" in said
+    assert runs.state(tmp_path / "run").step == 2
+    assert cli.main([*resume, "--accept_changes"]) == 0
+    assert "going on although training images was 1 and is 2" in capsys.readouterr().out
+    assert runs.state(tmp_path / "run").step == 4
+
+
+def test_on_other_hardware_precision_is_chosen_anew(tmp_path, capsys, monkeypatch):
+    out = tmp_path / "run"
+    machine = Hardware(name="new", kind="cpu", flags=frozenset({"avx512_bf16"}))
+    assert cli.main(["train", "--out", str(out), *TINY]) == 0
+    monkeypatch.setattr(hardware, "detect", lambda: machine)
+    assert cli.main(["resume", str(out)]) == 0
+    assert "going on on new: mixed_bfloat16" in capsys.readouterr().err
+    assert cli.main(["resume", str(out), "--precision", "float32"]) == 0
+    assert "going on on new: float32" in capsys.readouterr().err
+    assert cli.main(["resume", str(out), "--precision", "float16"]) == 2
 
 
 def test_a_full_disk_is_one_line_and_with_room_the_run_goes_on(tmp_path, capsys):
@@ -270,7 +301,7 @@ def test_scores_are_printed_for_people_and_as_json(trained, capsys, asked):
     assert set(scores) == {
         *("images", "dice", "iou", "dataset_dice", "dataset_iou", "threshold", "loss")
     }
-    assert asked[-1]["split"] == "test"
+    assert asked[-1][0].recipe.validation_split == "test"
     assert cli.main(["evaluate", str(trained)]) == 0
     printed = capsys.readouterr().out
     assert f"dice          {scores['dice']:.4f}" in printed
@@ -302,12 +333,11 @@ def test_a_run_keeps_how_brightness_was_scaled_and_predicts_where_the_dataset_is
     tmp_path, monkeypatch, capsys
 ):
     kept = {"low": [100.0], "high": [3400.0], "rule": "of a test", "types": ["uint16"]}
-    info = types.SimpleNamespace(metadata={"intensity": kept})
     with monkeypatch.context() as patch:
-        patch.setattr(packing, "built", lambda *_, **__: types.SimpleNamespace(info=info))
+        patch.setattr(Drawn, "scaled", {"dsb2018": kept})
         assert cli.main(["train", "--out", str(tmp_path / "run"), *TINY]) == 0
     assert runs.settings(tmp_path / "run").scalings == {"dsb2018": kept}
-    monkeypatch.setattr(packing, "built", lambda *_, **__: pytest.fail("there is no dataset"))
+    monkeypatch.setattr("unet.data.Data", lambda *_, **__: pytest.fail("there is no dataset"))
     levels = drawn(5)[0][0][..., 0]
     Image.fromarray((100 + levels * (3300 / 255)).round().astype(np.uint16)).save(
         tmp_path / "deep.png"

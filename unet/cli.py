@@ -1,15 +1,17 @@
 """The command `unet`: train, resume, evaluate, predict, report, recipes.
 
-The only module that knows that batches come from `segdata.pipeline`, which it imports when needed.
+Keras, which takes seconds to load, is imported when the arguments have been read.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
 import pathlib
+import shlex
 import sys
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from segdata import console
 from segdata.cli import Features
@@ -17,6 +19,9 @@ from unet import hardware, recipes, runs, saved
 from unet.hardware import Compilation, Precision
 from unet.recipes import RECIPES, Loss, Recipe
 from unet.runs import Settings
+
+if TYPE_CHECKING:
+    from unet.data import Data
 
 
 def _positional(name: str, **custom_args: Any) -> dict[str, Any]:
@@ -72,7 +77,7 @@ class Train(_Start):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Run:
-    """Resumes a run from its last checkpoint."""
+    """A run, and where its data are."""
 
     run: pathlib.Path = dataclasses.field(metadata=_positional("RUN"))
     """The run's folder."""
@@ -82,6 +87,20 @@ class _Run:
 
     imports: str = ""
     """Modules to import first, which register datasets; separated by commas."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Resume(_Run):
+    """Resumes a run from its last checkpoint."""
+
+    precision: Precision = "auto"
+    """Precision of products on this machine; auto keeps it, or chooses anew on other hardware."""
+
+    compile: Compilation = "auto"
+    """Likewise whether XLA compiles the model."""
+
+    accept_changes: bool = False
+    """Go on although the data, the steps an epoch or the libraries are not as they were."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -161,34 +180,53 @@ def _train(argv: Sequence[str]) -> None:
     recipe = dataclasses.replace(recipe, features=train.features.as_json())
     if train.recipe == "small":
         recipe = _chosen(recipe, train.data_dir, given=console.given(argv))
+    from unet.data import Data
+
+    data_dir = _kept(train.data_dir)
+    data = Data(recipe, data_dir)
     settings = Settings(
         name=train.recipe,
         recipe=recipe,
         choice=hardware.choose(train.precision, train.compile),
-        classes=_classes(recipe, train.data_dir),
-        scalings=_scalings(recipe, train.data_dir),
-        data_dir=train.data_dir,
+        classes=data.classes(),
+        scalings=data.scalings(),
+        made_with=data.made_with(),
+        data_dir=data_dir,
         deterministic=train.deterministic,
         checkpoint_minutes=train.checkpoint_minutes,
     )
     from unet import train as training
 
     print(settings.choice)
-    training.run(settings, out=train.out, **_data(settings.recipe, train.data_dir))
-    _finish(train.out, settings)
+    with _resumable(train.out):
+        training.run(settings, out=train.out, data=data)
+    _finish(train.out, settings, data)
 
 
 def _resume(argv: Sequence[str]) -> None:
     """Resume a run that was stopped or killed."""
-    asked = console.parse(_Run, argv, prog="unet resume")
+    asked = console.parse(Resume, argv, prog="unet resume")
     settings = _settings(asked)
     _load_keras(deterministic=settings.deterministic)
     console.import_modules(asked.imports)
     from unet import train as training
+    from unet.data import Data
 
+    choice = hardware.again(settings.choice, asked.precision, asked.compile)
+    settings = dataclasses.replace(settings, choice=choice)
+    data = Data(settings.recipe, settings.data_dir)
+    changes = runs.changes(settings, data.made_with())
+    if changes and not asked.accept_changes:
+        raise ValueError(
+            f"{asked.run}: {'; '.join(changes)}. The run would not end as it began; bring back "
+            "what it was begun with, or give --accept_changes to go on."
+        )
+    for change in changes:
+        console.log(f"going on although {change}")
     print(settings.choice)
-    training.resume(asked.run, **_data(settings.recipe, settings.data_dir))
-    _finish(asked.run, settings)
+    with _resumable(asked.run):
+        training.resume(asked.run, data=data, settings=settings)
+    _finish(asked.run, settings, data)
 
 
 def _evaluate(argv: Sequence[str]) -> None:
@@ -197,26 +235,27 @@ def _evaluate(argv: Sequence[str]) -> None:
     settings = _settings(asked)
     _load_keras()
     console.import_modules(asked.imports)
-    from unet import evaluate, losses
+    from unet import evaluate
+    from unet.data import Data
 
     recipe = settings.recipe
     if asked.split:  # all of it, and no fold
         mix = {**recipe.mix, "validation_split": asked.split} if recipe.mix else {}
         recipe = dataclasses.replace(recipe, validation_split=asked.split, fold=None, mix=mix)
+    if asked.loss:
+        recipe = dataclasses.replace(recipe, loss=asked.loss)
     scores = evaluate.evaluate(
-        runs.load(asked.run),
-        _validation(recipe, settings.data_dir),
-        threshold=recipe.threshold,
-        loss=losses.BY_NAME[asked.loss or recipe.loss],
+        runs.load(asked.run), Data(recipe, settings.data_dir).validation, recipe
     )
     if asked.json:
-        print(json.dumps({**scores, **_fold(recipe)}))
+        print(json.dumps({**scores, **({"fold": recipe.fold} if recipe.fold else {})}))
         return
     wide = max(13, *map(len, scores))
     if recipe.fold:
         print(f"{'scored on':{wide}} {recipe.validated_on}")
     for name, value in scores.items():
-        shown = f"{value:,.0f}" if name.startswith("images") else f"{value:.4f}"
+        is_count = name.startswith(("images", "unlabelled"))
+        shown = f"{value:,.0f}" if is_count else f"{value:.4f}"
         print(f"{name:{wide}} {shown}")
 
 
@@ -225,11 +264,11 @@ def _predict(argv: Sequence[str]) -> int:
     asked = console.parse(Predict, argv, prog="unet predict")
     settings = runs.settings(asked.run)
     _load_keras()
-    from unet import predict
+    from unet import model, predict
 
     failed = 0
     for path, error in predict.files(
-        runs.load(asked.run),
+        model.serving(runs.load(asked.run), settings.recipe.model.output_activation),
         asked.files,
         size=settings.recipe.size,
         threshold=settings.recipe.threshold,
@@ -252,7 +291,9 @@ def _report(argv: Sequence[str]) -> None:
     settings = _settings(asked)
     _load_keras()
     console.import_modules(asked.imports)
-    _finish(asked.run, settings)
+    from unet.data import Data
+
+    _finish(asked.run, settings, Data(settings.recipe, settings.data_dir))
 
 
 def _recipes(argv: Sequence[str]) -> None:
@@ -313,10 +354,12 @@ def _chosen(recipe: Recipe, data_dir: str | None, *, given: Collection[str]) -> 
     """The recipe `small` for a dataset; prints what was chosen and why."""
     if recipe.mix or not recipe.dataset:
         raise ValueError("--recipe small chooses from one dataset: --dataset folder:NAME.")
+    from segdata.building import features
     from segdata.inspection import traits
     from unet import small
 
-    found = traits.measure(recipe.dataset, recipe.train_split, data_dir=data_dir, **_named(recipe))
+    named = features.from_json(recipe.features)
+    found = traits.measure(recipe.dataset, recipe.train_split, data_dir=data_dir, **named)
     recipe, said = small.choose(found, recipe, given=given)
     for line in said:
         console.log(line)
@@ -374,103 +417,6 @@ def _shares(given: Sequence[str]) -> dict[str, float]:
     return shares
 
 
-def _classes(recipe: Recipe, data_dir: str | None) -> tuple[str, ...]:
-    """The names of the classes of a model with softmax; raises ValueError if its number differs."""
-    is_softmax = recipe.model.output_activation == "softmax"
-    if not (is_softmax or recipe.mix or recipe.features):
-        return ()
-    from segdata import mixing
-
-    if recipe.mix:
-        given = _mix(recipe).evaluation
-        known = mixing.class_names(given["names"], features=given["features"], data_dir=data_dir)
-        told = {name: given[name] for name in ("labels", "background") if name in given}
-        labels = mixing.joined(known, **told)
-        print(labels)
-        names = labels.classes
-    else:
-        features = {recipe.dataset: _named(recipe)}
-        known = mixing.class_names((recipe.dataset,), features=features, data_dir=data_dir)
-        names = known[recipe.dataset]
-    channels = recipe.model.output_channels
-    if len(names) != (channels if is_softmax else 2):
-        softmax = "" if is_softmax else "--output_activation softmax "
-        raise ValueError(
-            f"output_channels is {channels}, but {recipe.dataset} has {len(names)} classes; give "
-            f"{softmax}--output_channels {len(names)}."
-        )
-    if not is_softmax and names[1] in mixing.REST:
-        raise ValueError(
-            f"--labels: a model of one channel finds the class that is named second, and of "
-            f"{recipe.dataset} that is {names[1]!r}; name it first."
-        )
-    return names if is_softmax else ()
-
-
-def _named(recipe: Recipe) -> Any:
-    """The features of the dataset, as keywords of `segdata.pipeline`."""
-    from segdata.building import features
-
-    return features.from_json(recipe.features)
-
-
-def _augment(recipe: Recipe) -> Any:
-    from segdata.core.augment import Augment
-
-    try:
-        return Augment(**recipe.augment)
-    except TypeError as error:
-        raise ValueError(f"the augmentation of settings.json is damaged: {error}") from error
-
-
-def _mix(recipe: Recipe) -> Any:
-    """The arguments of `segdata.mix` and `segdata.mix_eval_batches`."""
-    from segdata import mixing
-
-    return mixing.from_json(
-        recipe.mix,
-        split=recipe.train_split,
-        validation_split=recipe.validation_split,
-        augment=_augment(recipe),
-        fold=recipe.fold,
-    )
-
-
-def _scalings(recipe: Recipe, data_dir: str | None) -> dict[str, Any]:
-    """How brightness becomes 8 bits in the datasets, by their names."""
-    from segdata import packing
-
-    named = {recipe.dataset: _named(recipe)}
-    if recipe.mix:
-        mix = _mix(recipe).training
-        named = {name: {} for name in mix["shares"]} | mix["features"]
-    return {
-        name: _scaling(packing.built(name, data_dir=data_dir), features)
-        for name, features in named.items()
-    }
-
-
-def _scaling(builder: Any, named: Mapping[str, Any]) -> dict[str, Any] | None:
-    """As it was when the dataset was built, or is when it is packed."""
-    bands, ends = named.get("bands"), named.get("value_range")
-    if bands is None and ends is None:
-        return dict(builder.info.metadata or {}).get("intensity")
-    import numpy as np
-
-    from segdata.archives import intensity
-    from segdata.building import features
-
-    low, high = map(float, ends or (0, 255))
-    kind = features.found(builder, "image", named.get("image", "image")).kind
-    return intensity.Scaling(
-        low=(low,),
-        high=(high,),
-        rule="the value_range given",
-        channels=tuple(map(str, bands or ())),
-        types=(np.dtype(kind.np_dtype).name,),
-    ).to_json()
-
-
 def _like(scalings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """All scalings, or the one of a dataset."""
     if name and name not in scalings:
@@ -478,75 +424,28 @@ def _like(scalings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return {name: scalings[name]} if name else scalings
 
 
-def _data(recipe: Recipe, data_dir: str | None) -> dict[str, Any]:
-    """The arguments of `train.run` and `train.resume` that come from the dataset."""
-    validation = _validation(recipe, data_dir)
-    if recipe.mix:
-        return {"validation": validation, **_mixed(recipe, data_dir)}
-    from segdata import pipeline
-
-    augment, split, what = _augment(recipe), recipe.train_split, {**_fold(recipe), **_named(recipe)}
-
-    def batches(start_step: int) -> Any:
-        return pipeline.train_batches(
-            recipe.dataset,
-            split,
-            size=recipe.size,
-            batch=recipe.batch,
-            augment=augment,
-            seed=recipe.seed,
-            start_step=start_step,
-            steps="endless",
-            data_dir=data_dir,
-            **what,
-        )
-
-    steps = pipeline.steps_per_epoch(
-        recipe.dataset, split, batch=recipe.batch, data_dir=data_dir, **what
-    )
-    return {"batches": batches, "validation": validation, "steps_per_epoch": steps}
+def _kept(data_dir: str | None) -> str | None:
+    """The folder as a run keeps it: found again from any folder."""
+    if data_dir is None or "://" in data_dir:
+        return data_dir
+    return str(pathlib.Path(data_dir).absolute())
 
 
-def _mixed(recipe: Recipe, data_dir: str | None) -> dict[str, Any]:
-    """The same of several datasets."""
-    from segdata import mixing
-    from segdata.adapters import tf
-
-    mixture = mixing.mix(
-        **_mix(recipe).training,
-        size=recipe.size,
-        batch=recipe.batch,
-        seed=recipe.seed,
-        data_dir=data_dir,
-    )
-    return {
-        "batches": lambda start_step: tf.training(mixture, start_step=start_step),
-        "steps_per_epoch": mixture.steps_per_epoch,
-        "account": lambda steps: mixture.account(mixture.steps(0, steps)),
-    }
+@contextlib.contextmanager
+def _resumable(run: pathlib.Path) -> Iterator[None]:
+    """Says how to go on where a signal ended the training."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        if (run / "settings.json").exists():
+            print(f"stopped; `unet resume {shlex.quote(str(run))}` goes on.", file=sys.stderr)
+        raise
 
 
-def _validation(recipe: Recipe, data_dir: str | None) -> Any:
-    """What is held out of the training: a split of its own, or a fold."""
-    what = {"size": recipe.size, "batch": recipe.batch, "data_dir": data_dir}
-    if recipe.mix:
-        from segdata import mixing
-
-        return mixing.mix_eval_batches(**_mix(recipe).evaluation, **what)
-    from segdata import pipeline
-
-    split = recipe.train_split if recipe.fold else recipe.validation_split
-    return pipeline.eval_batches(recipe.dataset, split, **what, **_fold(recipe), **_named(recipe))
-
-
-def _fold(recipe: Recipe) -> dict[str, Any]:
-    return {"fold": recipe.fold} if recipe.fold else {}
-
-
-def _finish(run: pathlib.Path, settings: Settings) -> None:
+def _finish(run: pathlib.Path, settings: Settings, data: "Data") -> None:
     from unet import report
 
-    console.log(str(report.write(run, _validation(settings.recipe, settings.data_dir))))
+    console.log(str(report.write(run, data.validation)))
 
 
 if __name__ == "__main__":

@@ -1,145 +1,222 @@
 """Scores of a model on a dataset.
 
-Every image is scored by itself and sums are float64, so scores do not depend on the batch size.
+Every image is scored by itself and sums are integers or float64, so scores do not depend on the
+batch size. Classes are decided where the model runs: a byte or two a pixel come back from there.
 """
+
+# Keras ships no stubs: a checker takes what its ops return for None.
+# pyright: reportOptionalOperand=false, reportOperatorIssue=false, reportOptionalSubscript=false
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+from keras import ops
 
-from unet import losses, metrics
-from unet.losses import Loss
-from unet.metrics import Counts
+from segdata.core import IGNORE_LABEL
+from unet import losses, metrics, model
+from unet.recipes import Recipe
 
 Batches = Iterable[tuple[Any, Any]]
 """Images uint8 [B, H, W, 3] and masks uint8 [B, H, W, 1], as often as it is iterated over."""
 
 
 class Scored(NamedTuple):
-    """One image with its prediction and scores."""
+    """One image with its prediction and what its scores are made of."""
 
     image: np.ndarray
     """uint8 [H, W, 3]."""
 
     mask: np.ndarray
-    """uint8 [H, W, 1]: 1 foreground, or the class id; 255 is the ignore label."""
+    """uint8 [H, W]: 1 foreground, or the class id; 255 is the ignore label."""
+
+    found: np.ndarray
+    """uint8 [H, W], the predicted class; float32 [H, W] of a regression."""
 
     probability: np.ndarray
-    """float32 [H, W, C]."""
+    """uint8 [H, W]: of the foreground, or of the predicted class, in 255ths."""
 
-    counts: Counts
-    """Its pixels by class; int64 [K] each."""
-
-    dice: float
-    iou: float
+    sums: np.ndarray
+    """Its confusion matrix, int64 [K, K]; or of a regression what `metrics.errors` gives."""
 
     loss: np.ndarray
     """Its part in the loss of the dataset: float32, from `losses.parts`."""
+
+    scores: Mapping[str, float]
+    """`dice` and `iou`; or `mae` and `rmse`. Empty where nothing is labelled."""
 
     dataset: str = ""
     """Which dataset it is of, where there are several."""
 
 
+def scorer(network: Any, recipe: Recipe) -> keras.Model:
+    """What `scored` runs: a model of images and masks that shares the network's variables.
+
+    Args:
+        network: From uint8 [B, H, W, 3] to logits float32 [B, H, W, C].
+        recipe: Its loss, its threshold and the activation of its model.
+    """
+    mask = keras.Input((None, None, 1), dtype="uint8", name="mask")
+    judge = _Judge(recipe.loss, recipe.model.output_activation, recipe.threshold)
+    made: Any = keras.Model([network.inputs[0], mask], judge(mask, network.outputs[0]))
+    made.jit_compile = network.jit_compile
+    return made
+
+
 def evaluate(
-    network: Any,
-    batches: Batches | Mapping[str, Batches],
-    *,
-    threshold: float,
-    loss: Loss,
+    network: Any, batches: Batches | Mapping[str, Batches], recipe: Recipe
 ) -> dict[str, float]:
     """Scores a model.
 
     Args:
-        network: From uint8 [B, H, W, 3] to float32 [B, H, W, C].
+        network: From uint8 [B, H, W, 3] to logits float32 [B, H, W, C].
         batches: Of a dataset, or those of several by name.
-        threshold: A pixel is foreground above this probability, where C is 1.
-        loss: One of `unet.losses`.
+        recipe: Its loss, its threshold and the activation of its model.
 
     Returns:
-        As `summary`, and `threshold`.
+        As `summary`.
 
     Raises:
-        ValueError: If there are no batches.
+        ValueError: If no image has labels.
     """
-    scores = summary(scored(network, batches, threshold=threshold, loss=loss), loss=loss)
-    return {**scores, "threshold": threshold}
+    return summary(scored(scorer(network, recipe), batches, recipe), recipe)
 
 
 def scored(
-    network: Any,
-    batches: Batches | Mapping[str, Batches],
-    *,
-    threshold: float,
-    loss: Loss,
+    judge: Any, batches: Batches | Mapping[str, Batches], recipe: Recipe
 ) -> Iterator[Scored]:
-    """Predicts and scores image by image; arguments as in `evaluate`."""
+    """Predicts and scores image by image.
+
+    Args:
+        judge: From `scorer`.
+        batches: As for `evaluate`.
+        recipe: The same.
+    """
     if isinstance(batches, Mapping):
         for name, own in batches.items():
-            for image in scored(network, own, threshold=threshold, loss=loss):
+            for image in scored(judge, own, recipe):
                 yield image._replace(dataset=name)
         return
     for images, masks in batches:
-        probabilities = np.asarray(network.predict_on_batch(images))
         images, masks = np.asarray(images), np.asarray(masks)
-        counts = metrics.counts(
-            masks,
-            metrics.decide(probabilities, threshold=threshold),
-            channels=probabilities.shape[-1],
-        )
-        dice, iou = metrics.dice(*counts), metrics.iou(*counts)
-        parts: Any = keras.ops.convert_to_numpy(losses.parts(loss, masks, probabilities))
+        answers = judge.predict_on_batch([images, masks])
+        found, probability, loss = (np.asarray(answer) for answer in answers)
         for i in range(len(images)):
+            mask = masks[i, ..., 0]
+            sums, scores = _of_image(mask, found[i], recipe)
             yield Scored(
                 image=images[i],
-                mask=masks[i],
-                probability=probabilities[i],
-                counts=Counts(*(n[i] for n in counts)),
-                dice=float(dice[i]),
-                iou=float(iou[i]),
-                loss=parts[i],
+                mask=mask,
+                found=found[i],
+                probability=probability[i],
+                sums=sums,
+                loss=loss[i],
+                scores=scores,
             )
 
 
-def summary(images: Iterable[Scored], *, loss: Loss) -> dict[str, float]:
-    """Sums up the scores of a dataset.
+def summary(images: Iterable[Scored], recipe: Recipe) -> dict[str, float]:
+    """Sums up the scores of a dataset. Images without labels are left out.
 
     Args:
         images: From `scored`.
-        loss: The same loss.
+        recipe: The same.
 
     Returns:
-        `images`, their number; `dice` and `iou`, means over images; `dataset_dice` and
-        `dataset_iou`, of all pixels together; `loss`, from `losses.total`. Of several classes,
-        Dice and IoU are means over those that occur. Where there are several datasets, the same of
-        each, as `dice/NAME`.
+        `images`, how many have labels, `unlabelled`, how many have none, where there are such, and
+        `loss`, from `losses.total`. Of classes `dice` and `iou`, means over images;
+        `dataset_dice` and `dataset_iou`, of all pixels together; `threshold`. Of several classes
+        Dice and IoU are means over those that occur. Of a regression `mae`, `rmse` and `r2` over
+        all pixels. Where there are several datasets, the same of each, as `dice/NAME`.
 
     Raises:
-        ValueError: If there are no images.
+        ValueError: If no image has labels.
     """
     rows: dict[str, list[Any]] = {}
     for image in images:
-        row = (image.dice, image.iou), image.counts, image.loss
+        row = image.scores, image.sums, image.loss
         rows.setdefault(image.dataset, []).append(row)
-    if not rows:
-        raise ValueError("there are no images to score.")
-    together = _summed([row for own in rows.values() for row in own], loss=loss)
+    together = _summed([row for own in rows.values() for row in own], recipe)
     for name in filter(None, rows):
-        scores = _summed(rows[name], loss=loss)
+        scores = _summed(rows[name], recipe, of=name)
         together |= {f"{score}/{name}": value for score, value in scores.items()}
-    return together
+    return together | ({} if is_regression(recipe) else {"threshold": recipe.threshold})
 
 
-def _summed(rows: list[Any], *, loss: Loss) -> dict[str, float]:
-    scores, counts, parts = (np.array(column, np.float64) for column in zip(*rows, strict=True))
-    dice, iou = scores.mean(axis=0).tolist()
-    totals = counts.sum(axis=0)  # exact up to 2⁵³ pixels
-    return {
-        "images": len(rows),
-        "dice": dice,
-        "iou": iou,
-        "dataset_dice": float(metrics.dice(*totals)),
-        "dataset_iou": float(metrics.iou(*totals)),
-        "loss": losses.total(loss, parts),
-    }
+def is_regression(recipe: Recipe) -> bool:
+    """Whether the model gives numbers and not classes."""
+    return recipe.model.output_activation == "linear"
+
+
+def require_classes(mask: np.ndarray, recipe: Recipe, *, of: str) -> None:
+    """Raises ValueError if masks hold classes that the model does not have."""
+    most = max(recipe.model.output_channels, 2) - 1
+    odd = np.setdiff1d(mask, [*range(most + 1), IGNORE_LABEL])
+    if odd.size:
+        listed = ", ".join(map(str, odd[:8].tolist()))
+        raise ValueError(
+            f"masks of {of} hold {listed}, but the classes of this model are 0 to {most} and "
+            f"{IGNORE_LABEL} the ignore label. For more classes give --output_activation softmax "
+            f"--output_channels N."
+        )
+
+
+def _of_image(
+    mask: np.ndarray, found: np.ndarray, recipe: Recipe
+) -> tuple[np.ndarray, dict[str, float]]:
+    """What is added up of an image, and its own scores."""
+    if is_regression(recipe):
+        sums = metrics.errors(mask, found)
+        own = metrics.regression(sums) if sums[0] else {}
+        return sums, {name: own[name] for name in own if name != "r2"}
+    channels = recipe.model.output_channels
+    sums = metrics.confusion(mask, found, channels=channels)
+    if not sums.any():
+        return sums, {}
+    own = metrics.scores(sums, channels=channels)
+    return sums, {name: float(metrics.mean(own[name])) for name in ("dice", "iou")}
+
+
+def _summed(rows: list[Any], recipe: Recipe, *, of: str = "the set") -> dict[str, float]:
+    labelled = [row for row in rows if row[0]]
+    if not labelled:
+        raise ValueError(
+            f"there is nothing to score: none of the {len(rows)} images of {of} has labels. "
+            "Score a split that has them."
+        )
+    scores, sums, parts = zip(*labelled, strict=True)
+    whole = np.sum(sums, axis=0)
+    found: dict[str, float] = {"images": len(labelled)}
+    if len(labelled) < len(rows):
+        found["unlabelled"] = len(rows) - len(labelled)
+    if is_regression(recipe):
+        found |= metrics.regression(whole)
+    else:
+        for name in ("dice", "iou"):
+            found[name] = float(np.mean([row[name] for row in scores]))
+        together = metrics.scores(whole, channels=recipe.model.output_channels)
+        for name in ("dice", "iou"):
+            found[f"dataset_{name}"] = float(metrics.mean(together[name]))
+    loss = losses.BY_NAME[recipe.loss]
+    return found | {"loss": losses.total(loss, np.array(parts, np.float64))}
+
+
+class _Judge(keras.layers.Layer):
+    """Masks and logits to predictions, probabilities in 255ths and parts of the loss."""
+
+    def __init__(self, loss: str, activation: model.Head, threshold: float):
+        super().__init__(dtype="float32")
+        self.loss, self.activation, self.threshold = losses.BY_NAME[loss], activation, threshold
+
+    def call(self, mask, logits):
+        parts = losses.parts(self.loss, mask, logits)
+        if self.activation == "linear":
+            return logits[..., 0], ops.cast(ops.zeros_like(mask[..., 0]), "uint8"), parts
+        if logits.shape[-1] == 1:
+            probability = ops.sigmoid(logits[..., 0])
+            found = probability > self.threshold
+        else:
+            probability = ops.max(ops.softmax(logits, axis=-1), axis=-1)
+            found = ops.argmax(logits, axis=-1)
+        return ops.cast(found, "uint8"), ops.cast(ops.round(255 * probability), "uint8"), parts

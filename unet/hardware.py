@@ -105,14 +105,36 @@ def choose(
     if hardware is None:
         hardware = detect()
     if backend is None:
-        import keras
-
-        backend = str(keras.backend.backend())
+        backend = _backend()
     return Choice(
         hardware=hardware.name,
         precision=_policy(precision, hardware),
         compile=_compiles(compilation, hardware, backend),
     )
+
+
+def again(kept: Choice, precision: Precision = "auto", compilation: Compilation = "auto") -> Choice:
+    """The choice for a run that goes on: as it was, but on other hardware or asked for anew.
+
+    Prints what has changed.
+
+    Raises:
+        ValueError: As in `choose`; or if float16, which keeps a scale of the loss with the
+            optimizer, would come or go.
+    """
+    now = choose(precision, compilation)
+    if kept.hardware == now.hardware and (precision, compilation) == ("auto", "auto"):
+        return kept
+    if kept.precision != now.precision and "mixed_float16" in (kept.precision, now.precision):
+        own = kept.precision.removeprefix("mixed_")
+        raise ValueError(
+            f"this run was begun in {kept.precision} on {kept.hardware}, and {now} would be chosen "
+            f"here; a run cannot come to float16 or leave it. Give --precision {own} where it is "
+            "supported, or train anew."
+        )
+    if kept != now:
+        print(f"begun on {kept}; going on on {now}", file=sys.stderr)
+    return now
 
 
 def apply(choice: Choice) -> None:
@@ -123,7 +145,12 @@ def apply(choice: Choice) -> None:
 
 
 def detect() -> Hardware:
-    """Returns the hardware that Keras runs on: its accelerators, or else the CPU."""
+    """Returns the hardware that Keras runs on: its accelerators, or else the CPU.
+
+    Raises:
+        ValueError: If Keras runs on neither TensorFlow nor JAX.
+    """
+    _backend()
     for kind in ("tpu", "gpu"):
         if devices := _devices(kind):
             names, capability = _nvidia() if kind == "gpu" else ((), None)
@@ -131,6 +158,18 @@ def detect() -> Hardware:
             count = f"{len(devices)} × " if len(devices) > 1 else ""
             return Hardware(name=count + name, kind=kind, capability=capability)
     return _cpu()
+
+
+def _backend() -> str:
+    import keras
+
+    backend = str(keras.backend.backend())
+    if backend not in ("tensorflow", "jax"):
+        raise ValueError(
+            f"KERAS_BACKEND is {backend!r}; this trains on 'tensorflow' and 'jax'. On others a run "
+            "that is resumed would not end as one that was not stopped."
+        )
+    return backend
 
 
 def _devices(kind: str) -> list[str]:
@@ -149,7 +188,7 @@ def _policy(precision: Precision, hardware: Hardware) -> Policy:
         "gpu": {"bfloat16", "float16"}
         if capability >= 8
         else {"float16"}
-        if capability >= 6
+        if capability >= 6 and capability != 6.1  # which has a 64th of float32's speed
         else set(),
         "tpu": {"bfloat16"},
     }[hardware.kind]
@@ -196,12 +235,22 @@ def _cpu() -> Hardware:
 
 def _nvidia() -> tuple[tuple[str, ...], float | None]:
     """Names and lowest capability of NVIDIA GPUs; nothing where `nvidia-smi` does not answer."""
-    query = ["nvidia-smi", "--query-gpu=compute_cap,name", "--format=csv,noheader"]
+    query = ["nvidia-smi", "--query-gpu=compute_cap,index,uuid,name", "--format=csv,noheader"]
     try:
         answer = subprocess.run(
             query, capture_output=True, text=True, timeout=20, check=True
         ).stdout
-        rows = [line.split(",", 1) for line in answer.splitlines() if line.strip()]
-        return tuple(name.strip() for _, name in rows), min(float(c) for c, _ in rows)
+        rows = [map(str.strip, line.split(",", 3)) for line in answer.splitlines() if line.strip()]
+        shown = [(float(c), name) for c, index, uuid, name in rows if _is_visible(index, uuid)]
+        return tuple(name for _, name in shown), min(c for c, _ in shown)
     except (OSError, ValueError, subprocess.SubprocessError):
         return (), None
+
+
+def _is_visible(index: str, uuid: str) -> bool:
+    """Whether CUDA may use a GPU, by `CUDA_VISIBLE_DEVICES`."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None:
+        return True
+    names = [name.strip() for name in chosen.split(",")]
+    return index in names or any(name and uuid.startswith(name) for name in names)

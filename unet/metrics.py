@@ -1,19 +1,19 @@
-"""Scores of segmentation: Dice and IoU from counts of true and false positives and negatives.
+"""Scores of segmentation from confusion matrices; errors of regression from sums.
 
-Masks are uint8 [B, H, W, 1]: 1 is foreground, 255 the ignore label, all else background. Pixels
-with the ignore label are left out. Where neither truth nor prediction has any foreground, the score
-is 1.
+Masks are uint8 [B, H, W, 1], 255 the ignore label; its pixels are left out. A model of one channel
+tells foreground, class 1, from background, class 0, and its scores are of the foreground.
+A model of C > 1 channels predicts the classes 0 to C-1, and a score is the mean over the classes
+that occur in truth or prediction: in the image for the score of an image, anywhere for the score of
+a dataset. Where no class occurs, as where nothing is to be found and nothing is found, it is 1.
+Images without any label have no score.
 
-A model of C > 1 channels predicts the classes 0 to C-1. Each is the foreground of its own counts,
-and a score is the mean over the classes that occur in truth or prediction: in the image for the
-score of an image, anywhere for the score of a dataset. The scores are NumPy; `Overlap` keeps the
-same counts inside Keras.
+The scores are NumPy; `Overlap` and `Errors` keep the same sums inside Keras.
 """
 
 # Keras ships no stubs: a checker takes what its ops return for None.
 # pyright: reportOptionalOperand=false, reportOperatorIssue=false, reportOptionalSubscript=false
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,82 +22,104 @@ from keras import ops
 from segdata.core import IGNORE_LABEL
 
 
-class Counts(NamedTuple):
-    """Counts of labelled pixels for each image and class; int64 [B, K] each."""
-
-    true_positive: np.ndarray
-    false_positive: np.ndarray
-    false_negative: np.ndarray
-
-
-def decide(output: np.ndarray, *, threshold: float) -> np.ndarray:
+def decide(probability: np.ndarray, *, threshold: float) -> np.ndarray:
     """The class of each pixel: the most probable of several, or 1 above the threshold.
 
     Args:
-        output: float32 [..., C].
+        probability: float32 [..., C].
         threshold: Used where C is 1.
 
     Returns:
-        uint8 [..., 1].
+        uint8 [...].
     """
-    if output.shape[-1] == 1:
-        return (output > threshold).astype(np.uint8)
-    return output.argmax(axis=-1)[..., None].astype(np.uint8)
+    if probability.shape[-1] == 1:
+        return (probability[..., 0] > threshold).astype(np.uint8)
+    return probability.argmax(axis=-1).astype(np.uint8)
 
 
-def counts(mask: np.ndarray, prediction: np.ndarray, *, channels: int = 1) -> Counts:
-    """Counts the pixels of each image.
+def confusion(mask: np.ndarray, found: np.ndarray, *, channels: int = 1) -> np.ndarray:
+    """How many labelled pixels of each class are found to be of which.
 
     Args:
-        mask: uint8 [B, H, W, 1].
-        prediction: uint8 or bool [B, H, W, 1], the predicted class.
-        channels: The model's output channels: 1, to count class 1, or the number of classes.
+        mask: uint8 [...], the truth.
+        found: uint8 [...], the predicted class.
+        channels: The model's output channels: 1, or the number of classes.
 
     Returns:
-        int64 [B, K] each; K is `channels`.
+        int64 [K, K], truth by prediction; K is 2 for one channel.
 
     Raises:
-        ValueError: If the shapes differ.
+        ValueError: If the shapes differ, or the truth has a class beyond the channels.
     """
-    if mask.shape != prediction.shape:
-        raise ValueError(f"mask {mask.shape} and prediction {prediction.shape} differ in shape.")
-    labelled, axes = mask != IGNORE_LABEL, tuple(range(1, mask.ndim))
-
-    def count(number: int) -> tuple[np.ndarray, ...]:
-        truth, found = mask == number, prediction == number
-        selections = truth & found, labelled & ~truth & found, truth & ~found
-        return tuple(np.sum(selected, axis=axes) for selected in selections)
-
-    each = [count(number) for number in _classes(channels)]
-    return Counts(*(np.stack(column, axis=-1) for column in zip(*each, strict=True)))
+    if mask.shape != found.shape:
+        raise ValueError(f"mask {mask.shape} and prediction {found.shape} differ in shape.")
+    labelled = mask != IGNORE_LABEL
+    truth, found = mask[labelled].astype(np.int64), found[labelled]
+    side = max(channels, 2)
+    if truth.size and truth.max() >= side:
+        raise ValueError(f"a mask has class {truth.max()}; the model's are 0 to {side - 1}.")
+    return np.bincount(truth * side + found, minlength=side**2).reshape(side, side)
 
 
-def dice(true_positive, false_positive, false_negative) -> np.ndarray:
-    """2·TP / (2·TP + FP + FN), the mean over classes that occur; 1 where all counts are 0.
+def scores(confusion: np.ndarray, *, channels: int = 1) -> dict[str, np.ndarray]:
+    """Dice, IoU, precision and recall of each class.
 
     Args:
-        true_positive: int64 [..., K], of each image or of sums.
-        false_positive: int64 [..., K].
-        false_negative: int64 [..., K].
+        confusion: int64 [..., K, K], of each image or a sum.
+        channels: 1 for the foreground alone.
 
     Returns:
-        float64 [...] in [0, 1].
+        `dice`, 2·TP / (2·TP + FP + FN), `iou`, TP / (TP + FP + FN), `precision`, TP / (TP + FP),
+        `recall`, TP / (TP + FN): float64 [..., K], or [..., 1] for one channel; NaN where the
+        denominator is 0.
     """
-    return _ratio(2 * true_positive, false_positive + false_negative)
+    right = np.diagonal(confusion, axis1=-2, axis2=-1)
+    found, true = confusion.sum(axis=-2), confusion.sum(axis=-1)
+    if channels == 1:
+        right, found, true = (x[..., 1:] for x in (right, found, true))
+    return {
+        "dice": _ratio(2 * right, found + true),
+        "iou": _ratio(right, found + true - right),
+        "precision": _ratio(right, found),
+        "recall": _ratio(right, true),
+    }
 
 
-def iou(true_positive, false_positive, false_negative) -> np.ndarray:
-    """TP / (TP + FP + FN), the mean over classes that occur; 1 where all counts are 0.
+def mean(score: np.ndarray) -> np.ndarray:
+    """The mean of a score over the classes that occur, float64 [...]; 1 where none does."""
+    occurs = ~np.isnan(score)
+    total = np.where(occurs, score, 0).sum(axis=-1)
+    return np.where(occurs.any(axis=-1), total / np.maximum(occurs.sum(axis=-1), 1), 1.0)
+
+
+def errors(target: np.ndarray, output: np.ndarray) -> np.ndarray:
+    """What `regression` needs of an image.
 
     Args:
-        true_positive: int64 [..., K], of each image or of sums.
-        false_positive: int64 [..., K].
-        false_negative: int64 [..., K].
+        target: uint8 or float32 [...]; 255 is the ignore label.
+        output: float32 [...].
 
     Returns:
-        float64 [...] in [0, 1].
+        float64 [5]: over labelled pixels their number, Σ|e|, Σe², Σt and Σt², with e the output
+        less the target t.
     """
-    return _ratio(true_positive, false_positive + false_negative)
+    labelled = target != IGNORE_LABEL
+    truth = target[labelled].astype(np.float64)
+    wrong = output[labelled] - truth
+    sums = np.abs(wrong), wrong**2, truth, truth**2
+    return np.array([truth.size, *(x.sum() for x in sums)])
+
+
+def regression(sums: np.ndarray) -> dict[str, float]:
+    """Errors over all pixels together: `mae`, `rmse`, and `r2`, the share of variance explained.
+
+    Args:
+        sums: float64 [5], from `errors`, added up over images.
+    """
+    count, absolute, squared, total, squares = sums.tolist()
+    variance = squares - total**2 / count
+    r2 = 1 - squared / variance if variance > 0 else float(squared == 0)
+    return {"mae": absolute / count, "rmse": (squared / count) ** 0.5, "r2": r2}
 
 
 @keras.saving.register_keras_serializable(package="unet")
@@ -108,7 +130,7 @@ class Overlap(keras.metrics.Metric):
     float32: exact up to 2²⁴ pixels of a kind, within one part in 10⁶ far beyond.
 
     Args:
-        threshold: A pixel is foreground above this probability.
+        threshold: With one channel, a pixel is foreground above this probability.
         channels: The model's output channels: 1, or the number of classes.
     """
 
@@ -128,21 +150,24 @@ class Overlap(keras.metrics.Metric):
         self.images = self.add_weight(shape=(), initializer="zeros", name="images")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        """Adds a batch: masks uint8 [B, H, W, 1] and probabilities float32 [B, H, W, C]."""
+        """Adds a batch: masks uint8 [B, H, W, 1] and logits float32 [B, H, W, C]."""
         if sample_weight is not None:
             raise ValueError("Overlap takes no sample weights; mark pixels 255 to leave them out.")
-        classes = ops.cast(np.array(_classes(self.channels)), y_true.dtype)
+        classes = range(self.channels) if self.channels > 1 else range(1, 2)
+        classes = ops.cast(np.array(classes), y_true.dtype)
         truth, labelled = y_true == classes, y_true != IGNORE_LABEL
         found = ops.logical_and(self._found(y_pred, classes), labelled)
         hits = _pixels(ops.logical_and(truth, found))
         extra, missed = _pixels(found) - hits, _pixels(truth) - hits
         sums = [ops.sum(n, axis=0) for n in (hits, extra, missed)]
+        has_labels = ops.cast(ops.any(labelled, axis=(1, 2, 3)), "float32")
         self.sums.assign(self.sums + ops.concatenate(sums))
-        self.dice.assign(self.dice + ops.sum(_mean_ratio(2 * hits, extra + missed)))
-        self.images.assign(self.images + ops.cast(ops.shape(hits)[0], "float32"))
+        dice = _mean_ratio(2 * hits, extra + missed)
+        self.dice.assign(self.dice + ops.sum(dice * has_labels))
+        self.images.assign(self.images + ops.sum(has_labels))
 
     def result(self) -> dict[str, Any]:
-        """Returns `dice`, `dataset_dice` and `dataset_iou`; all 1 before the first image."""
+        """Returns `dice`, `dataset_dice` and `dataset_iou`; all 1 before the first label."""
         sums = ops.reshape(self.sums, (3, self.channels))
         hits, wrong = sums[0], sums[1] + sums[2]
         return {
@@ -156,27 +181,48 @@ class Overlap(keras.metrics.Metric):
         own = {"threshold": self.threshold, "channels": self.channels}
         return {"name": self.name, "dtype": self.dtype, **own}
 
-    def _found(self, output, classes):
+    def _found(self, logits, classes):
         """The pixels predicted to be of each class; bool [B, H, W, K]."""
         if self.channels == 1:
-            return output > self.threshold
-        return ops.cast(ops.argmax(output, axis=-1)[..., None], classes.dtype) == classes
+            return ops.sigmoid(logits) > self.threshold
+        return ops.cast(ops.argmax(logits, axis=-1)[..., None], classes.dtype) == classes
 
 
-def _classes(channels: int) -> range:
-    """Which classes are counted: all, or of two the foreground alone."""
-    return range(channels) if channels > 1 else range(1, 2)
+@keras.saving.register_keras_serializable(package="unet")
+class Errors(keras.metrics.Metric):
+    """Mean absolute and root mean squared error of a regression over all labelled pixels."""
+
+    def __init__(self, *, name: str = "errors", **options: object):
+        super().__init__(name=name, **{**options, "dtype": "float32"})
+        self.sums = self.add_weight(shape=(3,), initializer="zeros", name="sums")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Adds a batch: targets uint8 or float32 [B, H, W, 1] and outputs float32 alike."""
+        if sample_weight is not None:
+            raise ValueError("Errors takes no sample weights; mark pixels 255 to leave them out.")
+        labelled = ops.cast(y_true != IGNORE_LABEL, "float32")
+        wrong = (y_pred - ops.cast(y_true, "float32")) * labelled
+        self.sums.assign(
+            self.sums
+            + ops.stack([ops.sum(labelled), ops.sum(ops.abs(wrong)), ops.sum(ops.square(wrong))])
+        )
+
+    def result(self) -> dict[str, Any]:
+        """Returns `mae` and `rmse`; 0 before the first label."""
+        count = ops.maximum(self.sums[0], 1)
+        return {"mae": self.sums[1] / count, "rmse": ops.sqrt(self.sums[2] / count)}
+
+    def get_config(self):
+        """Returns what `__init__` takes."""
+        return {"name": self.name, "dtype": self.dtype}
 
 
-def _ratio(right, wrong) -> np.ndarray:
-    total = np.asarray(right + wrong, np.float64)
-    score = (right / np.maximum(total, 1)).sum(axis=-1)
-    occurring = (total > 0).sum(axis=-1)
-    return np.where(occurring > 0, score / np.maximum(occurring, 1), 1.0)
+def _ratio(part, whole) -> np.ndarray:
+    return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
 
 
 def _mean_ratio(right, wrong):
-    """The same of tensors, float32 [..., K] → [...]."""
+    """The mean over classes that occur, float32 [..., K] → [...]; 1 where none does."""
     total = right + wrong
     score = ops.sum(right / ops.maximum(total, 1), axis=-1)
     occurring = ops.sum(ops.cast(total > 0, "float32"), axis=-1)

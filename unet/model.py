@@ -1,18 +1,22 @@
 """The U-Net, and a plain encoder and decoder without skips.
 
 The input is uint8 [B, H, W, 3] of any height and width that the stride divides, the output is
-float32 [B, H, W, C], whatever the precision policy. The model scales its own input, so training and
-serving cannot differ.
+logits, float32 [B, H, W, C], whatever the precision policy. The model scales its own input, so
+training and serving cannot differ; `serving` adds what makes probabilities of logits. All of it are
+Keras's own layers and operations: a saved model opens without this package.
 
 No dataset, loss or file is known here. Keras is imported when a model is built, so that settings
 can be read and checked without it.
 """
 
+# Keras ships no stubs: a checker takes what its ops return for None.
+# pyright: reportOptionalOperand=false, reportOperatorIssue=false, reportOptionalSubscript=false
+
 from __future__ import annotations
 
 import dataclasses
 import itertools
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from unet.saved import require
 
@@ -191,11 +195,11 @@ def build(settings: UNet | FCN) -> keras.Model:
         settings: Of the model.
 
     Returns:
-        A model from uint8 [B, H, W, 3] to float32 [B, H, W, C].
+        A model from uint8 [B, H, W, 3] to logits float32 [B, H, W, C], or with a linear head to the
+        numbers themselves.
 
     Raises:
-        ValueError: If Keras knows no such activation or initializer; and from the model itself
-            when an image's height or width is not divisible by `settings.stride`.
+        ValueError: If Keras knows no such activation or initializer.
 
     Source: Ronneberger, Fischer and Brox, "U-Net", MICCAI 2015; here with padded convolutions.
     """
@@ -204,18 +208,33 @@ def build(settings: UNet | FCN) -> keras.Model:
 
     image = layers.Input((None, None, 3), dtype="uint8", name="image")
     logits = _unet(image, settings) if isinstance(settings, UNet) else _fcn(image, settings)
-    output = layers.Activation(settings.output_activation, dtype="float32", name="output")(logits)
+    output = layers.Activation("linear", dtype="float32", name="logits")(logits)
     return keras.Model(image, output, name=type(settings).__name__.lower())
+
+
+def serving(network: Any, activation: Head) -> keras.Model:
+    """The same layers, and probabilities instead of logits.
+
+    Args:
+        network: From `build`.
+        activation: Of its settings.
+
+    Returns:
+        A model from uint8 [B, H, W, 3] to probabilities float32 [B, H, W, C].
+    """
+    import keras
+    from keras import layers
+
+    output = layers.Activation(activation, dtype="float32", name="output")
+    made: Any = keras.Model(network.inputs[0], output(network.outputs[0]), name=network.name)
+    made.jit_compile = network.jit_compile
+    return made
 
 
 def _unet(image, settings: UNet):
     from keras import layers
 
-    from unet.preprocess import Preprocess
-
-    features = Preprocess(
-        stride=settings.stride, patch=settings.stem_stride, standardise=settings.standardise
-    )(image)
+    features = _scaled(image, patch=settings.stem_stride, standardise=settings.standardise)
     *above, bottom = range(len(settings.filters))
     skips = []
     for level in above:
@@ -244,9 +263,7 @@ def _unet(image, settings: UNet):
 def _fcn(image, settings: FCN):
     from keras import layers
 
-    from unet.preprocess import Preprocess
-
-    features = Preprocess(stride=settings.stride)(image)
+    features = _scaled(image)
     levels = settings.filters
     plan = [(layers.Conv2D, n, stride) for n in levels for stride in (2, 1)]
     plan += [(layers.Conv2DTranspose, n, stride) for n in levels[::-1] for stride in (1, 2)]
@@ -260,6 +277,22 @@ def _fcn(image, settings: FCN):
             kernel_initializer=settings.initializer,
         )(features)
     return layers.Conv2D(settings.output_channels, 3, padding="same", name="head")(features)
+
+
+def _scaled(image, *, patch: int = 1, standardise: bool = False):
+    """The input of a convolution, float32 [B, H / patch, W / patch, 3 · patch²]."""
+    from keras import ops
+
+    features = ops.cast(image, "float32") / 255
+    if standardise:
+        mean = ops.mean(features, axis=(1, 2, 3), keepdims=True)
+        deviation = ops.std(features, axis=(1, 2, 3), keepdims=True)
+        # One grey level more, so that noise is not amplified.
+        features = (features - mean) / (deviation + 1 / 255)
+    if patch == 1:
+        return features
+    corners = [features[:, y::patch, x::patch] for y in range(patch) for x in range(patch)]
+    return ops.concatenate(corners, axis=-1)
 
 
 def _convolve(features, settings: UNet, level: int, *, block: int):

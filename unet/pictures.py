@@ -1,7 +1,8 @@
 """Pictures of scored images: truth, prediction, and where they differ.
 
 For one channel, the truth is white on black and the prediction's brightness is its probability;
-several classes have a colour each.
+several classes have a colour each; of a regression, black and white are the least and the largest
+target of the image.
 """
 
 from collections.abc import Sequence
@@ -10,31 +11,30 @@ import numpy as np
 
 from segdata.core import IGNORE_LABEL
 from segdata.inspection import overlays, page
-from unet import metrics
 from unet.evaluate import Scored
 
 _WRONG_EXTRA, _WRONG_MISSED, _RIGHT = (240, 82, 82), (64, 140, 255), (64, 220, 100)
 
 
-def views(scored: Scored, *, threshold: float) -> dict[str, np.ndarray]:
+def views(scored: Scored, *, channels: int = 1) -> dict[str, np.ndarray]:
     """Four pictures of one image.
 
     Args:
         scored: The image with its prediction.
-        threshold: With one channel, a pixel is foreground above this probability.
+        channels: Of the model.
 
     Returns:
         `image`, `truth`, `prediction` and `overlay`: uint8 [H, W] or [H, W, 3].
     """
-    image, truth, output = scored.image, scored.mask[..., 0], scored.probability
-    found = metrics.decide(output, threshold=threshold)[..., 0]
+    image, truth, found = scored.image, scored.mask, scored.found
     unlabelled = truth == IGNORE_LABEL
-    if output.shape[-1] == 1:
+    if found.dtype == np.float32:
+        known, seen, compared = _of_numbers(truth, found, unlabelled)
+    elif channels == 1:
         known = np.select([truth == 1, unlabelled], [255, overlays.GREY[0]], 0).astype(np.uint8)
-        seen = (255 * output[..., 0].clip(0, 1)).round().astype(np.uint8)
-        compared = _compared(image, truth, found == 1)
+        seen, compared = scored.probability, _compared(image, truth, found == 1)
     else:
-        palette = overlays.palette(output.shape[-1])
+        palette = overlays.palette(channels)
         known = palette[np.where(unlabelled, 0, truth)]
         known[unlabelled] = overlays.GREY
         seen, compared = palette[found], _misnamed(image, truth, found)
@@ -67,6 +67,22 @@ def _compared(image: np.ndarray, truth: np.ndarray, found: np.ndarray) -> np.nda
     drawn[(truth == 1) & ~found] = _WRONG_MISSED
     drawn[overlays.outline(truth) & (truth == 1) & found] = _RIGHT
     return drawn
+
+
+def _of_numbers(
+    truth: np.ndarray, found: np.ndarray, unlabelled: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Truth, prediction and the size of the error, in the range of the truth; uint8 [H, W] each."""
+    target = truth.astype(np.float32)
+    labelled = target[~unlabelled]
+    least, most = (labelled.min(), labelled.max()) if labelled.size else (0.0, 1.0)
+    scale = 255 / max(most - least, 1e-9)
+
+    def grey(values: np.ndarray) -> np.ndarray:
+        shown = (values * scale).clip(0, 255).round().astype(np.uint8)
+        return np.where(unlabelled, overlays.GREY[0], shown).astype(np.uint8)
+
+    return grey(target - least), grey(found - least), grey(np.abs(found - target))
 
 
 def _misnamed(image: np.ndarray, truth: np.ndarray, found: np.ndarray) -> np.ndarray:

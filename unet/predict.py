@@ -79,7 +79,7 @@ def mask(network: Any, seen: np.ndarray, *, shape: tuple[int, int], threshold: f
     probability = np.asarray(network.predict_on_batch(seen[None]))[0]
     found = np.empty(shape, np.uint8)
     for rows, columns, part in _enlarged(probability, shape):
-        found[rows, columns] = metrics.decide(part, threshold=threshold)[..., 0]
+        found[rows, columns] = metrics.decide(part, threshold=threshold)
     return found
 
 

@@ -12,7 +12,16 @@ from typing import Any, Literal, get_args
 from unet.model import FCN, UNet
 from unet.saved import require
 
-Loss = Literal["cross_entropy", "dice", "cross_entropy_dice", "batch_dice", "squared_error"]
+Loss = Literal[
+    "cross_entropy",
+    "focal",
+    "dice",
+    "cross_entropy_dice",
+    "tversky",
+    "lovasz",
+    "batch_dice",
+    "squared_error",
+]
 
 _EPSILON = 1e-7  # as Keras has it
 _MODELS = {kind.__name__: kind for kind in (UNet, FCN)}
@@ -131,9 +140,9 @@ class Recipe:
     def _require_loss(self) -> None:
         """Raises ValueError if the loss does not fit the model's output."""
         head = self.model.output_activation
-        fitting = {"softmax": ("cross_entropy",), "linear": ("squared_error",)}
-        losses = fitting.get(head, get_args(Loss))
-        require(self.loss in losses, "loss", self.loss, f"{' or '.join(losses)} with {head}")
+        is_number = head == "linear"
+        fitting = [x for x in get_args(Loss) if (x == "squared_error") == is_number]
+        require(self.loss in fitting, "loss", self.loss, f"{' or '.join(fitting)} with {head}")
         require(
             head == "softmax" or self.model.output_channels == 1,
             "output_channels",

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from segdata.inspection import charts, page
-from unet import evaluate, losses, pictures, recipes, runs
+from unet import evaluate, pictures, recipes, runs
 from unet.evaluate import Scored
 
 _SHOWN = 6
+_FEW = 20  # images: below, one more or less changes the mean Dice by more than models differ
 
 
 def write(
@@ -35,21 +36,15 @@ def write(
     """
     settings, state = runs.settings(run), runs.state(run)
     recipe = settings.recipe
-    best, worst = _Extremes(+1), _Extremes(-1)
-    loss = losses.BY_NAME[recipe.loss]
-    scored = evaluate.scored(
-        network or runs.load(run), batches, threshold=recipe.threshold, loss=loss
-    )
-    scores = evaluate.summary(_observed(scored, best, worst), loss=loss)
+    best, worst = _Extremes(+1, recipe), _Extremes(-1, recipe)
+    judge = evaluate.scorer(network or runs.load(run), recipe)
+    scored = evaluate.scored(judge, batches, recipe)
+    scores = evaluate.summary(_observed(scored, best, worst), recipe)
     shown = runs.best_epoch(state.history)
     body = f"""<div class="cards">{_scores(scores, recipe)}</div>
 <h2>Curves</h2>
 <div class="cards">{_charts(state.history, shown) if state.history else ""}</div>
-<h2>Worst images</h2>
-<p>{pictures.legend(settings.classes)}</p>
-{_gallery(worst.images(), recipe.threshold)}
-<h2>Best images</h2>
-{_gallery(best.images(), recipe.threshold)}
+{_galleries(worst.images(), best.images(), int(scores["images"]), settings)}
 <h2>Settings</h2>
 <div class="cards">{_settings(settings)}</div>"""
     title = f"{settings.name or recipe.dataset}: {run.name}"
@@ -60,14 +55,17 @@ def write(
 
 
 class _Extremes:
-    """Keeps only the few images of highest (`sign` 1) or lowest (−1) Dice."""
+    """Keeps only the few best (`sign` 1) or worst (−1) images that have labels."""
 
-    def __init__(self, sign: int):
-        self.sign = sign
+    def __init__(self, sign: int, recipe: recipes.Recipe):
+        self.name, larger_is_better = _judged_by(recipe)
+        self.sign = sign if larger_is_better else -sign
         self.heap: list[tuple[float, int, Scored]] = []
 
     def add(self, image: Scored, position: int) -> None:
-        item = (self.sign * image.dice, -position, image)  # of equals, the first ones
+        if not image.scores:
+            return
+        item = (self.sign * image.scores[self.name], -position, image)  # of equals, the first ones
         (heapq.heappush if len(self.heap) < _SHOWN else heapq.heappushpop)(self.heap, item)
 
     def images(self) -> list[Scored]:
@@ -79,6 +77,11 @@ def _observed(images: Iterator[Scored], *extremes: _Extremes) -> Iterator[Scored
         for one in extremes:
             one.add(image, position)
         yield image
+
+
+def _judged_by(recipe: recipes.Recipe) -> tuple[str, bool]:
+    """The score that images are sorted by, and whether more of it is better."""
+    return ("rmse", False) if evaluate.is_regression(recipe) else ("dice", True)
 
 
 def _lead(settings: runs.Settings, history: tuple[dict[str, Any], ...], best: int | None) -> str:
@@ -99,11 +102,17 @@ def _scores(scores: Mapping[str, float], recipe: recipes.Recipe) -> str:
         "IoU": ("iou", "mean over images"),
         "Dataset Dice": ("dataset_dice", "all pixels together"),
         "Dataset IoU": ("dataset_iou", "all pixels together"),
+        "Absolute error": ("mae", "mean over all pixels"),
+        "Root of squared error": ("rmse", "mean over all pixels"),
+        "R²": ("r2", "share of the variance explained"),
         "Loss": ("loss", "all images" if recipe.loss == "batch_dice" else "mean over images"),
     }
+    shown = {label: each for label, each in shown.items() if each[0] in scores}
     rows = [(label, f"{scores[name]:.4f}", note) for label, (name, note) in shown.items()]
     caption = f"Best model on {scores['images']:,.0f} validation images"
     caption += f", {recipe.validated_on}" if recipe.fold else ""
+    if "unlabelled" in scores:
+        caption += f"; {scores['unlabelled']:,.0f} without labels left out"
     whole = page.table(rows, caption=caption)
     names = [name.partition("/")[2] for name in scores if name.startswith("images/")]
     return whole + "".join(
@@ -125,6 +134,8 @@ def _charts(history: tuple[dict[str, Any], ...], best: int | None) -> str:
         "Loss": {"training": "loss", "validation": "val_loss"},
         "Dice": {"training": "dice", "validation": "val_dice"},
         "Dataset IoU": {"training": "dataset_iou", "validation": "val_dataset_iou"},
+        "Absolute error": {"training": "mae", "validation": "val_mae"},
+        "Root of squared error": {"training": "rmse", "validation": "val_rmse"},
         "Learning rate": {"at the epoch's end": "learning_rate"},
     }
     return "".join(
@@ -135,20 +146,43 @@ def _charts(history: tuple[dict[str, Any], ...], best: int | None) -> str:
             marked=marked,
         )
         for title, plan in plans.items()
+        if all(key in row for row in history for key in plan.values())
     )
 
 
-def _gallery(images: list[Scored], threshold: float) -> str:
+def _galleries(worst: list[Scored], best: list[Scored], count: int, settings: runs.Settings) -> str:
+    """Worst and best images; those of a small split once."""
+    few = (
+        f"<p>{count} images are too few to judge a model by: each weighs {1 / count:.0%} of the "
+        "mean. Validate on more, or on each of several folds.</p>"
+        if count < _FEW
+        else ""
+    )
+    key = f"{few}<p>{pictures.legend(settings.classes)}</p>"
+    if count <= _SHOWN:
+        return f"<h2>All images, the worst first</h2>{key}{_gallery(worst, settings)}"
+    return (
+        f"<h2>Worst images</h2>{key}{_gallery(worst, settings)}"
+        f"<h2>Best images</h2>{_gallery(best, settings)}"
+    )
+
+
+def _gallery(images: list[Scored], settings: runs.Settings) -> str:
+    recipe = settings.recipe
+    name, _ = _judged_by(recipe)
     rows = "".join(
-        f"<tr><th>{image.dice:.3f}</th>"
+        f"<tr><th>{image.scores[name]:.3f}</th>"
         + "".join(
-            f"<td>{page.image(page.data_uri(pixels), name)}</td>"
-            for name, pixels in pictures.views(image, threshold=threshold).items()
+            f"<td>{page.image(page.data_uri(pixels), label)}</td>"
+            for label, pixels in pictures.views(
+                image, channels=recipe.model.output_channels
+            ).items()
         )
         + "</tr>"
         for image in images
     )
-    heads = "".join(f"<th>{h}</th>" for h in ("Dice", "Image", "Truth", "Prediction", "Overlay"))
+    columns = "RMSE" if name == "rmse" else "Dice", "Image", "Truth", "Prediction", "Overlay"
+    heads = "".join(f"<th>{column}</th>" for column in columns)
     return f'<table class="gallery"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
 
 

@@ -39,10 +39,9 @@ if TYPE_CHECKING:
     import keras
 
 _LOCK = ".lock"
-_SCORES = ("loss", "dice", "dataset_iou", "val_loss", "val_dice", "val_dataset_iou")
-_READ = {  # of each epoch, by `best_epoch` and the report
+_READ = {  # of each epoch, by `best_epoch` and the report; other scores are numbers too
     **dict.fromkeys(("epoch", "step"), int),
-    **dict.fromkeys((*_SCORES, "learning_rate", "seconds"), float),
+    **dict.fromkeys(("loss", "val_loss", "learning_rate", "seconds"), float),
 }
 
 
@@ -64,6 +63,9 @@ class Settings:
     scalings: Mapping[str, Mapping[str, Any] | None] = dataclasses.field(default_factory=dict)
     """By dataset how brightness became 8 bits when it was built, as JSON of
     `segdata.archives.intensity.Scaling`; None where images had 8 bits."""
+
+    made_with: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """What its numbers depend on besides these settings, by name: data and libraries."""
 
     data_dir: str | None = None
     """Where the dataset is; None for TFDS's default."""
@@ -228,10 +230,25 @@ def decoded(text: bytes) -> State:
     if reached.step < 0:
         raise ValueError(f"its step is {reached.step}")
     for row in reached.history:
-        for name, kind in _READ.items():
-            if not saved.fits(row.get(name), kind):
+        for name in row.keys() | _READ:
+            if not saved.fits(row.get(name), _READ.get(name, float)):
                 raise ValueError(f"{name} of an epoch is {row.get(name)!r:.40}")
     return reached
+
+
+def changes(settings: Settings, found: Mapping[str, str]) -> list[str]:
+    """What is not as it was when a run began, a phrase each; of runs that kept nothing nothing.
+
+    Args:
+        settings: The run's.
+        found: The same as `Settings.made_with`, now.
+    """
+    kept = settings.made_with
+    return [
+        f"{name} was {kept.get(name, 'nothing')} and is {found.get(name, 'nothing')}"
+        for name in dict.fromkeys([*kept, *found])
+        if kept and kept.get(name) != found.get(name)
+    ]
 
 
 def write_state(run: pathlib.Path, reached: State, *, known: State | None = None) -> None:
@@ -308,7 +325,7 @@ def load(run: pathlib.Path, choice: Choice | None = None) -> keras.Model:
         choice: Precision and compilation; the best for this machine if not given.
 
     Returns:
-        A model from uint8 [B, H, W, 3] to float32 [B, H, W, C], for inference.
+        A model from uint8 [B, H, W, 3] to logits float32 [B, H, W, C], for inference.
 
     Raises:
         ValueError: If the folder holds no run, one that has not finished its first epoch, or a

@@ -10,102 +10,118 @@ import contextlib
 import dataclasses
 import math
 import pathlib
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Protocol
 
 import keras
 import numpy as np
 
 from unet import checkpoints, evaluate, hardware, losses, model, runs
 from unet.events import Events
-from unet.metrics import Overlap
+from unet.metrics import Errors, Overlap
 from unet.recipes import Recipe
 from unet.runs import Settings, State
 
-Batches = Callable[[int], Iterable[tuple[Any, Any]]]
 Validation = evaluate.Batches | Mapping[str, evaluate.Batches]
-Account = Callable[[int], Mapping[str, Any]]
 
 
-def run(
-    settings: Settings,
-    *,
-    batches: Batches,
-    validation: Validation,
-    steps_per_epoch: int,
-    out: pathlib.Path,
-    account: Account | None = None,
-) -> State:
+class Data(Protocol):
+    """What a model is trained on and judged by; `unet.data` makes it from datasets."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in an epoch."""
+        ...
+
+    @property
+    def validation(self) -> Validation:
+        """Finite batches, iterated over after each epoch. Of several datasets those of each."""
+        ...
+
+    def batches(self, start_step: int) -> Iterable[Any]:
+        """The endless stream from a step on: image uint8 [B, H, W, 3] and mask uint8 [B, H, W, 1].
+
+        A batch must depend on its step alone.
+        """
+        ...
+
+    def account(self, steps: int) -> Mapping[str, Any]:
+        """What the first steps held, as JSON; written after each epoch. Empty for nothing."""
+        ...
+
+
+def run(settings: Settings, *, data: Data, out: pathlib.Path) -> State:
     """Trains a model from the start.
 
     Args:
         settings: What to train.
-        batches: The step to start from → an endless stream of image uint8 [B, H, W, 3] and mask
-            uint8 [B, H, W, 1]. A batch must depend on its step alone.
-        validation: Batches of the same kind, finite; iterated over after each epoch. Of several
-            datasets those of each by name.
-        steps_per_epoch: Batches in an epoch.
+        data: What it is trained on.
         out: The folder to make for the run.
-        account: The number of steps made → what they held, as JSON; written after each epoch.
 
     Returns:
         The final state: after the last epoch, or where it stopped early.
 
     Raises:
-        ValueError: If the folder is not empty; if the loss is not finite.
+        ValueError: If the folder is not empty, or model and data do not fit each other, before the
+            folder is made; if the training diverges.
+        KeyboardInterrupt: As in `resume`.
+        SystemExit: As in `resume`.
         OSError: As in `resume`.
     """
+    runs.require_new(out)
+    network = _made(settings, data)
+    require_fit(network, next(iter(data.batches(0))), data.validation, settings.recipe)
     runs.create(out, settings)
-    return resume(
-        out,
-        batches=batches,
-        validation=validation,
-        steps_per_epoch=steps_per_epoch,
-        account=account,
-    )
+    with runs.held(out):
+        return _trained(network, _Keeper(out, settings, data))
 
 
-def resume(
-    out: pathlib.Path,
-    *,
-    batches: Batches,
-    validation: Validation,
-    steps_per_epoch: int,
-    account: Account | None = None,
-) -> State:
+def resume(out: pathlib.Path, *, data: Data, settings: Settings | None = None) -> State:
     """Resumes a run from its newest whole checkpoint; does nothing if it has finished.
 
     Args:
         out: The run's folder.
-        batches: As in `run`.
-        validation: As in `run`.
-        steps_per_epoch: As in `run`.
-        account: As in `run`.
+        data: As in `run`.
+        settings: The run's, where precision or compilation are chosen anew.
 
     Returns:
         The final state.
 
     Raises:
         ValueError: If the folder holds no run, its checkpoint is of another model, or none is
-            whole; if the loss is not finite.
+            whole; if the training diverges.
+        KeyboardInterrupt: On SIGINT, in the main thread, after a checkpoint; the second at once.
+        SystemExit: On SIGTERM, likewise, with 143.
         OSError: If another process trains the run; if a file cannot be written, as on a full disk.
     """
-    settings = runs.settings(out)
-    recipe = settings.recipe
-    with runs.held(out), contextlib.ExitStack() as closing:
-        hardware.apply(settings.choice)
-        keras.utils.set_random_seed(recipe.seed)
-        xla = settings.choice.compile
-        network: Any = compiled(recipe, steps_per_epoch=steps_per_epoch, xla=xla)
-        keeper = _Keeper(out, settings, validation, steps_per_epoch, account)
+    settings = settings or runs.settings(out)
+    with runs.held(out):
+        return _trained(_made(settings, data), _Keeper(out, settings, data))
+
+
+def _made(settings: Settings, data: Data) -> Any:
+    """The model of a run before its first step."""
+    hardware.apply(settings.choice)
+    keras.utils.set_random_seed(settings.recipe.seed)
+    xla = settings.choice.compile
+    return compiled(settings.recipe, steps_per_epoch=data.steps_per_epoch, xla=xla)
+
+
+def _trained(network: Any, keeper: "_Keeper") -> State:
+    """Restores the newest checkpoint and trains to the end."""
+    recipe, steps_per_epoch = keeper.settings.recipe, keeper.data.steps_per_epoch
+    with _Signals() as keeper.signals, contextlib.ExitStack() as closing:
         keeper.restore(network)
         closing.callback(keeper.events.close)
         while not finished(keeper.state, recipe, steps_per_epoch=steps_per_epoch):
             epoch, done = divmod(keeper.state.step, steps_per_epoch)
             network.fit(
-                _for_keras(batches(keeper.state.step)),
+                _for_keras(keeper.data.batches(keeper.state.step)),
                 initial_epoch=epoch,
                 # One stream for all epochs, as making a stream costs seconds. But first the rest
                 # of an epoch under way: epochs of one `fit` all have the same number of steps.
@@ -118,6 +134,73 @@ def resume(
         return keeper.state
 
 
+class _Signals:
+    """SIGINT and SIGTERM, kept until a checkpoint is written; the second acts at once.
+
+    Only the main thread gets signals; in others nothing changes.
+    """
+
+    def __init__(self) -> None:
+        self.got: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Signals":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._keep)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _keep(self, number: int, frame: types.FrameType | None) -> None:
+        if self.got is not None:
+            self.stop()
+        self.got = number
+
+    def stop(self) -> None:
+        """Raises what ends the process as the signal would."""
+        if self.got == signal.SIGTERM:
+            raise SystemExit(128 + signal.SIGTERM)
+        raise KeyboardInterrupt
+
+
+def require_fit(
+    network: Any, batch: tuple[Any, Any], validation: Validation, recipe: Recipe
+) -> None:
+    """Checks a model and its data against each other; trains nothing.
+
+    Args:
+        network: From `compiled`.
+        batch: The first of the training.
+        validation: As `Data` has it; its first images are looked at.
+        recipe: What the model was made from.
+
+    Raises:
+        ValueError: If shapes or types differ from the recipe's, masks hold classes that the model
+            does not have, or the validation has no images.
+    """
+    named = validation if isinstance(validation, Mapping) else {"": validation}
+    firsts = {f"the validation{name and f' of {name}'}": iter(own) for name, own in named.items()}
+    for what, batches in {"the training": iter([batch]), **firsts}.items():
+        try:
+            image, mask = (np.asarray(part) for part in next(batches))
+        except StopIteration:
+            raise ValueError(f"{what} has no images.") from None
+        for name, part, channels in (("images", image, 3), ("masks", mask, 1)):
+            wanted = (*recipe.size, channels)
+            is_number = name == "masks" and evaluate.is_regression(recipe)
+            if part.shape[1:] != wanted or (part.dtype != np.uint8 and not is_number):
+                raise ValueError(
+                    f"{name} of {what} are {part.dtype} {part.shape[1:]}; this recipe's are uint8 "
+                    f"{wanted}."
+                )
+        if not evaluate.is_regression(recipe):
+            evaluate.require_classes(mask, recipe, of=what)
+    network.compute_output_spec(keras.KerasTensor((None, *recipe.size, 3), "uint8"))
+
+
 def finished(state: State, recipe: Recipe, *, steps_per_epoch: int) -> bool:
     """Whether all epochs are done, or `patience` epochs brought no lower validation loss."""
     if state.step >= recipe.epochs * steps_per_epoch:
@@ -128,7 +211,7 @@ def finished(state: State, recipe: Recipe, *, steps_per_epoch: int) -> bool:
     return len(state.history) - 1 - best >= recipe.patience
 
 
-def compiled(recipe: Recipe, *, steps_per_epoch: int, xla: bool) -> keras.Model:
+def compiled(recipe: Recipe, *, steps_per_epoch: int, xla: bool) -> Any:
     """Builds and compiles a recipe's model: loss, optimizer, and the scores shown in training.
 
     Args:
@@ -146,7 +229,11 @@ def compiled(recipe: Recipe, *, steps_per_epoch: int, xla: bool) -> keras.Model:
     network.compile(
         optimizer=make_optimizer(rate, **({} if recipe.optimizer == "sgd" else stable)),
         loss=losses.BY_NAME[recipe.loss],
-        metrics=[Overlap(threshold=recipe.threshold, channels=recipe.model.output_channels)],
+        metrics=[
+            Errors()
+            if evaluate.is_regression(recipe)
+            else Overlap(threshold=recipe.threshold, channels=recipe.model.output_channels)
+        ],
         jit_compile=xla,
     )
     network.optimizer.build(network.trainable_variables)
@@ -180,20 +267,16 @@ class _Keeper(keras.callbacks.Callback):
 
     model: Any
 
-    def __init__(
-        self,
-        out: pathlib.Path,
-        settings: Settings,
-        validation: Validation,
-        steps_per_epoch: int,
-        account: Account | None,
-    ):
+    def __init__(self, out: pathlib.Path, settings: Settings, data: Data):
         super().__init__()
-        self.out, self.settings, self.validation = out, settings, validation
-        self.steps_per_epoch, self.account = steps_per_epoch, account
+        self.out, self.settings, self.data = out, settings, data
+        self.steps_per_epoch = data.steps_per_epoch
         self.state = self.saved = State()
         self.metrics: list[np.ndarray] = []
         self.reported: set[str] = set()
+        self.signals = _Signals()
+        self.judge: Any = None
+        self.last: Any = None  # the loss of the step before, which the device has computed by now
         self.saved_at = self.begun_at = time.monotonic()
 
     def restore(self, network: Any) -> None:
@@ -213,9 +296,9 @@ class _Keeper(keras.callbacks.Callback):
         if self.state.step % self.steps_per_epoch == 0:
             self._keep_best(network)
         else:
-            own = self.validation
-            image, mask = next(iter(next(iter(own.values())) if isinstance(own, Mapping) else own))
-            network.test_on_batch(image, mask)  # makes the variables of the metrics
+            own = self.data.validation
+            batch = next(iter(next(iter(own.values())) if isinstance(own, Mapping) else own))
+            network.test_on_batch(*map(np.asarray, batch))  # makes the variables of the metrics
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.metrics and self.state.step % self.steps_per_epoch:
@@ -225,12 +308,17 @@ class _Keeper(keras.callbacks.Callback):
         self.begun_at = time.monotonic() - self.state.seconds
 
     def on_train_batch_end(self, batch, logs=None):
+        self._require_finite()
         step = self.state.step + 1
         self._advance(step=step)
+        self.last = (logs or {}).get("loss")
         overdue = time.monotonic() - self.saved_at >= 60 * self.settings.checkpoint_minutes
-        if overdue and step % self.steps_per_epoch:  # on_epoch_end saves too
+        is_whole = step % self.steps_per_epoch == 0  # on_epoch_end saves too
+        if (overdue or self.signals.got) and not is_whole:
             self._advance(seconds=time.monotonic() - self.begun_at)
             self._save()
+            if self.signals.got:
+                self.signals.stop()
 
     def on_epoch_end(self, epoch, logs=None):
         if self.state.step != (epoch + 1) * self.steps_per_epoch:
@@ -240,6 +328,7 @@ class _Keeper(keras.callbacks.Callback):
         row = self._measure(epoch, logs if logs is not None else {})
         self._advance(seconds=0.0, history=(*self.state.history, row))
         self._save()
+        self.last = None
         self._write_metrics()
         self._keep_best(self.model)
         with self._optional("tensorboard"):
@@ -247,24 +336,23 @@ class _Keeper(keras.callbacks.Callback):
         self.model.stop_training = finished(
             self.state, self.settings.recipe, steps_per_epoch=self.steps_per_epoch
         )
+        if self.signals.got and not self.model.stop_training:
+            self.signals.stop()
 
     def _measure(self, epoch: int, logs: dict[str, Any]) -> dict[str, Any]:
         """One row of the history; adds the validation scores to `logs`, for the progress bar."""
         trained = time.monotonic() - self.begun_at
         rate: Any = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
-        train = {name: float(logs[name]) for name in ("loss", "dice", "dataset_iou")}
-        measured = self._validate()
-        names = ("loss", "dice", "iou", "dataset_dice", "dataset_iou")
+        self._require_finite()
+        shown = ("loss", "dice", "dataset_iou", "mae", "rmse")
+        train = {name: float(logs[name]) for name in shown if name in logs}
+        left_out = ("images", "unlabelled", "threshold")
         scores = {
-            f"val_{name}": value for name, value in measured.items() if name in names or "/" in name
+            f"val_{name}": value for name, value in self._validate().items() if name not in left_out
         }
         logs.update(scores)
-        for name, value in (("loss", train["loss"]), ("val_loss", scores["val_loss"])):
-            if not math.isfinite(value):
-                raise ValueError(
-                    f"{name} is {value} in epoch {epoch + 1}: the training diverged. Try a lower "
-                    f"learning_rate than {self.settings.recipe.learning_rate}, or some warmup."
-                )
+        if not math.isfinite(scores["val_loss"]):
+            raise self._diverged(f"val_loss is {scores['val_loss']}")
         images = self.steps_per_epoch * self.settings.recipe.batch
         return {
             "epoch": epoch + 1,
@@ -278,18 +366,33 @@ class _Keeper(keras.callbacks.Callback):
 
     def _validate(self) -> dict[str, float]:
         recipe = self.settings.recipe
-        return evaluate.evaluate(
-            self.model,
-            self.validation,
-            threshold=recipe.threshold,
-            loss=losses.BY_NAME[recipe.loss],
+        self.judge = self.judge or evaluate.scorer(self.model, recipe)
+        images = evaluate.scored(self.judge, self.data.validation, recipe)
+        return evaluate.summary(images, recipe)
+
+    def _require_finite(self) -> None:
+        """Raises ValueError if the loss of the step that ended last is not finite."""
+        if self.last is not None and not math.isfinite(value := float(self.last)):
+            raise self._diverged(f"the loss is {value}")
+
+    def _diverged(self, what: str) -> ValueError:
+        step, recipe = self.state.step - 1, self.settings.recipe
+        return ValueError(
+            f"{what} at step {step}: the training diverged. What was saved before is kept. Try a "
+            f"lower learning_rate than {recipe.learning_rate}, or some warmup; `segdata show "
+            f"--replay {self.out} --step {step}` draws that batch."
         )
 
     def _save(self) -> None:
+        self._require_finite()
+        if hasattr(self.model, "jax_state_sync"):
+            self.model.jax_state_sync()  # during `fit` JAX's variables are elsewhere
         variables = {
             group: [keras.ops.convert_to_numpy(v) for v in _variables(self.model, group)]
             for group in _GROUPS
         }
+        if not all(np.isfinite(np.asarray(x)).all() for x in variables["model"]):
+            raise self._diverged("a weight is not finite")
         self.state = checkpoints.save(self.out, self.state, variables, known=self.saved)
         self.saved = self.state
         self.saved_at = time.monotonic()
@@ -297,18 +400,18 @@ class _Keeper(keras.callbacks.Callback):
     def _keep_best(self, network: keras.Model) -> None:
         """Writes the model if the epoch that has just ended is the best so far."""
         if runs.best_epoch(self.state.history) == len(self.state.history) - 1:
-            # The same layers without the optimizer.
-            plain: Any = keras.Model(network.inputs, network.outputs)
+            # The same layers without the optimizer, and probabilities.
+            plain: Any = model.serving(network, self.settings.recipe.model.output_activation)
             with runs.writing(self.out / "best.keras", known=self.saved) as path:
                 plain.save(path)
 
     def _write_metrics(self) -> None:
         with self._optional("metrics.jsonl"):
             runs.write_metrics(self.out, self.state)
-        if self.account and self.state.history:
+        steps = int(self.state.history[-1]["step"]) if self.state.history else 0
+        if account := self.data.account(steps) if steps else {}:
             with self._optional("sources.json"):
-                step = self.state.history[-1]["step"]
-                runs.write_sources(self.out, self.account(int(step)))
+                runs.write_sources(self.out, account)
 
     @contextlib.contextmanager
     def _optional(self, name: str) -> Iterator[None]:

@@ -1,0 +1,206 @@
+"""What a recipe trains on and is judged by: streams of segdata.
+
+The only module that knows where batches come from. Keras's backend decides what they are handed
+over as: a `tf.data.Dataset` for TensorFlow, NumPy for JAX, which needs no TensorFlow for them.
+"""
+
+import dataclasses
+import functools
+import importlib.metadata
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from segdata import mixing, packing
+from segdata.archives.intensity import Scaling
+from segdata.building import features
+from segdata.core import stream
+from segdata.core.augment import Augment
+from segdata.core.records import Records
+from segdata.core.system import parallel
+from unet.recipes import Recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The data of a recipe."""
+
+    recipe: Recipe
+
+    data_dir: str | None = None
+    """Where the datasets were built; TFDS's default where None."""
+
+    @functools.cached_property
+    def training(self) -> stream.Training:
+        """The batches of the training; packs them where that was not done before.
+
+        Raises:
+            ValueError: If a dataset is not built, or a setting does not fit it.
+        """
+        recipe = self.recipe
+        common: dict[str, Any] = {"size": recipe.size, "batch": recipe.batch, "seed": recipe.seed}
+        if recipe.mix:
+            return mixing.mix(**self._mix.training, **common, data_dir=self.data_dir)
+        records = self._records(recipe.train_split, part="training")
+        return stream.Stream(records, augment=_augment(recipe), **common)
+
+    def batches(self, start_step: int) -> Iterable[Any]:
+        """An endless stream of image uint8 [B, H, W, 3] and mask uint8 [B, H, W, 1]."""
+        import keras
+
+        if keras.backend.backend() != "tensorflow":
+            return self.training.batches(start_step)
+        from segdata.adapters import tf
+
+        return tf.training(self.training, start_step=start_step)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches that hold as many examples as there are."""
+        return self.training.steps_per_epoch
+
+    @property
+    def validation(self) -> Any:
+        """What is held out of the training: batches in order; of several datasets by name."""
+        recipe = self.recipe
+        if recipe.mix:
+            return mixing.mix_eval_batches(
+                **self._mix.evaluation,
+                size=recipe.size,
+                batch=recipe.batch,
+                data_dir=self.data_dir,
+            )
+        split = recipe.train_split if recipe.fold else recipe.validation_split
+        return InOrder(self._records(split, part="held-out"), batch=recipe.batch)
+
+    def account(self, steps: int) -> Mapping[str, Any]:
+        """Of a mixture: what its first steps hold of each dataset; else nothing."""
+        if not self.recipe.mix:
+            return {}
+        training: Any = self.training
+        return training.account(training.steps(0, steps))
+
+    def made_with(self) -> dict[str, str]:
+        """What the numbers of a run depend on besides its settings, by name."""
+        import keras
+
+        backend = str(keras.backend.backend())
+        libraries = {name: importlib.metadata.version(name) for name in ("keras", backend)}
+        checksums = [f"{records.checksum:08x}" for records in self.training.files]
+        return {
+            "training images": " ".join(checksums),
+            "steps an epoch": str(self.steps_per_epoch),
+            "backend": backend,
+            **libraries,
+        }
+
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes of a model with softmax; of one of one channel none.
+
+        Raises:
+            ValueError: If the model does not have as many.
+        """
+        recipe = self.recipe
+        if recipe.model.output_activation == "linear":
+            return ()
+        names = self._class_names()
+        is_softmax = recipe.model.output_activation == "softmax"
+        channels = recipe.model.output_channels
+        if len(names) != (channels if is_softmax else 2):
+            softmax = "" if is_softmax else "--output_activation softmax "
+            raise ValueError(
+                f"output_channels is {channels}, but {recipe.dataset} has {len(names)} classes; "
+                f"give {softmax}--output_channels {len(names)}."
+            )
+        if not is_softmax and names[1] in mixing.REST:
+            raise ValueError(
+                f"--labels: a model of one channel finds the class that is named second, and of "
+                f"{recipe.dataset} that is {names[1]!r}; name it first."
+            )
+        return names if is_softmax else ()
+
+    def scalings(self) -> dict[str, Any]:
+        """How brightness becomes 8 bits in the datasets, by their names."""
+        recipe = self.recipe
+        named: Any = {recipe.dataset: features.from_json(recipe.features)}
+        if recipe.mix:
+            mix = self._mix.training
+            named = {name: {} for name in mix["shares"]} | mix["features"]
+        return {
+            name: _scaling(packing.built(name, data_dir=self.data_dir), own)
+            for name, own in named.items()
+        }
+
+    def _class_names(self) -> tuple[str, ...]:
+        recipe = self.recipe
+        if recipe.mix:
+            given = self._mix.evaluation
+            known = mixing.class_names(
+                given["names"], features=given["features"], data_dir=self.data_dir
+            )
+            told = {name: given[name] for name in ("labels", "background") if name in given}
+            labels = mixing.joined(known, **told)
+            print(labels)
+            return labels.classes
+        named = {recipe.dataset: features.from_json(recipe.features)}
+        known = mixing.class_names((recipe.dataset,), features=named, data_dir=self.data_dir)
+        return known[recipe.dataset]
+
+    def _records(self, split: str, *, part: str) -> Records:
+        recipe = self.recipe
+        return packing.pack_by(
+            packing.Rule.of(recipe.size, fit="stretch"),
+            recipe.dataset,
+            split,
+            fold=recipe.fold,
+            part=part,
+            data_dir=self.data_dir,
+            **features.from_json(recipe.features),
+        )
+
+    @functools.cached_property
+    def _mix(self) -> mixing.Arguments:
+        recipe = self.recipe
+        return mixing.from_json(
+            recipe.mix,
+            split=recipe.train_split,
+            validation_split=recipe.validation_split,
+            augment=_augment(recipe),
+            fold=recipe.fold,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InOrder:
+    """Every record once, as it is; as often as it is iterated over."""
+
+    records: Records = dataclasses.field(kw_only=False)
+    batch: int
+
+    def __iter__(self) -> Iterator[stream.Batch]:
+        make = stream.in_order(self.records, batch=self.batch)
+        return parallel.ordered_map(make, range(0, self.records.count, self.batch))
+
+
+def _scaling(builder: Any, named: Mapping[str, Any]) -> dict[str, Any] | None:
+    """As it was when the dataset was built, or is when it is packed."""
+    bands, ends = named.get("bands"), named.get("value_range")
+    if bands is None and ends is None:
+        return dict(builder.info.metadata or {}).get("intensity")
+    low, high = map(float, ends or (0, 255))
+    kind = features.found(builder, "image", named.get("image", "image")).kind
+    return Scaling(
+        low=(low,),
+        high=(high,),
+        rule="the value_range given",
+        channels=tuple(map(str, bands or ())),
+        types=(np.dtype(kind.np_dtype).name,),
+    ).to_json()
+
+
+def _augment(recipe: Recipe) -> Augment:
+    try:
+        return Augment(**recipe.augment)
+    except TypeError as error:
+        raise ValueError(f"the augmentation of settings.json is damaged: {error}") from error
