@@ -170,7 +170,7 @@ def _packed(rule: "Rule", name: str, split: str, builder: Any, named: Features) 
         made = write(
             manifest,
             read if is_locked else read(0),
-            make=lambda frame: _row(reader.read(frame), rule),
+            make=lambda frame: row(reader.read(frame), rule),
             **given,
         )
     if unnamed := reader.unnamed():
@@ -495,7 +495,7 @@ def _read(builder, whole: Sequence[str], first: int) -> Iterator[stored.Frame]:
     )
 
 
-def _row(example: Stored, rule: Rule) -> Row:
+def row(example: Stored, rule: Rule) -> Row:
     """A record of an example."""
     if isinstance(example.image, bytes):
         with images.opened(example.image, name=f"the image of {example.id}") as image:
@@ -512,18 +512,18 @@ def _row(example: Stored, rule: Rule) -> Row:
             f"{example.id} has an image of {shape[0]}×{shape[1]} and a mask of {height}×{width}; "
             "build the dataset with masks of the images' sizes."
         )
-    row = np.empty((*(rule.size or inner), 4), np.uint8)
-    row[..., :3] = rule.placed(pixels, empty=0)
-    row[..., 3] = rule.placed(resizing.mask(example.mask, inner), empty=IGNORE_LABEL)
+    made = np.empty((*(rule.size or inner), 4), np.uint8)
+    made[..., :3] = rule.placed(pixels, empty=0)
+    made[..., 3] = rule.placed(resizing.mask(example.mask, inner), empty=IGNORE_LABEL)
     if example.instances is None:
-        return row
+        return made
     if example.instances.shape != shape:
         height, width = example.instances.shape
         raise ValueError(
             f"{example.id} has an image of {shape[0]}×{shape[1]} and a map of instances of "
             f"{height}×{width}; build the dataset again."
         )
-    return row, rule.placed(resizing.mask(example.instances, inner), empty=0)
+    return made, rule.placed(resizing.mask(example.instances, inner), empty=0)
 
 
 def _stamp(builder) -> dict[str, list[int] | None]:

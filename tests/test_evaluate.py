@@ -3,7 +3,9 @@ import dataclasses
 import networks
 import numpy as np
 import pytest
+from PIL import Image
 
+from segdata.native import Native
 from unet import evaluate, losses, metrics
 from unet.model import UNet
 from unet.recipes import Recipe
@@ -124,6 +126,45 @@ def test_classes_are_decided_by_the_largest_logit():
         assert np.array_equal(row.found, images[i].argmax(-1))
         assert np.abs(row.probability - 255 * probability.max(-1)).max() <= 0.51
         assert row.sums.shape == (3, 3)
+
+
+def natives(count: int = 5) -> list[Native]:
+    """Examples whose records are half as high and a third as wide."""
+    rng = np.random.default_rng(0)
+    made = []
+    for number in range(count):
+        small = rng.integers(0, 256, (4, 6, 4), np.uint8)
+        small[..., 3] = rng.choice(np.array([0, 1, 255], np.uint8), (4, 6))
+        large = small.repeat(2, 0).repeat(3, 1)
+        made.append(Native(str(number), str(number), large[..., :3], large[..., 3], small))
+    return made
+
+
+@pytest.mark.parametrize("batch", [1, 2, 8])
+def test_at_native_size_probabilities_are_enlarged_and_decided_there(batch):
+    recipe = dataclasses.replace(RECIPE, batch=batch)
+    each = []
+    for example in natives():
+        small = networks.probability(example.record[None, ..., :3])[0, ..., 0]
+        size = example.mask.shape[::-1]
+        large = np.asarray(Image.fromarray(small).resize(size, Image.Resampling.BILINEAR))
+        found = (large > 0.6).astype(np.uint8)
+        each.append(metrics.confusion(example.mask, found))
+    found = evaluate.evaluate_native(networks.fixed(), natives(), recipe)
+    wanted = metrics.scores(np.sum(each, axis=0))
+    assert found["dataset_dice"] == pytest.approx(float(wanted["dice"][0]))
+    assert found["dice"] == pytest.approx(
+        np.mean([metrics.mean(metrics.scores(one)["dice"]) for one in each])
+    )
+    records = np.stack([example.record for example in natives()])
+    at_training = evaluate.evaluate(
+        networks.fixed(), [(records[..., :3], records[..., 3:])], recipe
+    )
+    assert found["loss"] == pytest.approx(at_training["loss"])
+    assert found["dice"] != at_training["dice"]
+    both = evaluate.evaluate_native(networks.fixed(), {"a": natives(), "b": natives(2)}, recipe)
+    assert both["dice/a"] == pytest.approx(found["dice"])
+    assert (both["images/a"], both["images/b"], both["images"]) == (5, 2, 7)
 
 
 def test_a_regression_is_scored_by_its_errors():

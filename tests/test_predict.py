@@ -19,9 +19,15 @@ from segdata.archives import resizing
 from segdata.archives.intensity import Scaling
 from segdata.building.reading import Stored
 from segdata.inspection import overlays
-from unet import metrics, predict
+from unet import inference, metrics, predict
 from unet.data import Data
+from unet.model import UNet
 from unet.recipes import Recipe
+
+
+def at(height: int, width: int, **changes: Any) -> Recipe:
+    """A recipe of a size."""
+    return Recipe(size=(height, width), model=UNet(filters=(2,)), **changes)
 
 
 class Bright:
@@ -39,7 +45,7 @@ def probability_of(network, seen: np.ndarray, *, shape: tuple[int, int]) -> np.n
     """The tiles that a mask is decided from, together: float32 [H, W, C]."""
     small = np.asarray(network.predict_on_batch(seen[None]))[0]
     whole = np.full((*shape, small.shape[-1]), np.nan, np.float32)
-    for rows, columns, part in predict._enlarged(small, shape):
+    for rows, columns, part in inference._resized(small, shape):
         assert part.dtype == np.float32
         whole[rows, columns] = part
     return whole
@@ -77,7 +83,7 @@ def test_what_the_model_sees_of_a_file_is_what_packing_makes_of_it(tmp_path, sha
     Image.fromarray(pixels).save(path, kind)
     mask = np.zeros(shape, np.uint8)
     rule = packing.Rule.of((16, 32), fit="stretch", has_instances=False)
-    row = packing._row(Stored(id="noise", group="", image=path.read_bytes(), mask=mask), rule)
+    row = packing.row(Stored(id="noise", group="", image=path.read_bytes(), mask=mask), rule)
     assert isinstance(row, np.ndarray)
     image, seen = predict.read(path, size=(16, 32))
     assert image.shape == pixels.shape
@@ -98,8 +104,7 @@ def test_several_classes_are_written_by_number_and_drawn_in_their_colours(tmp_pa
         predict.files(
             Thirds(),
             [tmp_path / "a.png"],
-            size=(8, 24),
-            threshold=0.5,
+            recipe=at(8, 24),
             classes=("road", "car", "sky"),
             to=tmp_path,
         )
@@ -282,7 +287,7 @@ def test_a_bad_file_does_not_stop_the_others(tmp_path):
     (tmp_path / "b.png").write_text("hello")
     paths = [tmp_path / name for name in ("a.png", "b.png", "a.bmp", "c.png")]
     to = tmp_path / "made" / "masks"
-    results = list(predict.files(Bright(), paths, size=(8, 8), threshold=0.5, classes=(), to=to))
+    results = list(predict.files(Bright(), paths, recipe=at(8, 8), classes=(), to=to))
     assert [path for path, _ in results] == paths
     assert [error is None for _, error in results] == [True, False, False, True]
     assert "overwrite" in str(results[2][1])
@@ -320,8 +325,28 @@ def test_tiles_have_no_seams_and_a_mask_is_what_the_probabilities_decide(classes
     ]
     np.testing.assert_allclose(whole, np.stack(at_once, axis=-1), atol=1e-5)
     for threshold in (0.2, 0.5):
-        found = predict.mask(network, seen, shape=shape, threshold=threshold)
+        output = network.predict_on_batch(seen[None])[0]
+        recipe = at(16, 24, threshold=threshold)
+        found, probability = inference.at_size(output, shape, recipe)
         np.testing.assert_array_equal(found, metrics.decide(whole, threshold=threshold))
+        assert np.abs(probability - 255 * whole.max(axis=-1)).max() <= 0.501
+
+
+def test_a_regression_is_written_as_numbers(tmp_path):
+    recipe = Recipe(
+        size=(8, 8),
+        model=UNet(filters=(2,), output_activation="linear"),
+        loss="squared_error",
+    )
+    Image.fromarray(half_white(20, 30)).save(tmp_path / "a.png")
+    paths = [tmp_path / "a.png"]
+    assert list(predict.files(Bright(), paths, recipe=recipe, classes=(), to=tmp_path)) == [
+        (paths[0], None)
+    ]
+    values = tifffile.imread(tmp_path / "a.values.tif")
+    assert (values.dtype, values.shape) == (np.float32, (20, 30))
+    assert (values[:, 0].max(), values[:, -1].min()) == (0, 1)
+    assert not (tmp_path / "a.mask.png").exists()
 
 
 def test_memory_does_not_grow_with_the_classes(tmp_path):
@@ -332,8 +357,7 @@ def test_memory_does_not_grow_with_the_classes(tmp_path):
         (result,) = predict.files(
             Random(classes),
             [tmp_path / "a.png"],
-            size=(16, 16),
-            threshold=0.5,
+            recipe=at(16, 16),
             classes=[str(number) for number in range(classes)],
             to=tmp_path / str(classes),
         )
@@ -354,9 +378,7 @@ def test_a_small_file_of_too_many_pixels_is_refused(tmp_path):
 
 
 def predicted(paths, to, **options) -> list[str | None]:
-    results = predict.files(
-        Bright(), paths, size=(8, 8), threshold=0.5, classes=(), to=to, **options
-    )
+    results = predict.files(Bright(), paths, recipe=at(8, 8), classes=(), to=to, **options)
     return [error for _, error in results]
 
 

@@ -51,7 +51,7 @@ def packed_row(image, size):
     """The record of an image file whose mask is 0."""
     mask = np.zeros(PIL.Image.open(io.BytesIO(image)).size[::-1], np.uint8)
     example = Stored(id="a", group="a", image=image, mask=mask)
-    row = packing._row(example, packing.Rule.of(size, fit="stretch", has_instances=False))
+    row = packing.row(example, packing.Rule.of(size, fit="stretch", has_instances=False))
     assert isinstance(row, np.ndarray)
     return row
 

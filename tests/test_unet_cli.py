@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from segdata.building import features
+from segdata.native import Native
 from unet import cli, data, hardware, runs
 from unet.data import Data
 from unet.hardware import Hardware
@@ -62,6 +63,13 @@ class Drawn(Data):
     def validation(self):
         self.asked.append((self, None))
         return [drawn(1000), drawn(1001, images=1)]
+
+    def native(self):
+        return [
+            Native(str(number), "", image, mask[..., 0], np.dstack([image, mask]))
+            for images, masks in self.validation
+            for number, (image, mask) in enumerate(zip(images, masks, strict=True))
+        ]
 
     def _class_names(self):
         features.Features(**features.from_json(self.recipe.features))

@@ -110,6 +110,9 @@ class Evaluate(_Run):
     split: str | None = None
     """The split to score on; what the run was validated on if not given."""
 
+    at: Literal["native", "training"] = "native"
+    """Score at the images' own size, or at the size of the training."""
+
     loss: Loss | None = None
     """The loss to score with; the recipe's if not given."""
 
@@ -122,6 +125,7 @@ class Predict:
     """Writes a mask and an overlay for each image file.
 
     A mask holds 0 and 255 for background and foreground; of a model of several classes, their ids.
+    Of a regression the numbers are written, as a TIFF.
     """
 
     run: pathlib.Path = dataclasses.field(metadata=_positional("RUN"))
@@ -244,9 +248,10 @@ def _evaluate(argv: Sequence[str]) -> None:
         recipe = dataclasses.replace(recipe, validation_split=asked.split, fold=None, mix=mix)
     if asked.loss:
         recipe = dataclasses.replace(recipe, loss=asked.loss)
-    scores = evaluate.evaluate(
-        runs.load(asked.run), Data(recipe, settings.data_dir).validation, recipe
-    )
+    data, network = Data(recipe, settings.data_dir), runs.load(asked.run)
+    score = evaluate.evaluate if asked.at == "training" else evaluate.evaluate_native
+    images = data.validation if asked.at == "training" else data.native()
+    scores = score(network, images, recipe)
     if asked.json:
         print(json.dumps({**scores, **({"fold": recipe.fold} if recipe.fold else {})}))
         return
@@ -270,8 +275,7 @@ def _predict(argv: Sequence[str]) -> int:
     for path, error in predict.files(
         model.serving(runs.load(asked.run), settings.recipe.model.output_activation),
         asked.files,
-        size=settings.recipe.size,
-        threshold=settings.recipe.threshold,
+        recipe=settings.recipe,
         classes=settings.classes,
         to=asked.to,
         overwrite=asked.overwrite,
@@ -279,7 +283,8 @@ def _predict(argv: Sequence[str]) -> int:
     ):
         failed += error is not None
         if error is None:
-            console.log(f"{asked.to / path.stem}.mask.png")
+            is_number = settings.recipe.model.output_activation == "linear"
+            console.log(f"{asked.to / path.stem}.{'values.tif' if is_number else 'mask.png'}")
         else:
             console.fail("unet predict", str(error))
     return 2 if failed else 0

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from segdata import mixing, packing
+from segdata import mixing, native, packing
 from segdata.archives.intensity import Scaling
 from segdata.building import features
 from segdata.core import stream
@@ -73,6 +73,27 @@ class Data:
             )
         split = recipe.train_split if recipe.fold else recipe.validation_split
         return InOrder(self._records(split, part="held-out"), batch=recipe.batch)
+
+    def native(self) -> Any:
+        """The same images at their own size: `segdata.native.Native`; of several datasets by name.
+
+        Iterated over once.
+        """
+        recipe = self.recipe
+        rule = packing.Rule.of(recipe.size, fit="stretch")
+        what: dict[str, Any] = {"rule": rule, "fold": recipe.fold, "data_dir": self.data_dir}
+        if not recipe.mix:
+            split = recipe.train_split if recipe.fold else recipe.validation_split
+            named = features.from_json(recipe.features)
+            return native.examples(recipe.dataset, split, **what, **named)
+        given, labels = self._mix.evaluation, self._labels()
+        splits = given["split"]
+        found = {}
+        for name in given["names"]:
+            split = splits if isinstance(splits, str) else splits[name]
+            own = native.examples(name, split, **what, **given["features"].get(name, {}))
+            found[name] = (example.relabelled(labels.tables[name]) for example in own)
+        return found
 
     def account(self, steps: int) -> Mapping[str, Any]:
         """Of a mixture: what its first steps hold of each dataset; else nothing."""
@@ -135,17 +156,21 @@ class Data:
     def _class_names(self) -> tuple[str, ...]:
         recipe = self.recipe
         if recipe.mix:
-            given = self._mix.evaluation
-            known = mixing.class_names(
-                given["names"], features=given["features"], data_dir=self.data_dir
-            )
-            told = {name: given[name] for name in ("labels", "background") if name in given}
-            labels = mixing.joined(known, **told)
+            labels = self._labels()
             print(labels)
             return labels.classes
         named = {recipe.dataset: features.from_json(recipe.features)}
         known = mixing.class_names((recipe.dataset,), features=named, data_dir=self.data_dir)
         return known[recipe.dataset]
+
+    def _labels(self) -> mixing.Labels:
+        """The label space of several datasets."""
+        given = self._mix.evaluation
+        known = mixing.class_names(
+            given["names"], features=given["features"], data_dir=self.data_dir
+        )
+        told = {name: given[name] for name in ("labels", "background") if name in given}
+        return mixing.joined(known, **told)
 
     def _records(self, split: str, *, part: str) -> Records:
         recipe = self.recipe

@@ -7,6 +7,7 @@ batch size. Classes are decided where the model runs: a byte or two a pixel come
 # Keras ships no stubs: a checker takes what its ops return for None.
 # pyright: reportOptionalOperand=false, reportOperatorIssue=false, reportOptionalSubscript=false
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ import numpy as np
 from keras import ops
 
 from segdata.core import IGNORE_LABEL
-from unet import losses, metrics, model
+from unet import inference, losses, metrics
 from unet.recipes import Recipe
 
 Batches = Iterable[tuple[Any, Any]]
@@ -50,15 +51,16 @@ class Scored(NamedTuple):
     """Which dataset it is of, where there are several."""
 
 
-def scorer(network: Any, recipe: Recipe) -> keras.Model:
+def scorer(network: Any, recipe: Recipe, *, decides: bool = True) -> keras.Model:
     """What `scored` runs: a model of images and masks that shares the network's variables.
 
     Args:
         network: From uint8 [B, H, W, 3] to logits float32 [B, H, W, C].
         recipe: Its loss, its threshold and the activation of its model.
+        decides: Whether it gives the class of each pixel, or the probabilities.
     """
     mask = keras.Input((None, None, 1), dtype="uint8", name="mask")
-    judge = _Judge(recipe.loss, recipe.model.output_activation, recipe.threshold)
+    judge = _Judge(recipe, decides=decides)
     made: Any = keras.Model([network.inputs[0], mask], judge(mask, network.outputs[0]))
     made.jit_compile = network.jit_compile
     return made
@@ -81,6 +83,54 @@ def evaluate(
         ValueError: If no image has labels.
     """
     return summary(scored(scorer(network, recipe), batches, recipe), recipe)
+
+
+def evaluate_native(
+    network: Any, images: Iterable[Any] | Mapping[str, Iterable[Any]], recipe: Recipe
+) -> dict[str, float]:
+    """Scores a model at the images' own sizes: its probabilities are enlarged, and decided there.
+
+    Args:
+        network: As in `evaluate`.
+        images: `segdata.native.Native` of a dataset, or those of several by name.
+        recipe: As in `evaluate`.
+
+    Returns:
+        As `summary`; the loss is that at the size of the training.
+
+    Raises:
+        ValueError: If no image has labels.
+    """
+    judge = scorer(network, recipe, decides=False)
+    return summary(scored_native(judge, images, recipe), recipe)
+
+
+def scored_native(
+    judge: Any, images: Iterable[Any] | Mapping[str, Iterable[Any]], recipe: Recipe
+) -> Iterator[Scored]:
+    """`scored` at the images' own sizes; arguments as in `evaluate_native`."""
+    if isinstance(images, Mapping):
+        for name, own in images.items():
+            for image in scored_native(judge, own, recipe):
+                yield image._replace(dataset=name)
+        return
+    waiting = iter(images)
+    while batch := list(itertools.islice(waiting, recipe.batch)):
+        records = np.stack([example.record for example in batch])
+        answers = judge.predict_on_batch([records[..., :3], records[..., 3:]])
+        outputs, parts = (np.asarray(answer) for answer in answers)
+        for example, output, part in zip(batch, outputs, parts, strict=True):
+            found, probability = inference.at_size(output, example.mask.shape, recipe)
+            sums, scores = _of_image(example.mask, found, recipe)
+            yield Scored(
+                image=example.image,
+                mask=example.mask,
+                found=found,
+                probability=probability,
+                sums=sums,
+                loss=part,
+                scores=scores,
+            )
 
 
 def scored(
@@ -203,20 +253,25 @@ def _summed(rows: list[Any], recipe: Recipe, *, of: str = "the set") -> dict[str
 
 
 class _Judge(keras.layers.Layer):
-    """Masks and logits to predictions, probabilities in 255ths and parts of the loss."""
+    """Masks and logits to predictions, probabilities in 255ths and parts of the loss.
 
-    def __init__(self, loss: str, activation: model.Head, threshold: float):
+    Or, where it does not decide, to probabilities, or numbers of a regression, and parts.
+    """
+
+    def __init__(self, recipe: Recipe, *, decides: bool):
         super().__init__(dtype="float32")
-        self.loss, self.activation, self.threshold = losses.BY_NAME[loss], activation, threshold
+        self.loss, self.threshold = losses.BY_NAME[recipe.loss], recipe.threshold
+        self.activation, self.decides = recipe.model.output_activation, decides
 
     def call(self, mask, logits):
         parts = losses.parts(self.loss, mask, logits)
         if self.activation == "linear":
-            return logits[..., 0], ops.cast(ops.zeros_like(mask[..., 0]), "uint8"), parts
-        if logits.shape[-1] == 1:
-            probability = ops.sigmoid(logits[..., 0])
-            found = probability > self.threshold
-        else:
-            probability = ops.max(ops.softmax(logits, axis=-1), axis=-1)
-            found = ops.argmax(logits, axis=-1)
+            unknown = ops.cast(ops.zeros_like(mask[..., 0]), "uint8")
+            return (logits[..., 0], unknown, parts) if self.decides else (logits, parts)
+        is_one = logits.shape[-1] == 1
+        output = ops.sigmoid(logits) if is_one else ops.softmax(logits, axis=-1)
+        if not self.decides:
+            return output, parts
+        probability = ops.max(output, axis=-1)
+        found = probability > self.threshold if is_one else ops.argmax(logits, axis=-1)
         return ops.cast(found, "uint8"), ops.cast(ops.round(255 * probability), "uint8"), parts

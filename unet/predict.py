@@ -1,13 +1,12 @@
 """From an image file of any size to a mask of that size.
 
-The model sees the image at the size it was trained on. The probability, not the mask, is enlarged,
-so that edges stay smooth; and tile by tile, so that memory does not grow with the classes.
+The model sees the image as training did: of the recipe's size, in the dataset's brightness.
 """
 
 import contextlib
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,8 @@ from segdata.archives import images, intensity, resizing, scientific
 from segdata.archives.intensity import Scaling
 from segdata.core.system import files as atomic
 from segdata.inspection import overlays
-from unet import metrics
-
-_BILINEAR = Image.Resampling.BILINEAR
-_TILE = 1 << 16  # pixels that are enlarged at once
+from unet import inference
+from unet.recipes import Recipe
 
 
 def read(
@@ -64,31 +61,11 @@ def read(
     return pixels, resizing.image(pixels, size)
 
 
-def mask(network: Any, seen: np.ndarray, *, shape: tuple[int, int], threshold: float) -> np.ndarray:
-    """Predicts one image of any size, in memory that does not grow with the number of classes.
-
-    Args:
-        network: From uint8 [B, h, w, 3] to float32 [B, h, w, C].
-        seen: The model's input, uint8 [h, w, 3].
-        shape: Height and width of the image, H and W.
-        threshold: With one channel, a pixel is foreground above this probability.
-
-    Returns:
-        The class of each pixel, uint8 [H, W].
-    """
-    probability = np.asarray(network.predict_on_batch(seen[None]))[0]
-    found = np.empty(shape, np.uint8)
-    for rows, columns, part in _enlarged(probability, shape):
-        found[rows, columns] = metrics.decide(part, threshold=threshold)
-    return found
-
-
 def files(
     network: Any,
     paths: Sequence[pathlib.Path],
     *,
-    size: tuple[int, int],
-    threshold: float,
+    recipe: Recipe,
     classes: Sequence[str],
     to: pathlib.Path,
     overwrite: bool = False,
@@ -97,13 +74,13 @@ def files(
     """Predicts files one by one; an error in one does not stop the others.
 
     For `NAME.EXT` it writes `NAME.mask.png` at the image's own size, with 0 and 255 or, for several
-    classes, their ids, and `NAME.overlay.png`; each is written atomically.
+    classes, their ids, and `NAME.overlay.png`; of a regression `NAME.values.tif`, float32. Each is
+    written atomically.
 
     Args:
-        network: As for `mask`.
+        network: From uint8 [B, h, w, 3] to probabilities float32 [B, h, w, C], or numbers.
         paths: Image files.
-        size: Height and width of the model's input.
-        threshold: A pixel is foreground above this probability.
+        recipe: The size of the model's input, its threshold and the activation.
         classes: Names of the classes; empty for a model of one channel.
         to: The folder to write into; made if missing.
         overwrite: Whether existing files may be replaced; images of `paths` never are.
@@ -113,6 +90,8 @@ def files(
     Yields:
         Each path, and its error or None.
     """
+    is_number = recipe.model.output_activation == "linear"
+    kinds = ["values.tif"] if is_number else ["mask.png", "overlay.png"]
     atomic.make_folder(to)
     given = set(map(_place, paths))
     written: dict[str, pathlib.Path] = {}
@@ -123,13 +102,17 @@ def files(
                     f"{path}: its results would overwrite those of {written[path.stem]}; "
                     "predict it on its own, with another --to."
                 )
-            outputs = [to / f"{path.stem}.{kind}.png" for kind in ("mask", "overlay")]
+            outputs = [to / f"{path.stem}.{kind}" for kind in kinds]
             for output in outputs:
                 _require_free(output, given, path=path, overwrite=overwrite)
-            image, seen = _read_as_one_of(path, size=size, scalings=scalings or {"": None})
-            found = mask(network, seen, shape=image.shape[:2], threshold=threshold)
-            drawn = overlays.overlay(image, found, classes=classes or ("background", "foreground"))
-            _write({outputs[0]: found if classes else 255 * found, outputs[1]: drawn})
+            image, seen = _read_as_one_of(path, size=recipe.size, scalings=scalings or {"": None})
+            output = np.asarray(network.predict_on_batch(seen[None]))[0]
+            found, _ = inference.at_size(output, image.shape[:2], recipe)
+            pictures = [found if classes or is_number else 255 * found]
+            if not is_number:
+                names = classes or ("background", "foreground")
+                pictures.append(overlays.overlay(image, found, classes=names))
+            _write(dict(zip(outputs, pictures, strict=True)))
             written[path.stem] = path
             yield path, None
         except (ValueError, OSError) as error:
@@ -164,27 +147,6 @@ def _wanted(page: int | None, channels: Sequence[str]) -> str:
     parts = [f"the channels {', '.join(channels)}"] * bool(channels)
     parts += [f"page {page}"] * (page is not None)
     return f"The model was trained on {' of '.join(parts)}, of which its dataset was built."
-
-
-def _enlarged(
-    probability: np.ndarray, shape: Sequence[int]
-) -> Iterator[tuple[slice, slice, np.ndarray]]:
-    """Resizes a probability, tile by tile: rows, columns and float32 [rows, columns, C]."""
-    channels = [Image.fromarray(channel) for channel in np.moveaxis(probability, -1, 0).copy()]
-    least, most = probability.min(), probability.max()
-    height, width = probability.shape[:2]
-    down, along = height / shape[0], width / shape[1]
-    wide = min(shape[1], max(256, _TILE // shape[0]))  # square where the image allows
-    high = _TILE // wide
-    for top in range(0, shape[0], high):
-        rows = slice(top, min(top + high, shape[0]))
-        for left in range(0, shape[1], wide):
-            columns = slice(left, min(left + wide, shape[1]))
-            right, bottom = columns.stop * along, rows.stop * down
-            box = (left * along, top * down, min(right, width), min(bottom, height))
-            tile = (columns.stop - left, rows.stop - top)
-            parts = [np.asarray(c.resize(tile, _BILINEAR, box=box)) for c in channels]
-            yield rows, columns, np.clip(np.stack(parts, -1), least, most)  # against rounding
 
 
 def _require_free(
