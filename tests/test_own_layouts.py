@@ -194,6 +194,28 @@ def test_label_studio_brushes_are_paired_by_the_tasks(tmp_path):
     own.equal(tmp_path, {f"x{seed}": own.classes(seed) for seed in range(4)})
 
 
+def test_label_studio_tasks_mean_images_of_other_folders_of_the_same_name(tmp_path):
+    tasks = []
+    for number, key in enumerate(("a/x", "b/x", "y", "0a1b2c3d-z", "4e5f6a7b-z")):
+        own.write(tmp_path / "images" / f"{key}.png", own.photo(number))
+        brush = [{"result": [{"value": {"brushlabels": ["cell"]}}]}]
+        image = f"/data/local-files/?d={key}.png" if number < 3 else f"/data/upload/1/{key}.png"
+        tasks.append({"id": number, "data": {"image": image}, "annotations": brush})
+        inside = np.where(own.classes(number) == 1, 255, 0).astype(np.uint8)
+        own.write(tmp_path / "brushes" / f"task-{number}-annotation-1-by-1-tag-cell-0.png", inside)
+    (tmp_path / "tasks.json").write_text(json.dumps(tasks))
+    flags = ["--masks", tmp_path / "brushes", "--tasks", tmp_path / "tasks.json"]
+    code, _, err = own.build(tmp_path, *flags)
+    assert code == 0, err
+    own.equal(
+        tmp_path,
+        {
+            key: own.classes(number) == 1
+            for number, key in enumerate(("a/x", "b/x", "y", "0a1b2c3d-z", "4e5f6a7b-z"))
+        },
+    )
+
+
 def test_folders_split_where_there_are_any(tmp_path):
     for seed in range(9):
         part = SPLITS[seed % 3]

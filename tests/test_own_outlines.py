@@ -6,6 +6,7 @@ import pytest
 from pycocotools import mask as coco
 
 from segdata.archives import ArchiveError, annotations
+from segdata.sources.folder import pairing
 
 HEIGHT, WIDTH = own.SIZE
 CLASSES = ["cell", "hole"]
@@ -224,3 +225,40 @@ def test_yolo_needs_names_and_polygons(tmp_path):
     assert "1 image without annotations: train/x2.png" in own.build(tmp_path, *flags)[2]
     assert own.build(tmp_path, *flags, "--unpaired", "background")[0] == 0
     assert not own.examples(tmp_path)["train/x2"]["mask"].any()
+
+
+def test_coco_means_the_image_of_the_whole_path_before_one_of_the_same_name(tmp_path):
+    images, found = [], []
+    for seed, part in enumerate(("test", "test", "train", "train")):
+        own.write(tmp_path / "images" / part / f"{seed % 2}.png", own.photo(seed))
+    for key in range(2):
+        name = f"train/{key}.png"
+        images.append({"id": key, "file_name": name, "width": WIDTH, "height": HEIGHT})
+        found.append(annotation(key, 3, [polygon(key).ravel().tolist()]))
+    document = {"images": images, "annotations": found, "categories": [{"id": 3, "name": "cell"}]}
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    flags = ["--coco", tmp_path / "a.json"]
+    assert "2 images without annotations: test/0.png, test/1.png" in own.build(tmp_path, *flags)[2]
+    assert own.build(tmp_path, *flags, "--unpaired", "skip")[0] == 0
+    own.equal(tmp_path, {f"train/{key}": filled(polygon(key)) for key in range(2)})
+
+
+PATHS = {  # images, paths of annotations, and what they mean
+    "the whole path": (("x", "a/x"), ("x",), {"x": "x"}),
+    "the longest end": (("a/x", "b/x"), ("/d/b/x", "/d/a/x"), {"/d/a/x": "a/x", "/d/b/x": "b/x"}),
+    "the name": (("a/x", "a/y"), ("x", "c/y"), {"x": "a/x", "c/y": "a/y"}),
+    "a name of two images": (("a/x", "b/x"), ("x", "c/x"), {}),
+    "two paths of an image": (("a/x",), ("x", "b/x"), {}),
+    "one of them the whole": (("a/x",), ("b/x", "a/x"), {"a/x": "a/x"}),
+    "another split": (("test/x",), ("train/x",), {}),
+}
+
+
+@pytest.mark.parametrize("case", PATHS)
+def test_a_path_means_an_image_only_where_no_other_is_meant(case):
+    images, paths, expected = PATHS[case]
+    entries = pairing.images_alone([f"{name}.png" for name in images]).bare
+    found = pairing.by_path(entries, [f"{name}.png" for name in paths])
+    assert {key: entry.image for key, entry in found.items()} == {
+        f"{path}.png": f"{image}.png" for path, image in expected.items()
+    }

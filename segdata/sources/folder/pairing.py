@@ -16,7 +16,7 @@ Only names are looked at here.
 import collections
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from segdata.archives import scientific
 
@@ -136,11 +136,53 @@ def images_alone(names: Iterable[str]) -> Pairing:
     return _paired([_named(name) for name in names if _is_read(name)], [], names)
 
 
+def by_path(
+    entries: Iterable[Entry], paths: Iterable[str], *, form: Callable[[str], str] = str
+) -> dict[str, Entry]:
+    """Which image each path of an annotation file means.
+
+    It is the image of that very path; else the only one that shares the longest end of it, if no
+    other path means that image, and the two do not name different splits.
+
+    Args:
+        entries: Of the images.
+        paths: As the file has them, from any folder.
+        form: What is compared of a path.
+    """
+    whole = collections.defaultdict[str, list[Entry]](list)
+    ending = collections.defaultdict[str, list[Entry]](list)
+    for entry in entries:
+        whole[form(entry.image)].append(entry)
+        for end in _ends(form(entry.image)):
+            ending[end].append(entry)
+    claims = collections.defaultdict[str, list[str]](list)
+    meant = dict[str, Entry]()
+    for path in dict.fromkeys(paths):
+        alike = whole.get(form(path)) or next(
+            (ending[end] for end in _ends(form(path)) if end in ending), []
+        )
+        if len(alike) == 1 and len({alike[0].split, _named(path).split, ""}) < 3:
+            meant[path] = alike[0]
+            claims[alike[0].id].append(path)
+    return {
+        path: entry
+        for path, entry in meant.items()
+        if len(claims[entry.id]) == 1
+        or [each for each in claims[entry.id] if form(each) == form(entry.image)] == [path]
+    }
+
+
 def stem(name: str) -> str:
     """A file's name without its folders and its ending; of "x.ome.tif" both endings go."""
     last = name.rpartition("/")[2]
     bare = last.rpartition(".")[0] or last
     return bare[:-4] if bare.lower().endswith(".ome") else bare
+
+
+def _ends(path: str) -> Iterator[str]:
+    """The path, and what is left of it without its first folders; the longest first."""
+    parts = path.split("/")
+    return ("/".join(parts[start:]) for start in range(len(parts)))
 
 
 def _is_read(name: str) -> bool:
@@ -244,16 +286,20 @@ def label_studio(
     Args:
         pairing: Of the images alone.
         masks: The names of the masks, `task-3-annotation-5-by-1-tag-nucleus-0.png`.
-        photos: Task to the image's file, as the JSON export has it.
+        photos: Task to the path of the image, as the JSON export has it.
         classes: All names of classes, as the JSON export has them.
     """
-    by_stem = {pairing_stem(entry.image): entry for entry in pairing.bare}
+    paths = {*photos.values()}
+    entry_of = by_path(pairing.bare, paths, form=_without_ending)
+    taken = {entry.id for entry in entry_of.values()}
+    for path, entry in by_path(pairing.bare, paths - entry_of.keys(), form=_without_upload).items():
+        if entry.id not in taken:
+            entry_of[path] = entry
     found = collections.defaultdict[str, list[tuple[str, str]]](list)
     lonely = []
     for name in sorted(filter(_is_read, masks), key=_by_numbers):
         matched = TASK.match(name.rpartition("/")[2])
-        photo = photos.get(int(matched[1])) if matched else None
-        entry = photo and (by_stem.get(stem(photo)) or by_stem.get(without_upload(stem(photo))))
+        entry = entry_of.get(photos.get(int(matched[1]), "")) if matched else None
         named = [each for each in classes if re.search(rf"-{re.escape(each)}-\d+$", stem(name))]
         if not entry or not named:
             lonely.append(name)
@@ -278,14 +324,13 @@ def label_studio(
 TASK = re.compile(r"task-(\d+)-annotation-(\d+)-", re.IGNORECASE)
 
 
-def pairing_stem(name: str) -> str:
-    """The stem of an image by which Label Studio's tasks name it."""
-    return without_upload(stem(name))
+def _without_ending(path: str) -> str:
+    return "/".join((*path.split("/")[:-1], stem(path)))
 
 
-def without_upload(name: str) -> str:
-    """A stem without the eight hexadecimal digits that Label Studio puts before it."""
-    return re.sub(r"^[0-9a-f]{8}-", "", name)
+def _without_upload(path: str) -> str:
+    """Also without the eight hexadecimal digits that Label Studio puts before a file's name."""
+    return re.sub(r"(^|/)[0-9a-f]{8}-([^/]*)$", r"\1\2", _without_ending(path))
 
 
 def _by_numbers(name: str) -> list[int | str]:

@@ -159,20 +159,14 @@ def _by_coco(
 ) -> tuple[pairing.Pairing, dict[str, Any]]:
     classes, listed = annotations.read_coco(_file(path), name=str(path))
     alone = pairing.images_alone(photos.names)
-    outlines, entries, bare = dict[str, annotations.Outlines](), list[Entry](), list[Entry]()
-    used = set[str]()
-    by_last = _unique({name: name.rpartition("/")[2] for name in listed})
-    for entry in alone.bare:
-        last = by_last.get(entry.image.rpartition("/")[2], "")
-        name = entry.image if entry.image in listed else last
-        if name in listed and name not in used:
-            used.add(name)
-            outlines[entry.id] = listed[name]
-            entries.append(entry)
-        else:
-            bare.append(entry)
-    lonely = tuple(name for name in listed if name not in used)
-    found = dataclasses.replace(alone, entries=tuple(entries), bare=tuple(bare), lonely=lonely)
+    entry_of = pairing.by_path(alone.bare, listed)
+    outlines = {entry.id: listed[name] for name, entry in entry_of.items()}
+    found = dataclasses.replace(
+        alone,
+        entries=tuple(entry for entry in alone.bare if entry.id in outlines),
+        bare=tuple(entry for entry in alone.bare if entry.id not in outlines),
+        lonely=tuple(name for name in listed if name not in entry_of),
+    )
     return found, {"outlines": outlines, "classes": classes}
 
 
@@ -266,11 +260,11 @@ def _by_tasks(
 
 
 def _task_image(task: Mapping[str, Any]) -> str:
-    """The image file that a task names, without its folders."""
+    """The path of the image that a task names."""
     data = task.get("data", task)
     for value in data.values():
         if isinstance(value, str) and value.lower().endswith(scientific.ENDINGS):
-            return urllib.parse.unquote(value).replace("?d=", "/").rpartition("/")[2]
+            return urllib.parse.unquote(value).replace("?d=", "/")
     raise ValueError(f"task {task.get('id')} names no image")
 
 
@@ -388,12 +382,6 @@ def _in_tree(cell: str, table: pathlib.Path, folder: pathlib.Path, tree: trees.T
         place.relative_to(folder.resolve()).as_posix() if folder.resolve() in place.parents else ""
     )
     return inner if inner in tree.files else ""
-
-
-def _unique(last_of: Mapping[str, str]) -> dict[str, str]:
-    """Last part to name, of those whose last part no other has."""
-    counts = collections.Counter(last_of.values())
-    return {last: name for name, last in last_of.items() if counts[last] == 1}
 
 
 def _file(path: pathlib.Path) -> bytes:
