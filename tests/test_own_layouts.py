@@ -262,3 +262,38 @@ def test_near_duplicates_are_a_group(tmp_path):
     found = own.examples(tmp_path)
     assert found["again"]["group"] == found["x2"]["group"]
     assert len({example["group"] for example in found.values()}) == 6
+
+
+STRAYS = {  # images, masks of their names, and one of another
+    "of a patient": (("p0/a", "p1/a"), ("p1/a",), "p0/b"),
+    "beside the right one": (("p0/a", "p1/a"), ("p0/a", "p1/a"), "p0/b"),
+    "of a split": (("train/a", "val/b"), ("train/a",), "val/c"),
+    "in the folders of a split": (("train/images/a", "val/images/b"), ("train/a",), "val/masks/c"),
+    "in an example's own folder": (("x/images/a", "y/images/a"), ("x/a", "y/a"), "x/masks/b"),
+}
+
+
+@pytest.mark.parametrize("case", STRAYS)
+def test_a_mask_of_another_name_is_given_to_no_image(tmp_path, case):
+    images, masks, stray = STRAYS[case]
+    for seed, key in enumerate(images):
+        own.write(tmp_path / "images" / f"{key}.png", own.photo(seed))
+    for key in (*masks, stray):
+        own.write(tmp_path / "masks" / f"{key}.png", own.classes(0))
+    code, _, err = own.build(tmp_path, "--masks", tmp_path / "masks")
+    assert code == 2
+    assert f"1 mask without an image: {stray}.png" in err
+
+
+@pytest.mark.parametrize("other", ["x0.bmp", "x0_mask.png"])
+def test_a_second_mask_of_the_same_image_is_named_and_not_merged(tmp_path, other):
+    for seed in range(3):
+        two_folders(tmp_path, f"x{seed}", own.photo(seed), own.classes(seed))
+    own.write(tmp_path / "masks" / other, own.classes(9))
+    flags = ["--masks", tmp_path / "masks"]
+    for more in ([], ["--unpaired", "background"]):
+        code, _, err = own.build(tmp_path, *flags, *more)
+        assert code == 2
+        assert f"1 example there more than once: {' and '.join(sorted([other, 'x0.png']))}" in err
+    assert own.build(tmp_path, *flags, "--unpaired", "skip")[0] == 0
+    own.equal(tmp_path, {f"x{seed}": own.classes(seed) for seed in (1, 2)})

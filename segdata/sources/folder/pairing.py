@@ -72,7 +72,8 @@ class Pairing:
         entries: Those with masks, sorted by id.
         bare: Those without.
         lonely: The names of masks without an image.
-        twice: Names of images that are the same example, such as a PNG and a JPEG.
+        twice: Names of images, or of masks, that are the same example, such as a PNG and a JPEG.
+            No example is made of them.
         foreign: The names of files that may be images and are of no kind that is read.
     """
 
@@ -92,6 +93,7 @@ class _Named:
         key: Its parts but for those that say what kind of file it is; the last without its ending.
         short: The same without "_mask" and the like at its end.
         folder: The key without the file's own name.
+        is_own: Whether the file lies in an example's own `images` or `masks`: `x/images/any.png`.
         role: "image", "mask", "objects", or "" where it does not say.
         split: As for `Entry`.
     """
@@ -100,6 +102,7 @@ class _Named:
     key: tuple[str, ...]
     short: tuple[str, ...]
     folder: tuple[str, ...]
+    is_own: bool
     role: str
     split: str
 
@@ -195,12 +198,14 @@ def _has_folder(name: str, folder: str) -> bool:
 
 def _named(name: str) -> _Named:
     *folders, _ = name.split("/")
-    kept, role, split = [], "", ""
+    kept, role, split, is_own = [], "", "", False
     for folder in folders:
         found = _FOLDER.fullmatch(folder)
         if not found or not folder:
             kept.append(folder)
+            is_own = False
             continue
+        is_own = bool(kept) and kept[-1] not in _SPLITS.values()
         for kind in ("image", "mask", "objects"):
             role = kind if found[kind] else role
         if word := found["before"] or found["after"]:
@@ -209,14 +214,14 @@ def _named(name: str) -> _Named:
     last = stem(name)
     for kind, words in (("image", _IMAGE), ("mask", _MASK)):
         if kept and re.fullmatch(words, last, re.IGNORECASE):  # x/image.png, x/mask.png
-            return _Named(name, (*kept,), (*kept,), (*kept,), role or kind, split)
+            return _Named(name, (*kept,), (*kept,), (*kept,), is_own, role or kind, split)
     as_mask, as_image = _ENDS_AS_MASK.fullmatch(last), _ENDS_AS_IMAGE.fullmatch(last)
     short = last
     if as_mask and role != "image":
         role, short = role or "mask", as_mask[1] or as_mask[2]
     elif as_image and role not in ("mask", "objects"):
         short = as_image[1] or as_image[2]
-    return _Named(name, (*kept, last), (*kept, short), (*kept,), role, split)
+    return _Named(name, (*kept, last), (*kept, short), (*kept,), is_own, role, split)
 
 
 def _paired(photos: Sequence[_Named], labels: Sequence[_Named], names: Iterable[str]) -> Pairing:
@@ -228,34 +233,50 @@ def _paired(photos: Sequence[_Named], labels: Sequence[_Named], names: Iterable[
         by_short[each.short].append(each)
         in_folder[each.folder].append(each)
 
-    def photo_of(label: _Named) -> _Named | None:
+    def named_by(label: _Named) -> _Named | None:
         for key in (label.key, label.short):
             if key in by_key:
                 return by_key[key]
-        if len(alike := by_short[label.short]) == 1:
-            return alike[0]
+        alike = by_short[label.short]
+        return alike[0] if len(alike) == 1 else None
+
+    def holding(label: _Named) -> _Named | None:
         if label.folder in by_key:  # masks/x/1.png
             return by_key[label.folder]
         alone = in_folder[label.folder]  # x/images/any.png and x/masks/any.png
-        return alone[0] if label.folder and len(alone) == 1 else None
+        return alone[0] if len(alone) == 1 and label.is_own and alone[0].is_own else None
 
     masks = collections.defaultdict[str, list[str]](list)
-    objects: dict[str, str] = {}
-    lonely = []
-    for label in sorted(labels, key=lambda each: each.name):
-        photo = photo_of(label)
-        if photo is None:
-            lonely.append(label.name)
-        elif label.role == "objects" and any(each.role == "mask" for each in labels):
-            objects[photo.name] = label.name
+    objects = collections.defaultdict[str, list[str]](list)
+    apart = any(each.role == "mask" for each in labels)
+    others = []
+    for label in labels:
+        if photo := named_by(label):
+            (objects if label.role == "objects" and apart else masks)[photo.name].append(label.name)
         else:
-            masks[photo.name].append(label.name)
+            others.append(label)
+    doubled = {
+        name: tuple(sorted(same))
+        for found in (masks, objects)
+        for name, same in found.items()
+        if len(same) > 1
+    }
+    lonely = []
+    own = collections.defaultdict[str, list[str]](list)
+    for label in sorted(others, key=lambda each: each.name):
+        photo = holding(label)
+        if photo is None or photo.name in masks:
+            lonely.append(label.name)
+        else:
+            own[photo.name].append(label.name)
+    masks |= own
+    photos = [each for each in photos if each.name not in doubled]
     entries = [
         Entry(
             id="/".join(each.key),
             image=each.name,
             masks=tuple(masks[each.name]),
-            objects=objects.get(each.name, ""),
+            objects=next(iter(objects[each.name]), ""),
             split=each.split,
         )
         for each in sorted(photos, key=lambda each: each.key)
@@ -264,7 +285,7 @@ def _paired(photos: Sequence[_Named], labels: Sequence[_Named], names: Iterable[
         entries=tuple(entry for entry in entries if entry.masks),
         bare=tuple(entry for entry in entries if not entry.masks),
         lonely=tuple(lonely),
-        twice=twice,
+        twice=(*twice, *doubled.values()),
         foreign=tuple(name for name in names if name.lower().endswith(scientific.FOREIGN)),
     )
 

@@ -308,15 +308,17 @@ def _unpaired(folder: Folder, found: pairing.Pairing) -> Iterator[Problem]:
         yield Problem(
             f"{counted(len(found.bare), 'image')} without {where}: {names}{background}.", flags
         )
+    if found.twice and folder.unpaired != "skip":
+        names = listed(" and ".join(same) for same in found.twice)
+        yield Problem(
+            f"{counted(len(found.twice), 'example')} there more than once: {names}.", flags
+        )
     if folder.unpaired:
         return
     if found.lonely:
         names = listed(found.lonely)
         what = "mask" if not (folder.coco or folder.yolo) else "annotation"
         yield Problem(f"{counted(len(found.lonely), what)} without an image: {names}.", flags)
-    if found.twice:
-        names = listed(" and ".join(same) for same in found.twice)
-        yield Problem(f"{counted(len(found.twice), 'image')} there more than once: {names}.", flags)
     if found.foreign:
         names = listed(found.foreign)
         yield Problem(
