@@ -297,3 +297,58 @@ def test_a_second_mask_of_the_same_image_is_named_and_not_merged(tmp_path, other
         assert f"1 example there more than once: {' and '.join(sorted([other, 'x0.png']))}" in err
     assert own.build(tmp_path, *flags, "--unpaired", "skip")[0] == 0
     own.equal(tmp_path, {f"x{seed}": own.classes(seed) for seed in (1, 2)})
+
+
+def lay_table(root, lines, count=4):
+    for seed in range(count):
+        two_folders(root, f"x{seed}", own.photo(seed), own.classes(seed) > 0)
+    (root / "pairs.csv").write_text("image,mask,split\n" + "\n".join(lines))
+    return ["--masks", root / "masks", "--pairs", root / "pairs.csv"]
+
+
+@pytest.mark.parametrize("last", ["x3.png,,", ""])
+def test_an_image_without_a_mask_in_the_table_is_named(tmp_path, last):
+    flags = lay_table(tmp_path, [f"x{seed}.png,x{seed}.png," for seed in range(3)] + [last])
+    assert "1 image without masks: x3.png" in own.build(tmp_path, *flags)[2]
+    assert own.build(tmp_path, *flags, "--unpaired", "background")[0] == 0
+    expected = {f"x{seed}": (own.classes(seed) > 0) & (seed < 3) for seed in range(4)}
+    own.equal(tmp_path, expected)
+
+
+def test_an_image_whose_mask_is_missing_is_no_background(tmp_path):
+    lines = ["x0.png,x0.png,", "x1.png,x1.png,", "x2.png,x2.png,", "x3.png,gone.png,"]
+    flags = lay_table(tmp_path, lines)
+    assert own.build(tmp_path, *flags, "--unpaired", "background")[0] == 0
+    own.equal(tmp_path, {f"x{seed}": own.classes(seed) > 0 for seed in range(3)})
+
+
+ROWS = {  # a row more, and what is said
+    "again": ("x0.png,x0.png,train", "rows with the same image and mask: x0.png."),
+    "another mask": ("x0.png,x3.png,train", "1 image with several rows: x0.png; --mask_kind"),
+    "another split": ("x0.png,x3.png,test", "rows of an image have several values of split: x0"),
+    "a split of another name": (
+        "x3.png,x3.png,holdout",
+        "the column split has holdout (1 row), which is none of train, val and test.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ROWS)
+def test_rows_that_contradict_are_named(tmp_path, case):
+    line, message = ROWS[case]
+    lines = [*(f"x{seed}.png,x{seed}.png,train" for seed in range(3)), line]
+    flags = [*lay_table(tmp_path, lines), "--unpaired", "skip"]
+    code, _, err = own.build(tmp_path, *flags)
+    assert code == 2
+    assert message in err
+
+
+def test_rows_of_an_image_are_objects_where_it_is_said(tmp_path):
+    flags = lay_table(tmp_path, [f"x{s}.png,m{n}.png," for s in range(4) for n in (1, 2)])
+    for number in (1, 2):
+        level = np.where(own.objects(0, count=2) == number, 255, 0).astype(np.uint8)
+        own.write(tmp_path / "masks" / f"m{number}.png", level)
+    assert own.build(tmp_path, *flags)[0] == 2
+    code, _, err = own.build(tmp_path, *flags, "--mask_kind", "objects")
+    assert code == 0, err
+    own.equal(tmp_path, {f"x{s}": own.objects(0, count=2) for s in range(4)}, "instances")

@@ -11,7 +11,7 @@ import json
 import pathlib
 import re
 import urllib.parse
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from segdata.archives import annotations, scientific, trees
@@ -78,7 +78,8 @@ def survey(folder: Folder) -> Survey:
     if folder.masks:
         labels = _without(trees.open(folder.masks), folder.masks, (folder.images,))
     found, more = _pairing(folder, photos, labels)
-    problems, skipped = list(_unpaired(folder, found)), dict[str, str]()
+    problems = [*more.get("problems", ()), *_unpaired(folder, found)]
+    skipped = dict[str, str]()
     entries = list(found.entries)
     if folder.unpaired == "background":
         entries += found.bare
@@ -139,13 +140,13 @@ def listed(names: Iterable[str]) -> str:
 def _pairing(
     folder: Folder, photos: trees.Tree, labels: trees.Tree
 ) -> tuple[pairing.Pairing, dict[str, Any]]:
-    """Images with their masks; and `outlines`, `classes` and `palette` where files have them."""
+    """Images with their masks; and `outlines`, `classes`, `palette`, `problems` of other files."""
     if folder.coco:
         return _by_coco(folder, folder.coco, photos)
     if folder.yolo:
         return _by_yolo(folder, folder.yolo, photos)
     if folder.pairs:
-        return _by_table(folder, folder.pairs, photos, labels), {}
+        return _by_table(folder, folder.pairs, photos, labels)
     if not folder.masks:
         return pairing.in_one_tree(photos.names), _label_map(photos)
     brushes = [name for name in labels.names if pairing.TASK.match(name.rpartition("/")[2])]
@@ -206,8 +207,8 @@ def _by_yolo(
 
 def _by_table(
     folder: Folder, path: pathlib.Path, photos: trees.Tree, labels: trees.Tree
-) -> pairing.Pairing:
-    """Pairs by a table; several rows of an image are an object each."""
+) -> tuple[pairing.Pairing, dict[str, Any]]:
+    """Pairs by a table; an image with an empty cell, or in no row, has no mask."""
     reader = csv.DictReader(io.StringIO(_file(path).decode("utf-8-sig", errors="replace")))
     columns = reader.fieldnames or []
     wanted = ["image", "mask", *filter(None, [folder.group_column])]
@@ -215,26 +216,76 @@ def _by_table(
         raise FolderError(
             f"{path} has no column {' and no column '.join(lacking)}; it has {', '.join(columns)}."
         )
-    named = {entry.image: entry for entry in pairing.images_alone(photos.names).bare}
+    alone = pairing.images_alone(photos.names)
+    named = {entry.image: entry for entry in alone.bare}
     rows = collections.defaultdict[str, list[dict[str, str]]](list)
-    lonely = []
+    lonely, faulty = [], set[str]()
     for row in reader:
-        image = _in_tree(row["image"] or "", path, folder.images, photos)
-        mask = _in_tree(row["mask"] or "", path, folder.masks or folder.images, labels)
-        if image not in named or not mask:
+        cells = {column: (row[column] or "").strip() for column in columns}
+        image = _in_tree(cells["image"], path, folder.images, photos)
+        mask = _in_tree(cells["mask"], path, folder.masks or folder.images, labels)
+        if image not in named or (cells["mask"] and not mask):
             lonely.append(f"line {reader.line_num} of {path.name}")
+            faulty.add(image)
         else:
-            rows[image].append({**row, "mask": mask})
-    entries = [
-        dataclasses.replace(
-            named[image],
-            masks=tuple(row["mask"] for row in members),
-            split=pairing.split_of(members[0].get("split") or "") or named[image].split,
-            group=(members[0].get(folder.group_column) or "") if folder.group_column else "",
+            rows[image].append({**cells, "mask": mask})
+    entries = {
+        image: dataclasses.replace(
+            entry,
+            masks=tuple(row["mask"] for row in rows[image] if row["mask"]),
+            split=_first(rows[image], "split", pairing.split_of) or entry.split,
+            group=_first(rows[image], folder.group_column),
         )
-        for image, members in rows.items()
-    ]
-    return pairing.Pairing(entries=tuple(entries), lonely=tuple(lonely))
+        for image, entry in named.items()
+        if image not in faulty
+    }
+    found = dataclasses.replace(
+        alone,
+        entries=tuple(entry for entry in entries.values() if entry.masks),
+        bare=tuple(entry for entry in entries.values() if not entry.masks),
+        lonely=tuple(lonely),
+    )
+    return found, {"problems": tuple(_table_problems(folder, path, rows))}
+
+
+def _first(rows: Sequence[Mapping[str, str]], column: str, read: Callable[[str], str] = str) -> str:
+    return read(rows[0].get(column, "")) if rows else ""
+
+
+def _table_problems(
+    folder: Folder, path: pathlib.Path, rows: Mapping[str, Sequence[Mapping[str, str]]]
+) -> Iterator[Problem]:
+    """Rows that contradict each other, and splits of other names."""
+    several = {image: found for image, found in rows.items() if len(found) > 1}
+    for column in filter(None, ("split", folder.group_column)):
+        if differing := [
+            image for image, found in several.items() if len({r.get(column) for r in found}) > 1
+        ]:
+            yield Problem(
+                f"{path}: rows of an image have several values of {column}: {listed(differing)}."
+            )
+    if repeated := [
+        image for image, found in several.items() if len({r["mask"] for r in found}) < len(found)
+    ]:
+        yield Problem(f"{path}: rows with the same image and mask: {listed(repeated)}.")
+    elif several and folder.mask_kind != "objects":
+        yield Problem(
+            f"{path}: {counted(len(several), 'image')} with several rows: {listed(several)}; "
+            "--mask_kind objects takes each mask as an object.",
+            {"mask_kind": "objects"},
+        )
+    unknown = collections.Counter(
+        value
+        for found in rows.values()
+        for row in found
+        if (value := row.get("split")) and not pairing.split_of(value)
+    )
+    if unknown and folder.split_by != "share":
+        shown = listed(f"{value} ({counted(n, 'row')})" for value, n in unknown.most_common())
+        yield Problem(
+            f"{path}: the column split has {shown}, which is none of train, val and test.",
+            {"split_by": "share"},
+        )
 
 
 def _by_tasks(
