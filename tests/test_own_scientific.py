@@ -222,6 +222,62 @@ def test_tiff_of_8_bit_colours_is_read_as_it_is(tmp_path):
         np.testing.assert_array_equal(example["image"], own.photo(int(key[1:]), SMALL))
 
 
+COLOURS = np.random.default_rng(5).integers(0, 256, (3, 256), np.uint16) * 257
+
+
+def test_tiffs_with_palettes_are_read_as_their_colours(tmp_path):
+    indices = own.photo(1, SMALL)[..., 0]
+    tiff(tmp_path / "x.tif", indices, photometric="palette", colormap=COLOURS)
+    found = scientific.read((tmp_path / "x.tif").read_bytes(), name="x").pixels
+    np.testing.assert_array_equal(found, np.asarray(Image.open(tmp_path / "x.tif").convert("RGB")))
+
+
+def test_tiff_masks_keep_palettes(tmp_path):
+    tiff(tmp_path / "x.tif", own.classes(1), photometric="palette", colormap=COLOURS)
+    found = scientific.read_mask((tmp_path / "x.tif").read_bytes(), name="x")
+    np.testing.assert_array_equal(found.pixels, own.classes(1))
+    np.testing.assert_array_equal(found.palette, COLOURS.T // 257)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.uint16])
+def test_tiffs_whose_0_is_white_are_swapped_and_such_masks_refused(tmp_path, dtype):
+    pixels = (own.photo(1, SMALL)[..., 0] > 99) if dtype is bool else camera(1).astype(dtype)
+    tiff(tmp_path / "x.tif", pixels, photometric="miniswhite")
+    data = (tmp_path / "x.tif").read_bytes()
+    most = 1 if dtype is bool else np.iinfo(dtype).max
+    expected = (most - pixels.astype(int)) * (255 if dtype is bool else 1)
+    found = scientific.read(data, name="x").pixels
+    np.testing.assert_array_equal(found[..., 0], expected)
+    with pytest.raises(ArchiveError, match="x says that its 0 is white"):
+        scientific.read_mask(data, name="x")
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_the_orientation_of_tiffs_is_undone(tmp_path, turn):
+    options: Any = {"photometric": "rgb", "extratags": [(274, "H", 1, turn, True)]}
+    tiff(tmp_path / "x.tif", own.photo(1, SMALL), **options)
+    data = (tmp_path / "x.tif").read_bytes()
+    found = scientific.read(data, name="x")
+    exif = Image.Exif()
+    exif[274] = turn
+    png = io.BytesIO()
+    Image.fromarray(own.photo(1, SMALL)).save(png, "PNG", exif=exif)
+    np.testing.assert_array_equal(found.pixels, scientific.read(png.getvalue(), name="x").pixels)
+    assert found.turned == turn
+    np.testing.assert_array_equal(scientific.read_mask(data, name="x").pixels, found.pixels)
+
+
+def test_each_image_of_an_ome_tiff_has_its_own_names_of_channels(tmp_path):
+    path, names = tmp_path / "x.ome.tif", ["DAPI", "GFP"]
+    with tifffile.TiffWriter(path, ome=True) as file:
+        for first in (0, 2):
+            channels: Any = {"axes": "CYX", "Channel": {"Name": names[:: 1 - first]}}
+            file.write(np.stack([camera(first), camera(first + 1)]), metadata=channels)
+    for page, seed in enumerate((0, 3)):
+        found = scientific.read(path.read_bytes(), name="x", page=page, channels=["DAPI"]).pixels
+        np.testing.assert_array_equal(found[..., 0], camera(seed))
+
+
 @pytest.mark.parametrize(
     ("dtype", "is_read"), [("uint8", True), ("int32", True), ("float32", True), ("fraction", False)]
 )

@@ -34,6 +34,8 @@ FOREIGN = (
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # None, LZW, JPEG, deflate (two numbers), PackBits, Zstandard (two).
 _COMPRESSIONS = (1, 5, 7, 8, 32946, 32773, 34926, 50000)
+_LOSSY = 7  # JPEG
+_WHITE_IS_0, _PALETTE = 0, 3  # what a TIFF's values mean
 _LARGEST_STACK = 1 << 29  # bytes, decoded, where pages cannot be read one by one
 _MOST_SAMPLES = 64
 _KINDS: tuple[images.Kind, ...] = tuple(kind for kind in images.KINDS if kind != "TIFF")
@@ -55,7 +57,7 @@ class Picture:
         pixels: [H, W, C], of one to three channels, of the type that the file has.
         is_plain: Whether the file is an upright 8-bit RGB PNG or JPEG, whose bytes can be kept.
         lost: What of the file is not in the pixels, such as "transparency".
-        turned: The EXIF orientation that was undone; 1 where there was none.
+        turned: The orientation, of EXIF or TIFF, that was undone; 1 where there was none.
     """
 
     pixels: np.ndarray
@@ -67,7 +69,7 @@ class Picture:
 def read(
     data: bytes, *, name: str, page: int | None = None, channels: Sequence[str] = ()
 ) -> Picture:
-    """Decodes an image of any kind.
+    """Decodes an image of any kind; a palette as its colours, and upright.
 
     Args:
         data: The file.
@@ -113,15 +115,23 @@ def read_mask(data: bytes, *, name: str, page: int | None = None) -> Stored:
     """Decodes a mask of any kind, as it is stored.
 
     Raises:
-        ArchiveError: If it is no image, damaged, too large, of fractions, or partly transparent in
-            colours other than black.
+        ArchiveError: If it is no image, damaged, too large, of fractions, a TIFF whose 0 is white,
+            or partly transparent in colours other than black.
     """
     if data.startswith(_TIFF):
         with _opened_tiff(data, name) as file:
-            pixels, _ = _plane(file, name, page)
+            plane = _plane(file, name, page)
+        if plane.photometric == _WHITE_IS_0:
+            raise archives.ArchiveError(
+                f"{name} says that its 0 is white, and programs differ in whether they swap black "
+                "and white then. Save it with 0 as black, or as a PNG; in ImageJ choose the lookup "
+                "table Grays first."
+            )
+        pixels = plane.pixels
         if pixels.shape[-1] not in (1, 3):
             raise ChannelsError(f"{name} has {pixels.shape[-1]} channels; a mask has one, or RGB.")
-        return Stored(_whole_numbers(pixels[..., 0] if pixels.shape[-1] == 1 else pixels, name))
+        pixels = _whole_numbers(pixels[..., 0] if pixels.shape[-1] == 1 else pixels, name)
+        return Stored(pixels, plane.palette, is_lossy=plane.is_lossy)
     if (levels := images.grey(data)) is not None:
         return Stored(levels)
     with images.opened(data, name=name, kinds=_KINDS) as opened:
@@ -196,9 +206,14 @@ def _whole_numbers(pixels: np.ndarray, name: str) -> np.ndarray:
 
 def _tiff(data: bytes, name: str, page: int | None, channels: Sequence[str]) -> Picture:
     with _opened_tiff(data, name) as file:
-        pixels, names = _plane(file, name, page)
-        is_rgb = file.pages.first.photometric in (2, 6)  # RGB, and JPEG's colours
+        plane = _plane(file, name, page)
+    pixels, names = plane.pixels, plane.channels
+    if plane.palette is not None:
+        pixels = plane.palette[pixels[..., 0].astype(np.intp)]
+    elif plane.photometric == _WHITE_IS_0:
+        pixels = _swapped(pixels, plane.bits, name)
     lost = ""
+    is_rgb = plane.palette is not None or plane.photometric in (2, 6)  # RGB, and JPEG's colours
     if is_rgb and pixels.shape[-1] >= 3 and not channels:
         lost = "transparency" if pixels.shape[-1] == 4 and (pixels[..., 3] != 255).any() else ""
         pixels = pixels[..., :3] if pixels.shape[-1] == 4 else pixels
@@ -209,7 +224,19 @@ def _tiff(data: bytes, name: str, page: int | None, channels: Sequence[str]) -> 
         raise ChannelsError(f"{name} has {pixels.shape[-1]} channels: {', '.join(names)}.")
     if pixels.dtype == bool:
         pixels = pixels.astype(np.uint8) * 255
-    return Picture(pixels=np.ascontiguousarray(pixels), lost=lost)
+    return Picture(pixels=np.ascontiguousarray(pixels), lost=lost, turned=plane.turned)
+
+
+def _swapped(pixels: np.ndarray, bits: int, name: str) -> np.ndarray:
+    """Black for white and white for black."""
+    if pixels.dtype == bool:
+        return ~pixels
+    if pixels.dtype.kind != "u":
+        raise archives.ArchiveError(
+            f"{name} says that its 0 is white, and has values of {pixels.dtype}, of which none is "
+            "black then. Save it with 0 as black."
+        )
+    return pixels.dtype.type((1 << bits) - 1) - pixels
 
 
 @contextlib.contextmanager
@@ -228,8 +255,30 @@ def _opened_tiff(data: bytes, name: str) -> Iterator[tifffile.TiffFile]:
         ) from error
 
 
-def _plane(file: tifffile.TiffFile, name: str, page: int | None) -> tuple[np.ndarray, list[str]]:
-    """One plane of a TIFF, [H, W, C], and the names of its channels."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Plane:
+    """One plane of a TIFF.
+
+    Attributes:
+        pixels: [H, W, C], upright.
+        channels: Their names.
+        photometric: The TIFF's number for what its values mean.
+        bits: Of a value.
+        palette: uint8 [N, 3], where values are its rows.
+        turned: The orientation that was undone.
+        is_lossy: Whether it is compressed as JPEG.
+    """
+
+    pixels: np.ndarray
+    channels: list[str]
+    photometric: int
+    bits: int
+    palette: np.ndarray | None
+    turned: int
+    is_lossy: bool
+
+
+def _plane(file: tifffile.TiffFile, name: str, page: int | None) -> _Plane:
     planes = [
         (series, outer)
         for series in file.series
@@ -253,8 +302,26 @@ def _plane(file: tifffile.TiffFile, name: str, page: int | None) -> tuple[np.nda
     series, outer = planes[page or 0]
     _check(series, name)
     pixels = _read_plane(series, outer, name)
-    names = _channel_names(file, pixels.shape[-1])
-    return pixels, names
+    first = series.keyframe
+    found = first.tags.valueof("Orientation", default=1)
+    turned = found if found in range(1, 9) else 1
+    return _Plane(
+        pixels=_turned(pixels, turned),
+        channels=_channel_names(file, file.series.index(series), pixels.shape[-1]),
+        photometric=int(first.photometric),
+        bits=int(first.bitspersample),
+        palette=_palette(first, name) if int(first.photometric) == _PALETTE else None,
+        turned=turned,
+        is_lossy=int(first.compression) == _LOSSY,
+    )
+
+
+def _palette(page: Any, name: str) -> np.ndarray:
+    """uint8 [N, 3] of a TIFF's uint16 [3, N]; some programs write 8 bits there."""
+    colours = page.colormap
+    if np.dtype(page.dtype).kind not in "bu" or colours.shape != (3, 1 << page.bitspersample):
+        raise archives.ArchiveError(f"{name} has a palette that lacks colours. Export it anew.")
+    return (colours >> 8 if colours.max() > 255 else colours).astype(np.uint8).T
 
 
 def _sides(series: Any) -> list[tuple[str, int]]:
@@ -320,14 +387,16 @@ def _read_plane(series: Any, outer: tuple[int, ...], name: str) -> np.ndarray:
     return found.reshape(*found.shape[:2], -1)
 
 
-def _channel_names(file: tifffile.TiffFile, count: int) -> list[str]:
-    """Those of OME-TIFF, else numbers from 0."""
+def _channel_names(file: tifffile.TiffFile, image: int, count: int) -> list[str]:
+    """Those of an image of OME-TIFF, else numbers from 0."""
     numbers = [str(number) for number in range(count)]
     if not file.is_ome or not file.ome_metadata:
         return numbers
     found = tifffile.xml2dict(file.ome_metadata).get("OME", {}).get("Image", {})
-    found = found[0] if isinstance(found, list) else found
-    channels = found.get("Pixels", {}).get("Channel", [])
+    found = found if isinstance(found, list) else [found]
+    if len(found) != len(file.series):  # which of them this is, is not known
+        return numbers
+    channels = found[image].get("Pixels", {}).get("Channel", [])
     channels = channels if isinstance(channels, list) else [channels]
     names = [str(channel.get("Name", "")) for channel in channels]
     is_whole = len(names) == count and all(names) and len({*names}) == count
