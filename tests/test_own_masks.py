@@ -240,6 +240,71 @@ def test_jpeg_colours_need_the_true_ones(tmp_path):
         assert wrong.mean() < 0.05
 
 
+LOSSY = {  # options of files whose levels or colours are not those that were stored
+    "JPEG": ("jpg", {"quality": 95}),
+    "WebP": ("webp", {"quality": 95}),
+    "TIFF": ("tif", {"compression": "jpeg"}),
+}
+
+
+@pytest.mark.parametrize("kind", LOSSY)
+@pytest.mark.parametrize("flags", ["", "--classes a b c", "--mask_kind ids", "--mask_kind colours"])
+def test_lossy_masks_are_no_class_ids(tmp_path, kind, flags):
+    ending, options = LOSSY[kind]
+    laid = lay(tmp_path, own.classes, ending=ending, **options)
+    code, _, err = own.build(tmp_path, *laid, *flags.split())
+    assert code == 2
+    assert "6 of 6 masks are JPEG or lossy WebP" in err
+
+
+def test_jpeg_of_0_and_255_without_smears_and_lossless_webp_are_read(tmp_path):
+    def white(seed):
+        return np.full(own.SIZE, seed % 2 * 255, np.uint8)
+
+    laid = lay(tmp_path / "a", white, ending="jpg")
+    assert own.build(tmp_path / "a", *laid)[0] == 0
+    own.equal(tmp_path / "a", {f"x{seed}": white(seed) > 0 for seed in range(COUNT)})
+    laid = lay(tmp_path / "b", own.classes, ending="webp", lossless=True)
+    assert own.build(tmp_path / "b", *laid)[0] == 0
+    own.equal(tmp_path / "b", {f"x{seed}": own.classes(seed) for seed in range(COUNT)})
+
+
+def test_nearest_is_for_colours(tmp_path):
+    flags = ["--mask_kind", "ids", "--others", "nearest"]
+    code, _, err = own.build(tmp_path, *lay(tmp_path, own.classes), *flags)
+    assert code == 2
+    assert "--others nearest is for colours" in err
+
+
+def test_a_stray_number_among_named_classes_is_named(tmp_path):
+    def stray(seed):
+        mask = own.classes(seed) * (own.photo(seed)[..., 0] > 128).astype(np.uint8)
+        mask[5, 5] = 9
+        return mask
+
+    code, _, err = own.build(tmp_path, *lay(tmp_path, stray), "--classes", "no", "a", "b")
+    assert code == 2
+    assert "none of the classes no, a, b: 9 (6 pixels" in err
+    assert "--threshold" not in err
+
+
+def test_objects_and_names_of_two_classes_are_asked_about(tmp_path):
+    laid = lay(tmp_path, few_objects)
+    code, _, err = own.build(tmp_path, *laid, "--classes", "no", "cell")
+    assert code == 2
+    assert "if each is an object, --mask_kind instances; else --mask_kind ids" in err
+    assert "--others" not in err
+    flags = ["--classes", "no", "cell", "--mask_kind", "instances"]
+    assert own.build(tmp_path, *laid, *flags)[0] == 0
+
+
+def test_masks_that_are_255_everywhere_are_ignored_where_classes_are_named(tmp_path):
+    laid = lay(tmp_path, lambda _: np.full(own.SIZE, 255, np.uint8))
+    code, _, err = own.build(tmp_path, *laid, "--classes", "no", "a", "b")
+    assert code == 0, err
+    own.equal(tmp_path, {f"x{seed}": np.full(own.SIZE, 255) for seed in range(COUNT)})
+
+
 def go_on(err):
     """Types the command that an error gives."""
     (command,) = re.findall("`(segdata build folder .*)` goes on without them", err)

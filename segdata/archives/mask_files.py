@@ -117,27 +117,25 @@ class Counts:
         self.levels = collections.Counter[int]()
         self.colours = collections.Counter[int]()
         self.masks_of = collections.Counter[int]()  # of a colour
-        self.has_numbers, self.has_colours, self.is_lossy = False, False, False
+        self.has_colours = False
+        self.lossy = 0  # of the masks
         self.has_one_palette = True
         self.numbered, self.pieces = 0, 0
         self.in_pieces = 0
         self._legend: dict[int, int] = {}
-        self._bare = False
 
     def add(self, found: Tally) -> None:
         """Adds a mask's."""
         self.masks += 1
-        self.is_lossy |= found.is_lossy
+        self.lossy += found.is_lossy
         if found.levels is None:
             self.has_colours = True
         else:
-            self.has_numbers = True
             self.levels.update(found.levels)
             numbered = sum(1 for level in found.levels if level)
             self.numbered += numbered
             self.pieces += found.pieces
             self.in_pieces += found.pieces > numbered
-            self._bare |= not found.legend
         for level, colour in found.legend.items():
             self.has_one_palette &= self._legend.setdefault(level, colour) == colour
         for colour, pixels in found.seen_colours.items():
@@ -259,6 +257,8 @@ def decide(
         }
         why = "by the palette given"
         return Reading(kind="colours", classes=names, palette=ids, others=others, why=why)
+    if counts.lossy:
+        _require_two_levels(counts, kind, classes, threshold)
     if kind == "colours" or (not kind and threshold is None and counts.are_colours):
         return _found_colours(counts, classes, others, is_sure=kind == "colours")
     if kind in ("instances", "objects"):
@@ -292,14 +292,14 @@ def _found_numbers(counts: Counts, classes: Sequence[str], others: str) -> Readi
         raise AmbiguousError(
             f"all {counts.masks:,} masks are 0 everywhere. If that is right: --mask_kind ids."
         )
+    is_whole = counts.pieces <= _IN_PIECES * counts.numbered
     if len(classes) in (0, 2) and len(objects) == 1:
         if objects == [1]:
             return _ids(counts, classes or _two(()), others, why="all numbers are 0 and 1")
         why = f"all numbers are 0 and {highest}"
         return Reading(kind="binary", classes=_two(classes), why=why)
-    if classes and max(levels - {IGNORE_LABEL}) < len(classes):
+    if classes and max(levels - {IGNORE_LABEL}, default=0) < len(classes):
         return _ids(counts, classes, others, why=f"all numbers are below {len(classes)}, or 255")
-    is_whole = counts.pieces <= _IN_PIECES * counts.numbered
     if is_whole and len(objects) > _MOST_CLASSES and len(classes) in (0, 2):
         split = f"; in {counts.in_pieces:,} masks one is in pieces" if counts.in_pieces else ""
         why = f"numbers up to {highest:,}, each a connected area{split}"
@@ -308,12 +308,12 @@ def _found_numbers(counts: Counts, classes: Sequence[str], others: str) -> Readi
     ids = sorted(levels - {IGNORE_LABEL})
     if not is_whole and ids == list(range(len(ids))) and len(ids) <= _MOST_CLASSES and not classes:
         return _ids(counts, (), others, why="numbers without gaps, each in several places")
-    ends = sum(n for level, n in counts.levels.items() if not 1 <= 8 * level // highest <= 6)
-    if not is_whole and ends > _SMOOTH * counts.levels.total() and len(objects) > 2:
+    if not is_whole and len(classes) in (0, 2):
+        _require_sharp(counts)
+    if is_whole and len(classes) == 2 and not others:
         raise AmbiguousError(
-            f"the masks are nearly all 0 or {highest}, with {len(objects) - 1:,} levels between "
-            "them: smooth edges, or JPEG. Say where the object begins: --threshold "
-            f"{highest // 2 + 1}."
+            f"the masks have the numbers {shown}, each one connected area, and --classes names two "
+            "classes: if each is an object, --mask_kind instances; else --mask_kind ids."
         )
     if classes:
         return _ids(counts, classes, others, why="you name the classes")
@@ -324,22 +324,48 @@ def _found_numbers(counts: Counts, classes: Sequence[str], others: str) -> Readi
     )
 
 
+def _require_two_levels(
+    counts: Counts, kind: str, classes: Sequence[str], threshold: int | None
+) -> None:
+    """Raises AmbiguousError where lossy masks may be more than one object on background."""
+    if kind in ("", "binary", "objects") and len(classes) in (0, 2) and not counts.has_colours:
+        levels = set(counts.levels) - {0}
+        if threshold is not None or (len(levels) == 1 and max(levels) > 127):
+            return
+        _require_sharp(counts)
+    raise AmbiguousError(
+        f"{counts.lossy:,} of {counts.masks:,} masks are JPEG or lossy WebP, which changes numbers "
+        "of classes and objects: export them as PNG. JPEG smears colours: give --palette with the "
+        "true ones and --others nearest, which errs along edges."
+    )
+
+
+def _require_sharp(counts: Counts) -> None:
+    """Raises AmbiguousError where nearly all pixels have the lowest or the highest level."""
+    highest = max(counts.levels)
+    between = len(set(counts.levels) - {0, highest})
+    if highest <= _MOST_CLASSES or between < 2:
+        return
+    ends = sum(n for level, n in counts.levels.items() if not 1 <= 8 * level // highest <= 6)
+    if ends > _SMOOTH * counts.levels.total():
+        raise AmbiguousError(
+            f"the masks are nearly all 0 or {highest}, with {between:,} levels between them: "
+            "smooth edges, or JPEG. Say where the object begins: --threshold "
+            f"{highest // 2 + 1}."
+        )
+
+
 def _found_colours(
     counts: Counts, classes: Sequence[str], others: str, *, is_sure: bool
 ) -> Reading:
     """The classes that colours without a further word are: black first, then by their pixels."""
     if len(counts.colours) > MOST_COLOURS:
-        smeared = (
-            "JPEG smears colours: give --palette with the true ones and --others nearest."
-            if counts.is_lossy
-            else "If each is an object: --mask_kind instances. Else give --palette with those that "
-            "are classes and --others ignore."
-        )
         most = "or more" if len(counts.colours) == _MOST_COUNTED else "colours"
         raise AmbiguousError(
             f"the masks have {len(counts.colours):,} {most}, such as "
             f"{_shown(counts.colours, hexadecimal)}; up to {MOST_COLOURS} are taken for classes. "
-            f"{smeared}"
+            "If each is an object: --mask_kind instances. Else give --palette with those that are "
+            "classes and --others ignore."
         )
     found = sorted(
         counts.colours, key=lambda colour: (colour != 0, -counts.colours[colour], colour)
@@ -369,6 +395,11 @@ def _found_colours(
 
 
 def _ids(counts: Counts, classes: Sequence[str], others: str, *, why: str) -> Reading:
+    if others == "nearest":
+        raise AmbiguousError(
+            "--others nearest is for colours, and the masks have numbers of classes, of which none "
+            "is near another: --others ignore."
+        )
     ids = set(counts.levels) - {IGNORE_LABEL}
     highest = max(ids, default=0)
     if not classes and highest >= IGNORE_LABEL:

@@ -135,7 +135,7 @@ def read_mask(data: bytes, *, name: str, page: int | None = None) -> Stored:
     if (levels := images.grey(data)) is not None:
         return Stored(levels)
     with images.opened(data, name=name, kinds=_KINDS) as opened:
-        lossy = opened.format == "JPEG"
+        lossy = opened.format == "JPEG" or _is_lossy_webp(data)
         image = images.upright(opened)
         if opened.mode == "P" and "transparency" not in opened.info:
             colours = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
@@ -158,6 +158,14 @@ def read_mask(data: bytes, *, name: str, page: int | None = None) -> Stored:
                 )
             return Stored(np.ascontiguousarray(seen[..., :3]), is_lossy=lossy)
         return Stored(np.asarray(images.rgb(image)), is_lossy=lossy)
+
+
+def _is_lossy_webp(data: bytes) -> bool:
+    """Whether a file is a WebP, and the chunk of its pixels that of lossy ones."""
+    at = 12
+    while at + 8 <= len(data) and data[at : at + 4] not in (b"VP8 ", b"VP8L"):
+        at += 8 + (int.from_bytes(data[at + 4 : at + 8], "little") + 1) // 2 * 2
+    return data.startswith(b"RIFF") and data[at : at + 4] == b"VP8 "
 
 
 def _lost(image: Image.Image) -> str:

@@ -115,6 +115,8 @@ def _seen(found: Survey, entry: Entry, look: Callable[[Image.Image], Look]) -> _
         for name in (*entry.masks, *filter(None, [entry.objects])):
             stored = read_stored(found, name)
             require_same_size(found, name, stored.pixels, shape)
+            if name == entry.objects and stored.is_lossy:
+                raise archives.ArchiveError(f"{name} is lossy, which changes numbers: export PNG.")
             if name != entry.objects:
                 seen.tallies.append((name, mask_files.tally(stored)))
     except SizeMismatchError as error:
