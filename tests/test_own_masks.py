@@ -4,10 +4,12 @@ import re
 import shlex
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import own_folders as own
 import pytest
 import tensorflow_datasets as tfds
+import tifffile
 from PIL import Image
 
 import segdata
@@ -144,6 +146,39 @@ def test_palettes_that_differ_are_read_by_their_colours(tmp_path):
     flags = ["--palette", "0,0,0=no", "255,0,0=a", "0,0,255=b"]
     assert own.build(tmp_path, *lay(tmp_path, shuffled_palette), *flags)[0] == 0
     own.equal(tmp_path, {f"x{seed}": own.classes(seed) for seed in range(COUNT)})
+
+
+def test_palettes_that_differ_in_numbers_of_other_masks_are_read_by_their_colours(tmp_path):
+    def either(seed):
+        colours = [(0, 0, 0), (255, 0, 0), (0, 0, 255)]
+        number = 1 + seed % 2
+        reds = colours if number == 1 else [colours[0], colours[2], colours[1]]
+        return palette_image(binary(seed) * np.uint8(number), reds)
+
+    assert own.build(tmp_path, *lay(tmp_path, either))[0] == 0
+    own.equal(tmp_path, {f"x{seed}": binary(seed) for seed in range(COUNT)})
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+@pytest.mark.parametrize("step", [1, 257])
+def test_colours_of_16_bits_are_not_cut(tmp_path, ending, step):
+    laid = lay(tmp_path, own.classes)
+    for seed in range(COUNT):
+        (tmp_path / "masks" / f"x{seed}.png").unlink()
+        deep = (coloured(seed) // 255).astype(np.uint16) * np.uint16(200 * step)
+        path = tmp_path / "masks" / f"x{seed}.{ending}"
+        if ending == "png":
+            path.write_bytes(imagecodecs.png_encode(deep))
+        else:
+            tifffile.imwrite(path, deep, photometric="rgb")
+    palette = ["--palette", "0,0,0=no", "200,0,0=a", "0,0,200=b"]
+    code, _, err = own.build(tmp_path, *laid, *palette)
+    if step == 1:
+        assert code == 2
+        assert "has colours of more than 8 bits" in err
+    else:
+        assert code == 0, err
+        own.equal(tmp_path, {f"x{seed}": own.classes(seed) for seed in range(COUNT)})
 
 
 def smooth(seed):

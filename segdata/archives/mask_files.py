@@ -69,7 +69,7 @@ class Tally:
         shape: (H, W).
         levels: Number to pixels; None where it has colours.
         colours: Colour to pixels; None where it has numbers without a palette.
-        legend: Number to colour, of the numbers that occur, where there is a palette.
+        palette: The colour of each number, int32 [N]; None without a palette.
         pieces: How many connected pieces the numbers other than 0 have in all.
         is_lossy: As for `Stored`.
     """
@@ -77,7 +77,7 @@ class Tally:
     shape: tuple[int, int]
     levels: Mapping[int, int] | None
     colours: Mapping[int, int] | None
-    legend: Mapping[int, int]
+    palette: np.ndarray | None
     pieces: int
     is_lossy: bool
 
@@ -95,18 +95,16 @@ def tally(stored: Stored) -> Tally:
         pixels = pixels[..., 0]
     shape = pixels.shape[0], pixels.shape[1]
     if pixels.ndim == 3:
-        return Tally(shape, None, _counted(pack(pixels)), {}, 0, stored.is_lossy)
+        return Tally(shape, None, _counted(pack(pixels)), None, 0, stored.is_lossy)
     levels = _counted(pixels)
-    legend: dict[int, int] = {}
+    palette, by_colour = None, collections.Counter[int]()
     if stored.palette is not None:
-        colours = pack(stored.palette)
-        legend = {level: int(colours[level]) for level in levels}
-    by_colour = collections.Counter[int]()
-    for level, colour in legend.items():
-        by_colour[colour] += levels[level]
+        palette = pack(stored.palette)
+        for level, count in levels.items():
+            by_colour[int(palette[level])] += count
     few = len(levels) <= masks.MOST_OBJECTS
     pieces = _pieces(pixels) if few and not stored.is_lossy else pixels.size
-    return Tally(shape, levels, dict(by_colour) or None, legend, pieces, stored.is_lossy)
+    return Tally(shape, levels, dict(by_colour) or None, palette, pieces, stored.is_lossy)
 
 
 class Counts:
@@ -122,7 +120,7 @@ class Counts:
         self.has_one_palette = True
         self.numbered, self.pieces = 0, 0
         self.in_pieces = 0
-        self._legend: dict[int, int] = {}
+        self._palette = np.zeros(0, np.int32)
 
     def add(self, found: Tally) -> None:
         """Adds a mask's."""
@@ -136,8 +134,10 @@ class Counts:
             self.numbered += numbered
             self.pieces += found.pieces
             self.in_pieces += found.pieces > numbered
-        for level, colour in found.legend.items():
-            self.has_one_palette &= self._legend.setdefault(level, colour) == colour
+        if found.palette is not None:
+            common = min(len(found.palette), len(self._palette))
+            self.has_one_palette &= bool((found.palette[:common] == self._palette[:common]).all())
+            self._palette = max(self._palette, found.palette, key=len)
         for colour, pixels in found.seen_colours.items():
             if colour in self.colours or len(self.colours) < _MOST_COUNTED:
                 self.colours[colour] += pixels

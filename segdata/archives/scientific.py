@@ -130,10 +130,13 @@ def read_mask(data: bytes, *, name: str, page: int | None = None) -> Stored:
         pixels = plane.pixels
         if pixels.shape[-1] not in (1, 3):
             raise ChannelsError(f"{name} has {pixels.shape[-1]} channels; a mask has one, or RGB.")
-        pixels = _whole_numbers(pixels[..., 0] if pixels.shape[-1] == 1 else pixels, name)
+        is_grey = pixels.shape[-1] == 1
+        pixels = _whole_numbers(pixels[..., 0], name) if is_grey else _eight_bits(pixels, name)
         return Stored(pixels, plane.palette, is_lossy=plane.is_lossy)
     if (levels := images.grey(data)) is not None:
         return Stored(levels)
+    if (deep := _deep_png(data, name)) is not None:
+        _eight_bits(deep, name)
     with images.opened(data, name=name, kinds=_KINDS) as opened:
         lossy = opened.format == "JPEG" or _is_lossy_webp(data)
         image = images.upright(opened)
@@ -162,10 +165,10 @@ def read_mask(data: bytes, *, name: str, page: int | None = None) -> Stored:
 
 def _is_lossy_webp(data: bytes) -> bool:
     """Whether a file is a WebP, and the chunk of its pixels that of lossy ones."""
-    at = 12
+    at = 12 if data.startswith(b"RIFF") else len(data)
     while at + 8 <= len(data) and data[at : at + 4] not in (b"VP8 ", b"VP8L"):
         at += 8 + (int.from_bytes(data[at + 4 : at + 8], "little") + 1) // 2 * 2
-    return data.startswith(b"RIFF") and data[at : at + 4] == b"VP8 "
+    return data[at : at + 4] == b"VP8 "
 
 
 def _lost(image: Image.Image) -> str:
@@ -210,6 +213,18 @@ def _whole_numbers(pixels: np.ndarray, name: str) -> np.ndarray:
             f"{name} has numbers that are not whole, or below 0. Save it with whole numbers."
         )
     return numbers.astype(np.uint16 if numbers.max(initial=0) < 1 << 16 else np.uint32)
+
+
+def _eight_bits(colours: np.ndarray, name: str) -> np.ndarray:
+    """A mask's colours as uint8, where they have no more bits than that."""
+    if colours.dtype == np.uint16 and not (colours % 257).any():
+        return (colours // 257).astype(np.uint8)
+    if colours.dtype != np.uint8:
+        raise archives.ArchiveError(
+            f"{name} has colours of more than 8 bits. Save it as grey levels of 16 bits, or as "
+            "colours of 8."
+        )
+    return colours
 
 
 def _tiff(data: bytes, name: str, page: int | None, channels: Sequence[str]) -> Picture:
