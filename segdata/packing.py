@@ -26,7 +26,7 @@ from PIL import features
 import segdata.datasets  # registers the builders
 from segdata import console, packed, sources
 from segdata.archives import images, resizing
-from segdata.building import internals, slices, splits, stored
+from segdata.building import internals, slices, splits, stored, unfinished
 from segdata.building.builder import require_groups
 from segdata.building.features import Features, Named
 from segdata.building.reading import Names, Reader, Stored
@@ -275,12 +275,14 @@ def built(name: str, *, data_dir: str | os.PathLike[str] | None = None):
 
     Raises:
         ValueError: If it has not.
+        OSError: If it is being built anew.
     """
     if not isinstance(name, str):
         raise ValueError(f"name={name!r:.60} is no name of a dataset, such as 'dsb2018'.")
     if not isinstance(data_dir, str | os.PathLike | None):
         raise ValueError(f"data_dir={data_dir!r:.60} is no folder.")
     _require_config(name)
+    unfinished.recover(_place(data_dir) / re.split("[:/,]", name.removeprefix("folder:"))[0])
     if name.startswith("folder:"):
         _require_folder(name, data_dir)
     try:
@@ -340,7 +342,7 @@ def _require_config(name: str) -> None:
 def _require_folder(name: str, data_dir: str | os.PathLike[str] | None) -> None:
     """Raises ValueError where no dataset of a user's own images has that name."""
     base = re.split("[:/,]", name.removeprefix("folder:"))[0]
-    if any(_place(data_dir).glob(f"{base}/*/dataset_info.json")):
+    if any(_place(data_dir).glob(f"{base}/[!.]*/dataset_info.json")):
         return
     known = _folders(data_dir)
     others = f", where there is {', '.join(known)}" if known else ""
@@ -352,7 +354,7 @@ def _require_folder(name: str, data_dir: str | os.PathLike[str] | None) -> None:
 
 def _folders(data_dir: str | os.PathLike[str] | None) -> list[str]:
     """The datasets of users' own images that are built."""
-    kept = _place(data_dir).glob("*/*/metadata.json")
+    kept = _place(data_dir).glob("*/[!.]*/metadata.json")
     return sorted({f"folder:{path.parent.parent.name}" for path in kept if _is_folder(path)})
 
 

@@ -295,6 +295,8 @@ class SourceBuilder(internals.BaseBuilder, skip_registration=True):
         files.require_utf8(self.data_dir)
         overwrites = self.renew or (config and config.download_mode.overwrite_dataset)
         is_reused = self.is_prepared() and not overwrites
+        if is_reused:
+            self.require_reusable()
         if is_reused or "://" in self.data_dir:  # a bucket has no locks
             super().download_and_prepare(**options)
             return
@@ -314,7 +316,11 @@ class SourceBuilder(internals.BaseBuilder, skip_registration=True):
                     super(SourceBuilder, self.fresh()).download_and_prepare(**options)
                 self.info.read_from_directory(self.data_dir)
             else:  # built meanwhile
+                self.require_reusable()
                 self.info.read_from_directory(self.data_dir)
+
+    def require_reusable(self) -> None:
+        """Called where the dataset is built already: of a source it is the same every time."""
 
     def write(
         self, parts: Mapping[str, shards.Part], config: tfds.download.DownloadConfig

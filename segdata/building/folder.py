@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 
 import segdata.datasets  # noqa: F401 - registers the builders, whose names are taken
 from segdata import console, sources
-from segdata.building import builder, internals, splits
+from segdata.building import builder, internals, splits, unfinished
 from segdata.core.system import files
 from segdata.sources.folder.examination import examine
 from segdata.sources.folder.pairing import Entry
@@ -63,11 +63,10 @@ def build(
     if source.name in tfds.list_builders(with_community_datasets=False):
         raise ValueError(f"--name {source.name}: TFDS has a dataset of that name; choose another.")
     place = pathlib.Path(data_dir or internals.DATA_DIR).expanduser()
-    if not overwrite and list((place / source.name).glob("*/dataset_info.json")):
-        raise ValueError(
-            f"{place / source.name} is built already. Give --overwrite to build it anew, or "
-            "another --name."
-        )
+    if not overwrite:
+        unfinished.recover(place / source.name)
+        if any((place / source.name).glob("[!.]*/dataset_info.json")):
+            raise _built_already(place / source.name)
     files.require_utf8(place)
     examined = examine(survey(source), splits.look)
     for note in examined.notes:
@@ -79,6 +78,13 @@ def build(
     made = kind(skip_damaged=source.skip_damaged, renew=overwrite, data_dir=place)
     made.download_and_prepare()
     return made
+
+
+def _built_already(dataset: os.PathLike[str]) -> ValueError:
+    return ValueError(
+        f"{os.fspath(dataset)} is built already. Give --overwrite to build it anew, or another "
+        "--name."
+    )
 
 
 def _builder_of(
@@ -99,6 +105,9 @@ def _builder_of(
 
         def get_metadata(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
             return internals.Pages(description=given.description, citation=given.citation, tags=[])
+
+        def require_reusable(self) -> None:
+            raise _built_already(self.data_path.parent)  # by another process, of other files
 
         def _info(self) -> tfds.core.DatasetInfo:
             info = super()._info()

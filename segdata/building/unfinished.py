@@ -30,7 +30,7 @@ def alone(folder: str | os.PathLike[str], *, waiting: Callable[[str], object]) -
     """
     folder = pathlib.Path(folder)
     files.make_folder(folder.parent)
-    with files.locked(folder.with_name(f".{folder.name}.lock"), waiting=waiting) as held:
+    with files.locked(_lock(folder), waiting=waiting) as held:
         if held:
             _restore(folder)
             for left in folder.parent.glob(f"{internals.INCOMPLETE}*_{folder.name}"):
@@ -59,6 +59,32 @@ def replaced(folder: str | os.PathLike[str]) -> Iterator[None]:
         yield
     finally:
         _restore(folder)
+
+
+def recover(dataset: str | os.PathLike[str]) -> None:
+    """Restores the versions of a dataset that killed builds moved aside.
+
+    Args:
+        dataset: Its folder, of versions or of configurations with versions; it need not exist.
+
+    Raises:
+        files.HeldError: If a build that goes on has moved one aside.
+    """
+    for pattern in (".*.replaced", "*/.*.replaced"):
+        for aside in pathlib.Path(dataset).glob(pattern):
+            folder = aside.with_name(aside.name.removeprefix(".").removesuffix(".replaced"))
+
+            def refuse(holder: str, folder: pathlib.Path = folder) -> None:
+                raise files.HeldError(f"{folder} is being built anew by {holder}; wait for it.")
+
+            if not folder.exists():
+                with files.locked(_lock(folder), waiting=refuse) as held:
+                    if held:
+                        _restore(folder)
+
+
+def _lock(folder: pathlib.Path) -> pathlib.Path:
+    return folder.with_name(f".{folder.name}.lock")
 
 
 def _aside(folder: pathlib.Path) -> pathlib.Path:
