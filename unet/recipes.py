@@ -207,9 +207,9 @@ DSB2018_DROPOUT = Recipe(
         upsampling="transposed",
     ),
     patience=2,
-    source='Kjetil Åmdal-Sævik, "Keras U-Net starter - LB 0.277", Kaggle kernel, 2018: model, size, '
-    "batch, optimizer and loss. 25 epochs and patience 2 are of a published tutorial built on it; "
-    "forks of the kernel have 50 and 5.",
+    source='Kjetil Åmdal-Sævik, "Keras U-Net starter - LB 0.277", Kaggle kernel, 2018: model, '
+    "size, batch, optimizer and loss. 25 epochs and patience 2 are of a published tutorial built "
+    "on it; forks of the kernel have 50 and 5.",
 )
 
 # Batch norm learns more from a step, but halves the steps a CPU takes in a minute; larger images,
@@ -282,8 +282,8 @@ UNET_BATCHNORM = Recipe(
         upsampling="transposed",
     ),
     source="Ronneberger, Fischer and Brox, MICCAI 2015, padded, as widely published with batch "
-    "normalisation; sigmoid, softmax or a linear head. Data, size, batch and training are not stated "
-    "in the source.",
+    "normalisation; sigmoid, softmax or a linear head. Data, size, batch and training are not "
+    "stated in the source.",
 )
 
 # Cars are large and smooth: half the resolution inside, and learned upsampling to sharpen the edge.
