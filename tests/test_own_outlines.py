@@ -44,6 +44,14 @@ def filled(corners):
     return coco.decode(coco.merge(parts)) > 0
 
 
+def stacked(shapes):
+    """Numbers from 1 of bool [H, W] each: the smallest on top, of equally large ones the first."""
+    objects = np.zeros(own.SIZE, np.uint16)
+    for number in sorted(range(len(shapes)), key=lambda at: (-shapes[at].sum(), -at)):
+        objects[shapes[number]] = number + 1
+    return objects
+
+
 def annotation(image, category, segmentation, **more):
     return {"image_id": image, "category_id": category, "segmentation": segmentation, **more}
 
@@ -64,9 +72,7 @@ def lay_coco(root, count=5):
             annotation(seed, 3, {"counts": text, "size": size}),
             annotation(seed, 9, {"counts": runs(crowd), "size": size}, iscrowd=1),
         ]
-        objects = np.zeros(own.SIZE, np.uint16)
-        for number, shape in enumerate(shapes, start=1):
-            objects[shape & (objects == 0)] = number
+        objects = stacked(shapes)
         mask = np.array([0, 1, 2, 1])[objects]
         mask[crowd & (objects == 0)] = 255
         expected[f"x{seed}"] = (mask, objects)
@@ -165,18 +171,16 @@ def lay_yolo(root, naming, count=5):
     for seed in range(count):
         part = "train" if seed < 4 else "val"
         own.write(root / "images" / part / f"x{seed}.png", own.photo(seed))
-        lines, objects, kinds = [], np.zeros(own.SIZE, np.uint16), [0]
+        lines, shapes = [], []
         for number in (1, 2):
             shares = (polygon(seed + 20 * number) / (WIDTH, HEIGHT)).round(6)
             lines.append(" ".join(map(str, [number - 1, *shares.ravel().tolist()])))
-            inside = filled(shares * (WIDTH, HEIGHT))
-            objects[inside & (objects == 0)] = number
-            kinds.append(number)
+            shapes.append(filled(shares * (WIDTH, HEIGHT)))
         path = root / "labels" / part / f"x{seed}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n".join(lines) + "\n")
         split = "train" if seed < 4 else "validation"
-        expected[f"{split}/x{seed}"] = np.array(kinds)[objects]
+        expected[f"{split}/x{seed}"] = stacked(shapes)
     for name, text in naming.items():
         (root / "labels" / name).write_text(text)
     return expected
@@ -262,3 +266,27 @@ def test_a_path_means_an_image_only_where_no_other_is_meant(case):
     assert {key: entry.image for key, entry in found.items()} == {
         f"{path}.png": f"{image}.png" for path, image in expected.items()
     }
+
+
+def test_a_smaller_object_lies_over_a_larger_and_what_is_covered_is_said(tmp_path):
+    """Road, a car on it, the car again, and a line that no pixel's centre is in."""
+    whole, part = [0, 0, WIDTH, 0, WIDTH, HEIGHT, 0, HEIGHT], [5, 5, 15, 5, 15, 15, 5, 15]
+    line = [20, 20, 30, 20, 30, 20]
+    images, found = [], []
+    for key in range(3):
+        own.write(tmp_path / "images" / f"x{key}.png", own.photo(key))
+        images.append({"id": key, "file_name": f"x{key}.png", "width": WIDTH, "height": HEIGHT})
+        shapes = [(1, whole), (2, part), *([(1, part), (2, line)] if key == 1 else [])]
+        found += [annotation(key, kind, [points]) for kind, points in shapes]
+    kinds = [{"id": 1, "name": "road"}, {"id": 2, "name": "car"}]
+    document = {"images": images, "annotations": found, "categories": kinds}
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    code, out, err = own.build(tmp_path, "--coco", tmp_path / "a.json")
+    assert code == 0, err
+    expected = np.ones(own.SIZE, np.uint8)
+    expected[5:15, 5:15] = 2
+    own.equal(tmp_path, {f"x{key}": expected for key in range(3)})
+    own.equal(tmp_path, {f"x{key}": expected for key in range(3)}, "instances")
+    assert "300 pixels of 3 images are in several objects: the smallest has them" in out
+    assert "2 objects without a pixel" in out
+    assert "too thin: x1.png (2)." in out

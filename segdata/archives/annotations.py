@@ -42,7 +42,8 @@ class Outlines:
     """The objects of an image.
 
     Attributes:
-        objects: In the order of the file; of two that overlap the first keeps the pixels.
+        objects: In the order of the file. Of those that overlap the smallest has the pixels, of
+            equally large ones the first.
         shape: (H, W) where the file says it.
         are_shares: Whether polygons are in shares of the width and the height.
         fault: Why they cannot be drawn; "" where they can.
@@ -62,11 +63,14 @@ class Drawn:
         mask: Class ids, uint8 [H, W].
         instances: uint16 [H, W], 0 for background and crowds, else the object's number from 1.
         overlap: How many pixels are in more than one object.
+        hidden: The numbers of objects that have no pixel, as smaller ones cover them or they are
+            too thin.
     """
 
     mask: np.ndarray
     instances: np.ndarray
     overlap: int
+    hidden: tuple[int, ...] = ()
 
 
 def read_coco(data: bytes, *, name: str) -> tuple[tuple[str, ...], dict[str, Outlines]]:
@@ -183,25 +187,34 @@ def draw(outlines: Outlines, *, shape: tuple[int, int]) -> Drawn:
     height, width = shape
     scale = np.array([width, height]) if outlines.are_shares else np.ones(2)
     objects = [each for each in outlines.objects if not each.is_crowd]
-    drawn = masks.merge_instances((_drawn(each, shape, scale) for each in objects), shape=shape)
-    of_number = np.array([0, *(each.label for each in objects)], np.uint8)
-    mask = of_number[drawn.labels]
+    encoded = [_encoded(each, shape, scale) for each in objects]
+    areas = [int(coco.area(each)) for each in encoded]
+    drawn = masks.merge_smallest_first(areas, lambda at: _decoded(encoded[at]), shape=shape)
+    instances = drawn.labels
+    mask = np.array([0, *(each.label for each in objects)], np.uint8)[instances]
     for each in outlines.objects:
         if each.is_crowd:
-            mask[_drawn(each, shape, scale) & (drawn.labels == 0)] = IGNORE_LABEL
-    return Drawn(mask, drawn.labels, drawn.contested)
+            mask[_decoded(_encoded(each, shape, scale)) & (instances == 0)] = IGNORE_LABEL
+    visible = np.bincount(instances.ravel(), minlength=len(objects) + 1) > 0
+    hidden = tuple(number for number in range(1, len(objects) + 1) if not visible[number])
+    return Drawn(mask, instances, drawn.contested, hidden)
 
 
-def _drawn(outline: Outline, shape: tuple[int, int], scale: np.ndarray) -> np.ndarray:
+def _decoded(runs: Any) -> np.ndarray:
     """Bool [H, W]."""
+    return coco.decode(runs).astype(bool)
+
+
+def _encoded(outline: Outline, shape: tuple[int, int], scale: np.ndarray) -> Any:
+    """Run lengths as pycocotools has them."""
     height, width = shape
     if outline.runs is not None:
         if (total := int(outline.runs.sum())) != height * width:
             raise ValueError(
                 f"its run lengths are of {total:,} pixels, the image has {height * width:,}"
             )
-        values = np.arange(len(outline.runs)) % 2 == 1
-        return np.repeat(values, outline.runs).reshape(width, height).T
+        counts = {"counts": outline.runs.tolist(), "size": [height, width]}
+        return coco.frPyObjects(counts, height, width)
     parts = [points * scale for points in outline.polygons]
     for points in parts:
         low, high = points.min(axis=0), points.max(axis=0)
@@ -210,8 +223,9 @@ def _drawn(outline: Outline, shape: tuple[int, int], scale: np.ndarray) -> np.nd
                 f"an outline reaches from {low.round(1).tolist()} to {high.round(1).tolist()}, far "
                 f"beyond the image of {width}×{height}: it is of another image, or of another size"
             )
-    runs = coco.frPyObjects([points.ravel().tolist() for points in parts], height, width)
-    return coco.decode(coco.merge(runs)).astype(bool)
+    return coco.merge(
+        coco.frPyObjects([points.ravel().tolist() for points in parts], height, width)
+    )
 
 
 def _shape(photo: Mapping[str, Any]) -> tuple[int, int] | None:

@@ -5,7 +5,7 @@ uint16 [H, W], 0 for background, else the number of the object. No TensorFlow he
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -62,6 +62,22 @@ def merge_instances(masks: Iterable[np.ndarray], *, shape: tuple[int, int]) -> I
         inside = mask if mask.dtype == bool else mask != 0
         _claim(np.ascontiguousarray(inside), number, labels, contested)
     return Instances(labels, int(np.count_nonzero(contested)))
+
+
+def merge_smallest_first(
+    areas: Sequence[int], mask_of: Callable[[int], np.ndarray], *, shape: tuple[int, int]
+) -> Instances:
+    """As `merge_instances`, but the smallest object keeps a contested pixel, and then the first.
+
+    Args:
+        areas: The pixels of each object.
+        mask_of: Gives the mask of an object, by its place in `areas`.
+        shape: (H, W).
+    """
+    order = np.argsort(areas, kind="stable")
+    merged = merge_instances((mask_of(at) for at in order.tolist()), shape=shape)
+    numbers = np.array([0, *(order + 1)], np.uint16)
+    return Instances(numbers[merged.labels], merged.contested)
 
 
 def nearest_colour(colours: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -354,7 +354,7 @@ def _overlaps(summaries: Summaries) -> Finding | None:
         "overlapping objects",
         "warning" if much else "note",
         f"{_examples(cases)} with pixels that more than one object claims.",
-        "For classes it does not matter; for objects, decide which of them should have the pixels.",
+        "Decide which of them should have the pixels; within a class only objects differ.",
         cases,
     )
 

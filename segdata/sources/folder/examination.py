@@ -19,13 +19,13 @@ from segdata.sources import SizeMismatchError
 from segdata.sources.folder.pairing import Entry
 from segdata.sources.folder.reading import (
     Examined,
-    check_outlines,
+    drawn_outlines,
     read_picture,
     read_stored,
     require_same_size,
 )
 from segdata.sources.folder.settings import Folder, FolderError, parse_palette
-from segdata.sources.folder.survey import SHOWN, Problem, Survey, counted
+from segdata.sources.folder.survey import SHOWN, Problem, Survey, counted, listed
 
 _THUMBNAIL = 32  # pixels of a side
 _MOST_NAMED = 1 << 16  # colours of which it is known which mask has them
@@ -93,6 +93,7 @@ class _Seen(Generic[Look]):
         self.thumbnail: np.ndarray | None = None
         self.histogram: np.ndarray | None = None
         self.dtype, self.highest = "", 0.0
+        self.covered, self.hidden = 0, 0
         self.tallies: list[tuple[str, mask_files.Tally]] = []
 
 
@@ -111,7 +112,8 @@ def _seen(found: Survey, entry: Entry, look: Callable[[Image.Image], Look]) -> _
             seen.histogram = counts if found.folder.channels else counts.sum(axis=0)[None]
         shape = picture.pixels.shape[:2]
         if outlines := found.outlines.get(entry.id):
-            check_outlines(found.folder, entry, outlines, shape)
+            drawn = drawn_outlines(found.folder, entry, outlines, shape)
+            seen.covered, seen.hidden = drawn.overlap, len(drawn.hidden)
         for name in (*entry.masks, *filter(None, [entry.objects])):
             stored = read_stored(found, name)
             require_same_size(found, name, stored.pixels, shape)
@@ -137,6 +139,8 @@ class _Facts:
         self.thumbnails: dict[str, np.ndarray] = {}
         self.lost = collections.Counter[str]()
         self.dtypes = collections.Counter[str]()
+        self.covered = collections.Counter[str]()  # image to pixels of several objects
+        self.hidden = collections.Counter[str]()  # image to objects without a pixel
         self.histogram: np.ndarray | None = None
         self.highest = 0.0
         self.with_number: dict[int, str] = {}  # number to a mask that has it
@@ -148,6 +152,8 @@ class _Facts:
             return
         self.lost[seen.lost] += 1
         self.dtypes[seen.dtype] += 1
+        self.covered[entry.image] += seen.covered
+        self.hidden[entry.image] += seen.hidden
         self.highest = max(self.highest, seen.highest)
         if seen.thumbnail is not None:
             self.thumbnails[entry.id] = seen.thumbnail
@@ -295,6 +301,17 @@ def _notes(
         )
         yield (
             f"Brightness of {bits}: {ranges} becomes 0 to 255 in all images alike ({scaling.rule})."
+        )
+    if pixels := facts.covered.total():
+        yield (
+            f"{pixels:,} pixels of {counted(len(+facts.covered), 'image')} are in several objects: "
+            "the smallest has them, of equally large ones the first."
+        )
+    if objects := facts.hidden.total():
+        most = listed(f"{image} ({n:,})" for image, n in (+facts.hidden).most_common())
+        yield (
+            f"{counted(objects, 'object')} without a pixel, as smaller ones cover them or they are "
+            f"too thin: {most}."
         )
     for lost, count in facts.lost.items():
         if lost:

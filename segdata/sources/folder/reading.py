@@ -109,10 +109,10 @@ def require_same_size(found: Survey, name: str, mask: np.ndarray, shape: tuple[i
         )
 
 
-def check_outlines(
+def drawn_outlines(
     folder: Folder, entry: Entry, outlines: annotations.Outlines, shape: tuple[int, ...]
-) -> None:
-    """Raises ArchiveError if outlines cannot be drawn, or are of another size."""
+) -> annotations.Drawn:
+    """Draws outlines; raises ArchiveError if they cannot be drawn, or are of another size."""
     if outlines.shape not in (None, tuple(shape)):
         height, width = outlines.shape or (0, 0)
         raise SizeMismatchError(
@@ -121,7 +121,7 @@ def check_outlines(
     if outlines.fault:
         raise archives.ArchiveError(outlines.fault)
     try:
-        annotations.draw(outlines, shape=(shape[0], shape[1]))
+        return annotations.draw(outlines, shape=(shape[0], shape[1]))
     except ValueError as error:
         raise archives.ArchiveError(f"{entry.image}: {error}.") from error
 
@@ -142,7 +142,12 @@ def _merged(
 ) -> dict[str, Any]:
     """Mask, instances and overlap of one file an object."""
     parts = (_understood(found, name, reading, shape)[0] for name in entry.masks)
-    merged = masks.merge_instances(parts, shape=shape)
+    if entry.classes:
+        every = [part != 0 for part in parts]
+        areas = [int(np.count_nonzero(part)) for part in every]
+        merged = masks.merge_smallest_first(areas, every.__getitem__, shape=shape)
+    else:
+        merged = masks.merge_instances(parts, shape=shape)
     kinds = [reading.classes.index(kind) for kind in entry.classes] or [1] * len(entry.masks)
     mask = np.array([0, *kinds], np.uint8)[merged.labels]
     return {"mask": mask, "instances": merged.labels, "overlap": merged.contested}
