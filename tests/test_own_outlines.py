@@ -191,6 +191,9 @@ NAMINGS = {
     "a list of lines": {"data.yaml": "names:\n- cell\n- hole\nnc: 2\n"},
     "a mapping": {"data.yaml": "names: {0: cell, 1: hole}\n"},
     "a mapping of lines": {"data.yaml": "train: a\nnames:\n  0: cell\n  1: 'hole'\nval: b\n"},
+    "a mapping in another order": {"data.yaml": "names:\n  1: hole\n  0: cell\n"},
+    "two that agree": {"classes.txt": "cell\nhole\n", "data.yaml": "names: [cell, hole]\n"},
+    "another YAML file": {"hyp.yaml": "lr0: 0.01\n", "data.yaml": "names: [cell, hole]\n"},
     "a text": {"classes.txt": "cell\nhole\n"},
 }
 
@@ -205,6 +208,36 @@ def test_yolo_is_drawn_exactly(tmp_path, naming):
     found = own.examples(tmp_path)
     assert {key.partition("/")[0] == example["split"] for key, example in found.items()} == {True}
     assert all(example["instances"].max() == 2 for example in found.values())
+
+
+def test_yolo_names_are_those_of_yaml():
+    names = "names: ['a, b', no, \"c: d\", 1]\n"
+    assert annotations.yolo_classes(names, name="data.yaml") == ("a, b", "no", "c: d", "1")
+
+
+UNNAMED = {
+    "a gap": ({"data.yaml": "names: {0: cell, 2: hole}\n"}, "it numbers them 0, 2, not 0, 1, 2"),
+    "from 1": ({"data.yaml": "names: {1: cell, 2: hole}\n"}, "it numbers them 1, 2, not 0, 1, 2"),
+    "twice": ({"data.yaml": "names: {0: cell, 0: hole}\n"}, "it numbers them 0, 0, not 0, 1, 2"),
+    "a word as number": ({"data.yaml": "names: {a: cell}\n"}, "names of classes cannot be read"),
+    "a list of lists": ({"data.yaml": "names: [[cell], hole]\n"}, "one of them is no word"),
+    "a word": ({"data.yaml": "names: cell\n"}, "neither a list nor numbered"),
+    "no YAML": ({"data.yaml": "names: [cell\n"}, "names of classes cannot be read"),
+    "nested deeply": ({"data.yaml": "names: " + "[" * 5000}, "names of classes cannot be read"),
+    "two that differ": (
+        {"a.yaml": "names: [old, older]\n", "classes.txt": "cell\nhole\n"},
+        "a.yaml and classes.txt name different classes",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNNAMED)
+def test_yolo_names_that_are_not_sure_are_refused(tmp_path, case):
+    naming, message = UNNAMED[case]
+    lay_yolo(tmp_path, naming, count=2)
+    code, _, err = own.build(tmp_path, "--yolo", tmp_path / "labels")
+    assert code == 2
+    assert message in err
 
 
 def test_yolo_needs_names_and_polygons(tmp_path):

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import yaml
 from pycocotools import mask as coco
 
 from segdata.archives import ArchiveError, masks
@@ -159,13 +160,24 @@ def read_yolo(text: str, *, name: str, classes: int) -> Outlines:
 def yolo_classes(text: str, *, name: str) -> tuple[str, ...]:
     """The names of the classes in a `data.yaml` or a `classes.txt`, without background.
 
+    Returns:
+        In the order of their numbers, from 0; () where a YAML file has no `names`.
+
     Raises:
-        ArchiveError: If it has none.
+        ArchiveError: If they cannot be read, or a number from 0 has none or several.
     """
     if name.lower().endswith(".txt"):
         names = [line.strip() for line in text.splitlines() if line.strip()]
     else:
-        names = list(_yaml_names(text))
+        try:
+            names = _yaml_names(text)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise ArchiveError(
+                f"{name}: its names of classes cannot be read: {' '.join(str(error).split())}. "
+                "Give them by --classes, background first."
+            ) from error
+        if names is None:
+            return ()
     if not 1 <= len(names) <= _MOST_CLASSES or not all(names):
         raise ArchiveError(
             f"{name} has {len(names)} names of classes that can be read; 1 to {_MOST_CLASSES} are "
@@ -299,32 +311,25 @@ def _lengths(text: str) -> Iterator[int]:
         raise ValueError("its run lengths are cut")
 
 
-def _yaml_names(text: str) -> Iterator[str]:
-    """The names of a `data.yaml`: `names: [a, b]`, `names: {0: a}`, or a line each."""
-    lines = text.splitlines()
-    start = next((i for i, line in enumerate(lines) if line.startswith("names:")), None)
-    if start is None:
-        return
-    inline = lines[start].partition(":")[2].partition("#")[0].strip()
-    if inline:
-        rest = inline
-        for line in lines[start + 1 :]:
-            if rest.endswith(("]", "}")):
-                break
-            rest += " " + line.strip()
-        for part in rest.strip("[]{}").split(","):
-            yield _unquoted(part.rpartition(":")[2] if rest.startswith("{") else part)
-        return
-    for line in lines[start + 1 :]:
-        entry = line.partition("#")[0].strip()
-        if not entry:
-            continue
-        if not line.startswith((" ", "-", "\t")):
-            return
-        yield _unquoted(entry[1:] if entry.startswith("-") else entry.partition(":")[2])
-
-
-def _unquoted(text: str) -> str:
-    text = text.strip()
-    is_quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
-    return text[1:-1] if is_quoted else text
+def _yaml_names(text: str) -> list[str] | None:
+    """The `names` of a `data.yaml`, a list or number to name; None without."""
+    root = yaml.compose(text, Loader=yaml.SafeLoader)  # nodes: `no` and `1` stay words
+    fields = root.value if isinstance(root, yaml.MappingNode) else []
+    found = [value for key, value in fields if key.value == "names"]
+    if not found:
+        return None
+    if len(found) > 1:
+        raise ValueError("it has names twice")
+    if isinstance(found[0], yaml.SequenceNode):
+        values = list(found[0].value)
+    elif isinstance(found[0], yaml.MappingNode):
+        numbered = sorted((int(key.value), at) for at, (key, _) in enumerate(found[0].value))
+        numbers = [number for number, _ in numbered]
+        if numbers != list(range(len(numbers))):
+            raise ValueError(f"it numbers them {', '.join(map(str, numbers))}, not 0, 1, 2 …")
+        values = [found[0].value[at][1] for _, at in numbered]
+    else:
+        raise ValueError("they are neither a list nor numbered")
+    if not all(isinstance(value, yaml.ScalarNode) for value in values):
+        raise ValueError("one of them is no word")
+    return [value.value for value in values]
