@@ -33,8 +33,8 @@ PathLike = str | os.PathLike[str]
 LabelMap = Mapping[str, str | None]
 """A dataset's class names to those of the mixture; None for the ignore label."""
 
-REST = ("background", "other", "unlabeled")
-"""Classes that stand for all that a dataset has no class for."""
+REST = ("background", "other", "unlabeled", "unlabelled", "void")
+"""Classes that stand for all that a dataset has no class for, as `is_rest` compares them."""
 BACKGROUNDS = ("ignore", "negative")
 _BY_DATASET = ("shares", "augment", "labels", "weights", "features")
 _SPLITS = ("split", "validation_split")
@@ -170,8 +170,8 @@ def mix(
         labels: As in `joined`.
         background: As in `joined`.
         weights: By dataset how often its examples are taken, relative to each other: one number for
-            each, 0 for never; or numbers by class name, where an example has the largest of its
-            classes, and 1 without any of them.
+            each of the split, also with a fold, 0 for never; or numbers by class name, where an
+            example has the largest of its classes, and 1 without any of them.
         record_size: As in `train_batches`.
         fit: As in `train_batches`.
         shard: (index, count): of each batch only this part, for hosts that share a training.
@@ -220,12 +220,16 @@ def mix(
     for name, share in shares.items():
         named = (features or {}).get(name, {})
         records = packing.pack_by(rule, name, splits[name], fold=fold, data_dir=data_dir, **named)
+        weight = _weights((weights or {}).get(name), records, known[name])
+        if fold is not None and weight is not None and not isinstance(weights[name], Mapping):
+            every = packing.pack_by(rule, name, splits[name], data_dir=data_dir, **named)
+            weight = _of_fold(name, weight, every, records)
         sources[name] = Source(
             records=records,
             share=share,
             augment=augments[name],
             table=space.tables[name],
-            weights=_weights((weights or {}).get(name), records, known[name]),
+            weights=weight,
         )
     return Mixture(
         sources, batch=batch, seed=seed, size=size, shard=shard, then=then, classes=space.classes
@@ -326,6 +330,11 @@ def class_names(
     }
 
 
+def is_rest(name: str) -> bool:
+    """Whether a class is one of `REST`; "Background" and "_background_" are too."""
+    return name.casefold().strip(" _-") in REST
+
+
 def joined(
     known: Mapping[str, Sequence[str]],
     *,
@@ -334,9 +343,9 @@ def joined(
 ) -> Labels:
     """Joins the classes of datasets into one label space, by name or by maps.
 
-    A "background" (or "other", "unlabeled") holds whatever its dataset has no class for. In a
-    mixture that may be a class of another dataset; so it becomes the ignore label where its dataset
-    lacks a class of the mixture.
+    A "background" (or another class of `REST`) holds whatever its dataset has no class for. Where
+    datasets call it differently, it has the name of the first. In a mixture it may hold a class of
+    another dataset; so it becomes the ignore label where its dataset lacks a class of the mixture.
 
     Args:
         known: By dataset the names of its classes, by their ids.
@@ -361,22 +370,26 @@ def joined(
         for name, own in known.items()
     }
     wanted = _targets(maps.values())
-    if background == "ignore":
-        classes = set(wanted) - set(REST)
-        for name in known.keys() - labels.keys():
-            if classes - set(maps[name].values()):
-                maps[name] = {old: None if new in REST else new for old, new in maps[name].items()}
+    rest = [name for name in wanted if is_rest(name)]
+    classes = {*wanted} - {*rest}
+    own_rests = [{*rest} & {*given.values()} for given in maps.values()]
+    is_one = all(each in (set(), {*rest}) for each in own_rests)
+    for name in known.keys() - labels.keys():
+        becomes = {} if is_one else dict.fromkeys(rest, rest[0])
+        if background == "ignore" and classes - {*maps[name].values()}:
+            becomes = dict.fromkeys(rest)
+        maps[name] = {old: becomes.get(new, new) for old, new in maps[name].items()}
     kept = _targets(maps.values())
-    if set(wanted) & set(REST) and not set(kept) & set(REST):
+    if rest and not {*kept} & {*rest}:
         raise ValueError(
-            f"the mixture loses the class {min(set(wanted) & set(REST))!r}: no dataset of "
+            f"the mixture loses the class {rest[0]!r}: no dataset of "
             f"{', '.join(known)} knows all classes, {', '.join(kept)}, and so what each calls "
             'background may hold those of the others. Where it does not, give background="negative"'
             "; else say by labels= what becomes of each class."
         )
     if not 1 <= len(kept) <= IGNORE_LABEL:
         raise ValueError(f"labels: the mixture has {len(kept)} classes; 1 to {IGNORE_LABEL} fit.")
-    order = sorted(kept, key=lambda name: name not in REST)
+    order = sorted(kept, key=lambda name: not is_rest(name))
     ids = {name: number for number, name in enumerate(order)} | {None: IGNORE_LABEL}
     tables = {}
     for name, given in maps.items():
@@ -461,3 +474,13 @@ def _weights(given: Any, records: Records, own: Sequence[str]) -> Any:
     if not isinstance(given, Mapping):
         return given
     return mixture.by_class(records, {own.index(label): given[label] for label in given})
+
+
+def _of_fold(name: str, weights: Any, every: Records, records: Records) -> list[Any]:
+    """The weights of the examples that a fold has, of those of the split."""
+    if len(weights) != every.count:
+        raise ValueError(
+            f"{name} has {every.count:,} examples, of all folds, and {len(weights):,} weights."
+        )
+    weight_of = dict(zip(np.asarray(every.rows).tolist(), weights, strict=True))
+    return [weight_of[row] for row in np.asarray(records.rows).tolist()]

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import numpy as np
+import own_folders as own
 import pytest
 
 import segdata
@@ -29,6 +30,50 @@ def test_classes_are_joined_by_name_and_a_background_is_no_negative_of_other_cla
     alike = mixing.joined({"nuclei": NUCLEI, "more": ("nucleus", "background")})
     assert alike.classes == ("background", "nucleus")
     assert alike.tables["more"][:3].tolist() == [1, 0, 255]
+
+
+@pytest.mark.parametrize("spelled", ["Background", "_background_", "void", "unlabelled"])
+def test_a_background_is_known_however_it_is_spelled(spelled):
+    labels = mixing.joined({"mine": (spelled, "cell", "car"), "cars": (spelled, "car")})
+    assert labels.tables["cars"][:2].tolist() == [255, 2]
+    labels = mixing.joined({"mine": ("background", "cell"), "more": (spelled, "cell")})
+    assert labels.classes == ("background", "cell")
+    assert labels.tables["more"][:2].tolist() == [0, 1]
+
+
+def test_rests_of_one_dataset_stay_apart_unless_another_does_not_tell_them_apart():
+    two = ("unlabeled", "other", "cell")
+    assert mixing.joined({"a": two, "b": two}).classes == two
+    labels = mixing.joined({"a": ("background", "cell"), "b": two})
+    assert labels.classes == ("background", "cell")
+    assert labels.tables["b"][:3].tolist() == [0, 0, 1]
+
+
+def test_weights_of_examples_are_those_of_the_split_with_a_fold_too(tmp_path):
+    for seed in range(9):
+        own.write(tmp_path / "images" / f"x{seed}.png", own.photo(seed))
+        own.write(tmp_path / "masks" / f"x{seed}.png", own.classes(seed))
+    flags = ["--masks", tmp_path / "masks", "--validation", "0"]
+    assert own.build(tmp_path, *flags)[0] == 0
+    options: Any = {"size": own.SIZE, "data_dir": tmp_path / "data"}
+    records = segdata.pack("folder:mine", "train", **options)
+    rows = np.asarray(records.rows)
+    weights = {"folder:mine": [0, 1, 2] * 3}
+    for k in range(3):
+        options["fold"] = (k, 3)
+        held = segdata.pack("folder:mine", "train", **options)
+        made = segdata.mix({"folder:mine": 1}, batch=3, seed=0, weights=weights, **options)
+        found = {
+            int(row): weight
+            for part, weight in zip(made.parts, made.strata[0][1].weights, strict=True)
+            for row in np.asarray(part.stream.records.rows)
+        }
+        expected = {int(row): number % 3 for number, row in enumerate(rows) if row in held.rows}
+        assert {*found} == {row for row, weight in expected.items() if weight}
+        with pytest.raises(ValueError, match="9 examples, of all folds, and 6 weights"):
+            segdata.mix(
+                {"folder:mine": 1}, batch=3, seed=0, weights={"folder:mine": [1] * 6}, **options
+            )
 
 
 def test_a_background_is_a_negative_where_the_user_says_so():
@@ -109,7 +154,7 @@ def test_built_datasets_are_mixed(built_datasets):
         **options,
     )
     assert made.names == tuple(SHARES)
-    assert made.classes[:3] == ("background", "unlabeled", "nucleus")
+    assert made.classes[:3] == ("background", "nucleus", "car")
     known = mixing.class_names(tuple(SHARES), data_dir=built_datasets)
     plain = Stream(
         segdata.pack("dsb2018", "train", **options), batch=1, augment=flips, seed=3, size=(32, 48)

@@ -134,7 +134,7 @@ class Data:
                 f"output_channels is {channels}, but {recipe.dataset} has {len(names)} classes; "
                 f"give {softmax}--output_channels {len(names)}."
             )
-        if not is_softmax and names[1] in mixing.REST:
+        if not is_softmax and mixing.is_rest(names[1]):
             raise ValueError(
                 f"--labels: a model of one channel finds the class that is named second, and of "
                 f"{recipe.dataset} that is {names[1]!r}; name it first."

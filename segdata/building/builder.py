@@ -367,8 +367,8 @@ class SourceBuilder(internals.BaseBuilder, skip_registration=True):
                 )
         if self._skipped:
             console.log(
-                f"{len(self._skipped):,} damaged examples were skipped; the dataset's metadata "
-                "lists them under `skipped`."
+                f"{len(self._skipped):,} examples were left out; the dataset's metadata lists them "
+                "under `skipped`, each with its reason."
             )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _NOTED = {
     "renewed": "images re-encoded, by the metadata",
-    "skipped": "examples skipped as damaged, by the metadata",
+    "skipped": "examples left out, by the metadata",
 }
 
 
