@@ -1,4 +1,5 @@
 import io
+import re
 from typing import Any
 
 import numpy as np
@@ -138,7 +139,8 @@ def test_of_several_pages_none_is_read_silently(tmp_path, kind):
     laid = lay(tmp_path, [pixels + 5 * seed for seed in range(3)], **options)
     code, _, err = own.build(tmp_path, *laid)
     assert code == 2
-    assert "3 examples cannot be read: " in err
+    assert "3 examples of pages or channels that are not read: " in err
+    assert "--skip_damaged" not in err
     assert "x0.tif has 3 pages (" in err
     assert "Say which, from 0: --page" in err
     assert own.build(tmp_path, *laid, "--page", "1", "--range", "0", "4095")[0] == 0
@@ -206,6 +208,33 @@ def test_depths_that_differ_and_fractions_need_a_range(tmp_path):
     assert "images of 1 of float32, 1 of uint16, 1 of uint8" in err
     assert "Give both by --range, such as --range 0 4" in err
     assert own.build(tmp_path, *laid, "--range", "0", "4095")[0] == 0
+
+
+def test_masks_of_several_pages_say_what_to_do(tmp_path):
+    laid = lay(tmp_path, [own.photo(seed, SMALL) for seed in range(3)], photometric="rgb")
+    pages = np.stack([own.objects(seed, size=SMALL) for seed in range(2)])
+    tiff(tmp_path / "masks" / "x1.tif", pages, photometric="minisblack")
+    code, _, err = own.build(tmp_path, *laid, "--page", "0")
+    assert code == 2
+    assert "1 example of pages or channels that are not read: " in err
+    assert "x1.tif has 2 pages" in err
+    assert "Save the page of its image alone" in err
+    assert "--skip_damaged" not in err
+
+
+def test_what_is_no_number_is_black_and_said(tmp_path):
+    images = [camera(seed).astype(np.float32) / 1000 - 1 for seed in range(3)]
+    for image in images:
+        image[0, :2] = np.nan, np.inf
+    laid = lay(tmp_path, images)
+    code, _, err = own.build(tmp_path, *laid)
+    assert code == 2
+    (low, high) = re.findall(r"such as --range (\S+) (\S+)\.", err)[0]
+    assert -1 <= float(low) < 0 < float(high) < 4
+    code, out, err = own.build(tmp_path, *laid, "--range", low, high)
+    assert code == 0, err
+    assert "what is no number (NaN) of 3 images is left out." in out
+    assert own.examples(tmp_path)["x1"]["image"][0, :2, 0].tolist() == [0, 255]
 
 
 def test_images_of_one_level_are_said(tmp_path):

@@ -50,7 +50,7 @@ class Scaling:
                 where there is one.
 
         Returns:
-            uint8 [H, W, C], rounded to the nearest, halves up.
+            uint8 [H, W, C], rounded to the nearest, halves up; 0 where there is no number (NaN).
 
         Raises:
             ValueError: If there are other channels.
@@ -142,4 +142,4 @@ def by_percentiles(counts: np.ndarray, percentiles: Sequence[float], **more: Any
 
 def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
     levels = np.clip((values.astype(np.float64) - low) * (255 / (high - low)), 0, 255)
-    return np.floor(levels + 0.5).astype(np.uint8)
+    return np.floor(np.nan_to_num(levels) + 0.5).astype(np.uint8)

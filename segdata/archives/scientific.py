@@ -247,6 +247,8 @@ def _tiff(data: bytes, name: str, page: int | None, channels: Sequence[str]) -> 
         raise ChannelsError(f"{name} has {pixels.shape[-1]} channels: {', '.join(names)}.")
     if pixels.dtype == bool:
         pixels = pixels.astype(np.uint8) * 255
+    if pixels.dtype.kind == "f" and np.isnan(pixels).any():
+        lost = "what is no number (NaN)"
     return Picture(pixels=np.ascontiguousarray(pixels), lost=lost, turned=plane.turned)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from segdata import archives
-from segdata.archives import intensity, mask_files
+from segdata.archives import intensity, mask_files, scientific
 from segdata.core.system.parallel import ordered_map
 from segdata.sources import SizeMismatchError
 from segdata.sources.folder.pairing import Entry
@@ -89,10 +89,11 @@ class _Seen(Generic[Look]):
 
     def __init__(self) -> None:
         self.fault, self.size_fault, self.lost = "", "", ""
+        self.is_choice = False  # whether the fault is that a page or channels are to be chosen
         self.look: Look | None = None
         self.thumbnail: np.ndarray | None = None
         self.histogram: np.ndarray | None = None
-        self.dtype, self.highest = "", 0.0
+        self.dtype, self.lowest, self.highest = "", 0.0, 0.0
         self.covered, self.hidden = 0, 0
         self.tallies: list[tuple[str, mask_files.Tally]] = []
 
@@ -102,7 +103,7 @@ def _seen(found: Survey, entry: Entry, look: Callable[[Image.Image], Look]) -> _
     try:
         picture = read_picture(found, entry, found.photos.read(entry.image))
         seen.lost, seen.dtype = picture.lost, str(picture.pixels.dtype)
-        seen.highest = float(picture.pixels.max())
+        seen.lowest, seen.highest = _ends(picture.pixels)
         if picture.pixels.dtype == np.uint8:
             seen.look = look(Image.fromarray(intensity.rgb(picture.pixels, None)))
         else:
@@ -123,6 +124,8 @@ def _seen(found: Survey, entry: Entry, look: Callable[[Image.Image], Look]) -> _
                 seen.tallies.append((name, mask_files.tally(stored)))
     except SizeMismatchError as error:
         seen.size_fault = str(error)
+    except (scientific.PagesError, scientific.ChannelsError) as error:
+        seen.fault, seen.is_choice = str(error), True
     except archives.ArchiveError as error:
         seen.fault = str(error)
     return seen
@@ -134,6 +137,7 @@ class _Facts:
     def __init__(self) -> None:
         self.counts = mask_files.Counts()
         self.damaged: dict[str, str] = {}
+        self.choices: dict[str, str] = {}  # of the damaged
         self.sizes: dict[str, str] = {}
         self.looks: dict[str, Any] = {}
         self.thumbnails: dict[str, np.ndarray] = {}
@@ -142,18 +146,21 @@ class _Facts:
         self.covered = collections.Counter[str]()  # image to pixels of several objects
         self.hidden = collections.Counter[str]()  # image to objects without a pixel
         self.histogram: np.ndarray | None = None
-        self.highest = 0.0
+        self.lowest, self.highest = 0.0, 0.0
         self.with_number: dict[int, str] = {}  # number to a mask that has it
         self.with_colour: dict[int, str] = {}
 
     def add(self, entry: Entry, seen: _Seen[Any]) -> None:
         if seen.fault or seen.size_fault:
+            if seen.is_choice:
+                self.choices[entry.id] = seen.fault
             (self.damaged if seen.fault else self.sizes)[entry.id] = seen.fault or seen.size_fault
             return
         self.lost[seen.lost] += 1
         self.dtypes[seen.dtype] += 1
         self.covered[entry.image] += seen.covered
         self.hidden[entry.image] += seen.hidden
+        self.lowest = min(self.lowest, seen.lowest)
         self.highest = max(self.highest, seen.highest)
         if seen.thumbnail is not None:
             self.thumbnails[entry.id] = seen.thumbnail
@@ -171,10 +178,16 @@ class _Facts:
 
     def problems(self, folder: Folder) -> Iterator[Problem]:
         """Files that cannot be read, and those of other sizes."""
-        if self.damaged and not folder.skip_damaged:
+        damaged = {key: fault for key, fault in self.damaged.items() if key not in self.choices}
+        if damaged and not folder.skip_damaged:
             yield Problem(
-                f"{counted(len(self.damaged), 'example')} cannot be read: {_several(self.damaged)}",
+                f"{counted(len(damaged), 'example')} cannot be read: {_several(damaged)}",
                 {"skip_damaged": True},
+            )
+        if self.choices and not folder.skip_damaged:
+            yield Problem(
+                f"{counted(len(self.choices), 'example')} of pages or channels that are not read: "
+                f"{_several(self.choices)}"
             )
         if self.sizes and not folder.skip_sizes:
             yield Problem(
@@ -206,7 +219,8 @@ class _Facts:
         kinds_shown = ", ".join(f"{n:,} of {kind}" for kind, n in sorted(self.dtypes.items()))
         raise ValueError(
             f"images of {kinds_shown}: which level is black and which is white cannot be found for "
-            f"all alike. Give both by --range, such as --range 0 {self.highest:g}."
+            f"all alike. Give both by --range, such as --range {self.lowest:g} "
+            f"{max(self.highest, self.lowest + 1):g}."
         )
 
 
@@ -328,6 +342,13 @@ def _mean_scaled(scaling: intensity.Scaling, thumbnail: np.ndarray) -> np.ndarra
     low, high = float(np.mean(scaling.low)), float(np.mean(scaling.high))
     mean = dataclasses.replace(scaling, low=(low,), high=(high,))
     return mean.apply(thumbnail[..., None])[..., 0]
+
+
+def _ends(pixels: np.ndarray) -> tuple[float, float]:
+    """The lowest and the highest value that is a number; 0 where none is."""
+    if pixels.dtype.kind == "f":
+        pixels = pixels[np.isfinite(pixels)]
+    return float(pixels.min(initial=0)), float(pixels.max(initial=0))
 
 
 def _several(faults: Mapping[str, str]) -> str:

@@ -98,7 +98,10 @@ def read_picture(found: Survey, entry: Entry, data: bytes) -> scientific.Picture
 
 def read_stored(found: Survey, name: str) -> mask_files.Stored:
     """Decodes a mask as it is stored."""
-    return scientific.read_mask(found.labels.read(name), name=f"{found.labels.label}: {name}")
+    try:
+        return scientific.read_mask(found.labels.read(name), name=f"{found.labels.label}: {name}")
+    except scientific.PagesError as error:
+        raise scientific.PagesError(f"{error} Save the page of its image alone.") from error
 
 
 def require_same_size(found: Survey, name: str, mask: np.ndarray, shape: tuple[int, ...]) -> None:
