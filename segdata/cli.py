@@ -317,6 +317,7 @@ def _build(argv: Sequence[str]) -> None:
         import tensorflow  # noqa: F401 - TFDS imports it late, and loudly
         import tensorflow_datasets as tfds
 
+        from segdata import datasets
         from segdata.building import internals
 
         command = internals.build_command()
@@ -357,6 +358,8 @@ def _build(argv: Sequence[str]) -> None:
     logging.disable(logging.WARNING)  # such as "apitools not found": nothing a user can act on
     try:
         console.import_modules(imports)
+        for name in ours:
+            datasets.register(re.split("[/:]", name)[0])
         # With modules to import TFDS takes no path, without them it takes our names for paths.
         for some, modules, how in (
             (ours, "segdata.datasets", debug),

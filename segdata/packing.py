@@ -282,6 +282,8 @@ def built(name: str, *, data_dir: str | os.PathLike[str] | None = None):
     if not isinstance(data_dir, str | os.PathLike | None):
         raise ValueError(f"data_dir={data_dir!r:.60} is no folder.")
     _require_config(name)
+    if re.split("[:/,]", name)[0] in sources.names():
+        segdata.datasets.register(re.split("[:/,]", name)[0])
     unfinished.recover(_place(data_dir) / re.split("[:/,]", name.removeprefix("folder:"))[0])
     if name.startswith("folder:"):
         _require_folder(name, data_dir)
@@ -293,8 +295,8 @@ def built(name: str, *, data_dir: str | os.PathLike[str] | None = None):
     except Exception as error:  # parsers of JSON and protocol buffers have many
         base = re.split("[:/]", name.removeprefix("folder:"))[0]
         is_unknown = isinstance(error, tfds.core.DatasetNotFoundError | KeyError)
-        if is_unknown and base not in segdata.datasets.__all__:
-            known = ", ".join([*segdata.datasets.__all__, *_folders(data_dir)])
+        if is_unknown and base not in sources.names():
+            known = ", ".join([*sources.names(), *_folders(data_dir)])
             raise ValueError(f"{name!r} is not a dataset known here; there are {known}.") from error
         place = _place(data_dir)
         there = sorted(place.glob(f"{base}/**/dataset_info.json"))

@@ -116,6 +116,80 @@ def test_a_wrong_entry_point_is_one_line(package, monkeypatch, point, message):
         sources.named(point.partition(" ")[0])
 
 
+BROKEN = {
+    "raises": ("1 / 0", "the source odd, odd:SOURCE, cannot be imported: ZeroDivisionError"),
+    "ends": ("raise SystemExit(0)", "the source odd, odd:SOURCE, cannot be imported: SystemExit"),
+    "value": ("raise ValueError('no')", "odd, odd:SOURCE, cannot be imported: ValueError: no"),
+    "syntax": ("def (", "the source odd, odd:SOURCE, cannot be imported: SyntaxError"),
+    "missing": ("import not_installed_here", "odd needs the Python package not_installed_here"),
+    "configs": (
+        "from disks.source import *\nimport dataclasses\n"
+        "SOURCE = dataclasses.replace(SOURCE, name='odd', configs=())",
+        "configs of odd: there is none",
+    ),
+}
+LIES = {
+    "list raises": ("parts=lambda *_: 1 / 0", "cannot list its archives: ZeroDivisionError"),
+    "list none": ("parts=lambda *_: None", "cannot list its archives: TypeError"),
+    "no part": ("parts=lambda *_: [1]", "cannot list its archives: TypeError: 1 is no Part"),
+    "split": ("parts=changed(split='weird/..')", "split='weird/..' is no name of a split"),
+    "read raises": ("parts=changed(read=lambda e: {}['k'])", "odd cannot read p0-0: KeyError"),
+    "read none": ("parts=changed(read=lambda e: None)", "p0-0: TypeError: None is no Example"),
+    "mask": (
+        "parts=changed(read=lambda e: sources.Example("
+        "id='i', group='g', image=b'', mask=np.zeros((2, 2))))",
+        "mask of i: float64 [2, 2], where it is uint8 [H, W]",
+    ),
+}
+
+
+def add_odd(package, code):
+    (package / "odd.py").write_text(code)
+    points = package / "disks-1.0.dist-info" / "entry_points.txt"
+    points.write_text(points.read_text() + "odd = odd:SOURCE\n")
+
+
+@pytest.mark.parametrize(("code", "message"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_source_breaks_no_other(package, monkeypatch, code, message):
+    add_odd(package, code)
+    monkeypatch.syspath_prepend(package)
+    monkeypatch.delitem(sys.modules, "odd", raising=False)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        sources.named("odd")
+    script = (
+        "from segdata import cli, datasets, packing\n"
+        "print(cli.main(['audit', 'disks', '--manual_dir', 'raw']))\n"
+        "print(cli.main(['audit', 'odd', '--manual_dir', 'raw']))\n"
+        "datasets.register('disks')\n"
+        "packing.built('disks', data_dir='none')\n"
+    )
+    done = run(package, "-c", script)
+    assert done.stdout == "2\n2\n"
+    assert "raw: there is no archive of disks in it" in done.stderr
+    assert message in done.stderr
+    assert "is not built in" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("change", "message"), LIES.values(), ids=LIES)
+def test_a_source_that_fails_is_named(package, monkeypatch, tmp_path, capsys, change, message):
+    add_odd(
+        package,
+        "import dataclasses\nfrom disks.source import *\n"
+        "def changed(**c):\n"
+        "    return lambda *a: (dataclasses.replace(p, **c) for p in parts(*a))\n"
+        f"SOURCE = dataclasses.replace(SOURCE, name='odd', {change})\n",
+    )
+    monkeypatch.syspath_prepend(package)
+    for name in ("odd", "disks", "disks.source"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    sources.named("disks").draw(tmp_path / "raw", examples=2, seed=0)
+    code = cli.main(["audit", "odd", "--manual_dir", str(tmp_path / "raw")])
+    shown = "".join(capsys.readouterr())
+    assert code in (1, 2)
+    assert "the source odd cannot" in shown
+    assert message in shown
+
+
 def test_a_package_that_is_missing_is_named(package, monkeypatch, capsys):
     (package / "disks" / "source.py").write_text("import not_installed_here")
     monkeypatch.syspath_prepend(package)

@@ -122,7 +122,7 @@ class SourceBuilder(internals.BaseBuilder, skip_registration=True):
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, shards.Part]:
         listed = collections.defaultdict[str, list[_Listed]](list)
-        for part in self.SOURCE.parts(functools.partial(self._find, dl_manager), self.config):
+        for part in self.SOURCE.list(functools.partial(self._find, dl_manager), self.config):
             entries = self.kept(part.entries, part.faults)
             if not entries and (part.split or not listed):
                 first = next(iter(self._skipped.values()), "nothing is listed")

@@ -60,7 +60,7 @@ def build(
     source: Folder, *, data_dir: str | os.PathLike[str] | None = None, overwrite: bool = False
 ) -> Any:
     """`build_folder`, of settings."""
-    if source.name in tfds.list_builders(with_community_datasets=False):
+    if source.name in {*sources.names(), *tfds.list_builders(with_community_datasets=False)}:
         raise ValueError(f"--name {source.name}: TFDS has a dataset of that name; choose another.")
     place = pathlib.Path(data_dir or internals.DATA_DIR).expanduser()
     if not overwrite:

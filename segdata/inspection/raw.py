@@ -26,16 +26,17 @@ def collection(name: str, *, manual_dir: str | os.PathLike[str]) -> Collection:
         ValueError: If there is no such source.
         ArchiveError: If the archive is missing or cannot be listed.
     """
-    known = {
-        choice: (source, config)
-        for source in map(sources.named, sources.names())
-        for choice, config in _choices(source).items()
-    }
+    base = name.partition("/")[0]
+    if base not in sources.names():
+        known = ", ".join(sources.names())
+        raise ValueError(f"there is no raw source {name!r}; there are {known}.")
+    source = sources.named(base)
+    known = _choices(source)
     if name not in known:
-        raise ValueError(f"there is no raw source {name!r}; there are {', '.join(known)}.")
-    source, config = known[name]
+        raise ValueError(f"there is no raw source {name!r}; of it there are {', '.join(known)}.")
+    config = known[name]
     folder = pathlib.Path(manual_dir)
-    parts = list(source.parts(functools.partial(source.find, folder=folder), config))
+    parts = list(source.list(functools.partial(source.find, folder=folder), config))
     if not parts:
         place = shlex.quote(str(manual_dir))
         drawn = f"`segdata draw {source.name} --to {place}` synthesizes a small one; "

@@ -4,9 +4,12 @@ A module reads and synthesizes one raw format; all else there is to know of the 
 `Source`. Other packages add sources by entry points. No TensorFlow and no TFDS here.
 """
 
+import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -68,6 +71,15 @@ class Example:
     overlap: int = 0
     renewed: str = ""
 
+    def __post_init__(self) -> None:
+        kinds = {"mask": (self.mask, np.uint8), "instances": (self.instances, np.uint16)}
+        for name, (pixels, kind) in kinds.items():
+            if pixels is not None and (pixels.dtype != kind or pixels.ndim != 2):
+                raise ValueError(
+                    f"{name} of {self.id}: {pixels.dtype} {list(pixels.shape)}, where it is "
+                    f"{kind.__name__} [H, W]."
+                )
+
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
@@ -103,6 +115,10 @@ class Part:
     entries: Sequence[Any]
     faults: Mapping[str, str]
     read: Callable[[Any], Example]
+
+    def __post_init__(self) -> None:
+        if self.split and not re.fullmatch(r"\w[\w-]*(\+\w[\w-]*)*", self.split):
+            raise ValueError(f"split={self.split!r} is no name of a split, such as 'train'.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,6 +222,23 @@ class Source:
     layout: Layout | None = None
     victims: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if not self.configs:
+            raise ValueError(f"configs of {self.name}: there is none; give one Config at least.")
+
+    def list(self, find: Find, config: Config) -> Iterator[Part]:
+        """What `parts` lists, whose `read` raises what `explained` does.
+
+        Raises:
+            ArchiveError: If an archive is missing or broken.
+            ValueError: If the source itself fails; it names it.
+        """
+        with explained(f"the source {self.name} cannot list its archives"):
+            for part in self.parts(find, config):
+                if not isinstance(part, Part):
+                    raise TypeError(f"{part!r:.60} is no Part")
+                yield dataclasses.replace(part, read=functools.partial(_read, self.name, part.read))
+
     def config(self, name: str) -> Config:
         """A config by its name.
 
@@ -262,7 +295,9 @@ def named(name: str, *, offer: str = "there are") -> Source:
         raise ValueError(f"there is no source {name!r}; {offer} {', '.join(known)}.")
     place = known[name].value
     try:
-        found = known[name].load()
+        what = f"the source {name}, {place}, cannot be imported"
+        with explained(what, but=(ImportError, AttributeError, MemoryError)):
+            found = known[name].load()
     except (ImportError, AttributeError) as error:
         lacks = isinstance(error, ModuleNotFoundError) and error.name
         if lacks and not place.startswith(lacks):
@@ -273,6 +308,35 @@ def named(name: str, *, offer: str = "there are") -> Source:
     if not isinstance(found, Source) or found.name != name:
         raise ValueError(f"{place} is registered as the source {name} and is none of that name.")
     return found
+
+
+@contextlib.contextmanager
+def explained(
+    what: str, *, but: tuple[type[Exception], ...] = (OSError, MemoryError)
+) -> Iterator[None]:
+    """Explains errors of a source's own code, which another package may have.
+
+    Args:
+        what: What fails, such as "the source disks cannot be imported".
+        but: What is raised as it is.
+
+    Raises:
+        ValueError: Instead of all other errors, and where it would end the process.
+    """
+    try:
+        yield
+    except but:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{what}: {type(error).__name__}: {error}") from error
+
+
+def _read(name: str, read: Callable[[Any], Example], entry: Any) -> Example:
+    with explained(f"the source {name} cannot read {entry.id}"):
+        example = read(entry)
+        if not isinstance(example, Example):
+            raise TypeError(f"{example!r:.60} is no Example")
+        return example
 
 
 def _registered() -> "dict[str, importlib.metadata.EntryPoint]":
