@@ -118,6 +118,11 @@ FAULTS = {
     "short runs": ({"segmentation": {"counts": [5, 5], "size": [40, 56]}}, "do not fit"),
     "runs below 0": ({"segmentation": {"counts": [-5, 5], "size": [40, 56]}}, "whole numbers"),
     "text that is none": ({"segmentation": {"counts": "\x7f", "size": [40, 56]}}, "no part of"),
+    "runs of no size": (
+        {"segmentation": {"counts": [5], "size": [float("inf"), 40]}},
+        "convert float infinity to integer",
+    ),
+    "a number of 400 digits": ({"segmentation": [[10**400] * 6]}, "too large"),
     "an unknown category": ({"category_id": 4}, "category 4 is not listed"),
 }
 
@@ -148,7 +153,14 @@ def test_images_of_another_size_than_listed_are_named(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{}", '{"images": 3}', '{"images": [{}], "annotations": [], "categories": 1}'],
+    [
+        "",
+        "[]",
+        "{}",
+        '{"images": [], "categories": [{"id": Infinity, "name": "a"}]}',
+        '{"images": 3}',
+        '{"images": [{}], "annotations": [], "categories": 1}',
+    ],
 )
 def test_what_is_no_coco_is_one_error(text):
     with pytest.raises(ArchiveError, match=r"a\.json is no JSON of COCO"):
@@ -164,6 +176,74 @@ def test_text_of_run_lengths_is_read_like_pycocotools():
         outlines = annotations._coco_outline(annotation(0, 1, shown), {1: 1}, mask.shape)
         drawn = annotations.draw(annotations.Outlines(objects=(outlines,)), shape=mask.shape)
         np.testing.assert_array_equal(drawn.mask, mask)
+
+
+def outlined(*polygons, shares=False):
+    objects = tuple(
+        annotations.Outline(label=1, polygons=(np.asarray(each, float),)) for each in polygons
+    )
+    return annotations.Outlines(objects=objects, are_shares=shares)
+
+
+def test_polygons_are_drawn_as_pycocotools_does_wherever_they_are():
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        low = rng.uniform((-WIDTH, -HEIGHT), (WIDTH, HEIGHT))
+        corners = low + rng.uniform(0, 30, (rng.integers(3, 9), 2)).round(int(rng.integers(0, 3)))
+        drawn = annotations.draw(outlined(corners), shape=own.SIZE)
+        np.testing.assert_array_equal(drawn.mask > 0, filled(corners), err_msg=str(seed))
+
+
+def test_an_object_is_drawn_in_its_own_columns(monkeypatch):
+    def decode(*_):
+        raise AssertionError("the whole image is drawn")
+
+    monkeypatch.setattr(coco, "decode", decode)
+    triangles = [[(x, 2), (x + 18, 2), (x + 18, 20)] for x in range(0, 1900, 20)]
+    drawn = annotations.draw(outlined(*triangles), shape=(2000, 2000))
+    assert drawn.instances.max() == len(triangles)
+    runs = annotations._runs_of(outlined(triangles[5]).objects[0], (2000, 2000), np.ones(2))
+    columns, inside = annotations._decoded(runs, (2000, 2000))
+    assert (columns, inside.shape) == (slice(101, 118), (2000, 17))
+
+
+ENDLESS = {
+    "long": (
+        lambda: outlined([(-1999, 0), (3999, 1999)] * 20_000),
+        "pixels long; up to 4,194,304 are drawn",
+    ),
+    "many parts": (
+        lambda: annotations.Outlines(
+            objects=(
+                annotations.Outline(
+                    label=1, polygons=(np.array([(-1999, 0), (3999, 1999), (0, 0.0)]),) * 1000
+                ),
+            )
+        ),
+        "pixels long",
+    ),
+    "many": (
+        lambda: outlined(*[[(2, 2), (20, 2), (20, 20)]] * 65_536),
+        "there are 65,536 objects, of which 65,535",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), ENDLESS.values(), ids=ENDLESS)
+def test_what_would_take_all_time_or_memory_is_refused_before_it_is_drawn(
+    monkeypatch, make, message
+):
+    monkeypatch.delattr(coco, "frPyObjects")  # it would abort the process
+    with pytest.raises(ValueError, match=message):
+        annotations.draw(make(), shape=(2000, 2000))
+
+
+def test_an_outline_of_too_many_numbers_is_refused():
+    line = "0 " + "0.5 0.6 " * 300_000
+    found = annotations.read_yolo(line, name="x.txt", classes=1)
+    assert "x.txt, line 1: an outline of 600,001 numbers; up to 262,144 points" in found.fault
+    with pytest.raises(ValueError, match="an outline of 600,000 numbers"):
+        annotations._points([1.0] * 600_000)
 
 
 def lay_yolo(root, naming, count=5):

@@ -18,6 +18,8 @@ from segdata.archives import ArchiveError, masks
 from segdata.core import IGNORE_LABEL
 
 _MOST_CLASSES = 254
+_MOST_POINTS = 1 << 18  # of an outline
+_LONGEST = 1 << 22  # pixels along an outline; pycocotools takes 100 bytes a pixel, and aborts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,7 +98,10 @@ def read_coco(data: bytes, *, name: str) -> tuple[tuple[str, ...], dict[str, Out
         by_image = collections.defaultdict[Any, list[Mapping[str, Any]]](list)
         for each in found["annotations"]:
             by_image[each["image_id"]].append(each)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        *(ValueError, KeyError, TypeError, AttributeError),
+        *(OverflowError, RecursionError),
+    ) as error:
         what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise ArchiveError(
             f"{name} is no JSON of COCO, with images, annotations and categories: {what[:200]}. "
@@ -120,7 +125,7 @@ def read_coco(data: bytes, *, name: str) -> tuple[tuple[str, ...], dict[str, Out
         try:
             objects = tuple(_coco_outline(each, labels, shape) for each in by_image[key])
             outlines[file] = Outlines(objects=objects, shape=shape)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
             fault = f"{name}: an annotation of {file}: {error}."
             outlines[file] = Outlines(shape=shape, fault=fault)
     return ("background", *(each for _, each in categories)), outlines
@@ -143,6 +148,7 @@ def read_yolo(text: str, *, name: str, classes: int) -> Outlines:
         if not words:
             continue
         try:
+            _require_few(len(words))
             label, *values = map(float, words)
             if label != int(label) or not 0 <= label < classes:
                 raise ValueError(f"class {words[0]} is none of the {classes}, counted from 0")
@@ -186,6 +192,26 @@ def yolo_classes(text: str, *, name: str) -> tuple[str, ...]:
     return tuple(names)
 
 
+def check(outlines: Outlines, *, shape: tuple[int, int]) -> None:
+    """Checks that objects can be drawn.
+
+    Args:
+        outlines: Of an image.
+        shape: The image's (H, W).
+
+    Raises:
+        ValueError: If one leads out of the image or is too long, or there are more than 65,535.
+    """
+    if len(outlines.objects) > masks.MOST_OBJECTS:
+        raise ValueError(
+            f"there are {len(outlines.objects):,} objects, of which {masks.MOST_OBJECTS:,} can be "
+            "numbered"
+        )
+    scale = _scale(outlines, shape)
+    for each in outlines.objects:
+        _check(each, shape, scale)
+
+
 def draw(outlines: Outlines, *, shape: tuple[int, int]) -> Drawn:
     """Draws objects.
 
@@ -194,50 +220,72 @@ def draw(outlines: Outlines, *, shape: tuple[int, int]) -> Drawn:
         shape: The image's (H, W).
 
     Raises:
-        ValueError: If one leads out of the image.
+        ValueError: As of `check`.
     """
-    height, width = shape
-    scale = np.array([width, height]) if outlines.are_shares else np.ones(2)
+    check(outlines, shape=shape)
+    scale = _scale(outlines, shape)
     objects = [each for each in outlines.objects if not each.is_crowd]
-    encoded = [_encoded(each, shape, scale) for each in objects]
-    areas = [int(coco.area(each)) for each in encoded]
-    drawn = masks.merge_smallest_first(areas, lambda at: _decoded(encoded[at]), shape=shape)
-    instances = drawn.labels
-    mask = np.array([0, *(each.label for each in objects)], np.uint8)[instances]
+    runs = [_runs_of(each, shape, scale) for each in objects]
+    labels, contested = np.zeros(shape, np.uint16), np.zeros(shape, bool)
+    for at in np.argsort([each[1::2].sum() for each in runs], kind="stable").tolist():
+        columns, inside = _decoded(runs[at], shape)
+        taken = inside & (labels[:, columns] > 0)
+        contested[:, columns] |= taken
+        labels[:, columns][inside & ~taken] = at + 1
+    mask = np.array([0, *(each.label for each in objects)], np.uint8)[labels]
     for each in outlines.objects:
         if each.is_crowd:
-            mask[_decoded(_encoded(each, shape, scale)) & (instances == 0)] = IGNORE_LABEL
-    visible = np.bincount(instances.ravel(), minlength=len(objects) + 1) > 0
+            columns, inside = _decoded(_runs_of(each, shape, scale), shape)
+            mask[:, columns][inside & (labels[:, columns] == 0)] = IGNORE_LABEL
+    visible = np.bincount(labels.ravel(), minlength=len(objects) + 1) > 0
     hidden = tuple(number for number in range(1, len(objects) + 1) if not visible[number])
-    return Drawn(mask, instances, drawn.contested, hidden)
+    return Drawn(mask, labels, int(np.count_nonzero(contested)), hidden)
 
 
-def _decoded(runs: Any) -> np.ndarray:
-    """Bool [H, W]."""
-    return coco.decode(runs).astype(bool)
+def _scale(outlines: Outlines, shape: tuple[int, int]) -> np.ndarray:
+    return np.array(shape[::-1]) if outlines.are_shares else np.ones(2)
 
 
-def _encoded(outline: Outline, shape: tuple[int, int], scale: np.ndarray) -> Any:
-    """Run lengths as pycocotools has them."""
+def _check(outline: Outline, shape: tuple[int, int], scale: np.ndarray) -> None:
     height, width = shape
-    if outline.runs is not None:
-        if (total := int(outline.runs.sum())) != height * width:
-            raise ValueError(
-                f"its run lengths are of {total:,} pixels, the image has {height * width:,}"
-            )
-        counts = {"counts": outline.runs.tolist(), "size": [height, width]}
-        return coco.frPyObjects(counts, height, width)
-    parts = [points * scale for points in outline.polygons]
-    for points in parts:
+    if outline.runs is not None and (total := int(outline.runs.sum())) != height * width:
+        raise ValueError(
+            f"its run lengths are of {total:,} pixels, the image has {height * width:,}"
+        )
+    length = 0.0
+    for points in (points * scale for points in outline.polygons):
         low, high = points.min(axis=0), points.max(axis=0)
         if (low < (-width, -height)).any() or (high > (2 * width, 2 * height)).any():
             raise ValueError(
                 f"an outline reaches from {low.round(1).tolist()} to {high.round(1).tolist()}, far "
                 f"beyond the image of {width}×{height}: it is of another image, or of another size"
             )
-    return coco.merge(
-        coco.frPyObjects([points.ravel().tolist() for points in parts], height, width)
-    )
+        length += np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum()
+    if length > _LONGEST:
+        raise ValueError(f"an outline is {length:,.0f} pixels long; up to {_LONGEST:,} are drawn")
+
+
+def _runs_of(outline: Outline, shape: tuple[int, int], scale: np.ndarray) -> np.ndarray:
+    """Lengths of runs down the columns, first of what is outside."""
+    if outline.runs is not None:
+        return outline.runs
+    polygons = [(points * scale).ravel().tolist() for points in outline.polygons]
+    merged: Any = coco.merge(coco.frPyObjects(polygons, *shape))
+    return np.array([*_lengths(merged["counts"].decode())], np.int64)
+
+
+def _decoded(runs: np.ndarray, shape: tuple[int, int]) -> tuple[slice, np.ndarray]:
+    """The columns that an object is in, and bool [H, W] of these."""
+    height = shape[0]
+    ends = runs.cumsum()
+    inside = np.flatnonzero(runs[1::2]) * 2 + 1
+    if not len(inside):
+        return slice(0), np.zeros((height, 0), bool)
+    first, last = ends[inside[0] - 1] // height, (ends[inside[-1]] - 1) // height + 1
+    places = ends.clip(first * height, last * height)  # of the ends of runs, in these columns
+    values = np.arange(len(runs)) % 2 == 1
+    lengths = np.diff(places, prepend=first * height)
+    return slice(first, last), np.repeat(values, lengths).reshape(last - first, height).T
 
 
 def _shape(photo: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -267,7 +315,15 @@ def _coco_outline(
     return Outline(label=label, polygons=polygons, is_crowd=is_crowd)
 
 
+def _require_few(numbers: int) -> None:
+    if numbers > 2 * _MOST_POINTS + 1:
+        raise ValueError(
+            f"an outline of {numbers:,} numbers; up to {_MOST_POINTS:,} points are read"
+        )
+
+
 def _points(values: Sequence[Any]) -> np.ndarray:
+    _require_few(len(values))
     points = np.asarray(values, np.float64)
     if points.ndim != 1 or len(points) < 6 or len(points) % 2:
         raise ValueError(f"an outline of {points.size} numbers; it has at least 3 points, x and y")
