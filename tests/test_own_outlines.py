@@ -403,3 +403,33 @@ def test_a_smaller_object_lies_over_a_larger_and_what_is_covered_is_said(tmp_pat
     assert "300 pixels of 3 images are in several objects: the smallest has them" in out
     assert "2 objects without a pixel" in out
     assert "too thin: x1.png (2)." in out
+
+
+@pytest.mark.parametrize("layout", ["coco", "yolo"])
+def test_names_that_are_given_are_matched_with_the_files_by_name(tmp_path, layout):
+    if layout == "coco":
+        _, found = lay_coco(tmp_path)
+        expected = {key: mask for key, (mask, _) in found.items()}
+        flags = ["--coco", tmp_path / "a.json", "--classes"]
+    else:
+        expected = lay_yolo(tmp_path, NAMINGS["a list"])
+        flags = ["--yolo", tmp_path / "labels", "--classes"]
+    code, out, err = own.build(tmp_path, *flags, "background", "hole", "cell", name="swapped")
+    assert code == 0, err
+    assert "Classes: 0 background, 1 hole, 2 cell." in out
+    swapped = np.array([0, 2, 1, *range(3, 256)])
+    for key, example in own.examples(tmp_path, "swapped").items():
+        np.testing.assert_array_equal(example["mask"][..., 0], swapped[expected[key]])
+    code, out, err = own.build(tmp_path, *flags, "background", "Zelle", "hole", name="renamed")
+    assert code == 0, err
+    assert "outlines of objects, cell → Zelle." in out
+    for key, example in own.examples(tmp_path, "renamed").items():
+        np.testing.assert_array_equal(example["mask"][..., 0], expected[key])
+    for names, why in (
+        (["background", "hole", "Zelle"], "hole has another place in both"),
+        (["background", "Hole", "Cell"], "Hole has another place in both"),
+        (["cell", "hole", "background"], "cell has another place in both"),
+        (["background", "cell"], "3 are to be named"),
+    ):
+        code, _, err = own.build(tmp_path, *flags, *names, name="refused")
+        assert (code, why in err, "background, cell, hole" in err) == (2, True, True), err

@@ -187,7 +187,7 @@ def yolo_classes(text: str, *, name: str) -> tuple[str, ...]:
     if not 1 <= len(names) <= _MOST_CLASSES or not all(names):
         raise ArchiveError(
             f"{name} has {len(names)} names of classes that can be read; 1 to {_MOST_CLASSES} are "
-            "allowed. Give them by --classes, background first."
+            "allowed. Mend it; or remove it and give them by --classes, background first."
         )
     return tuple(names)
 

@@ -73,7 +73,7 @@ def examine(found: Survey, look: Callable[[Image.Image], Look]) -> Examined[Look
             looks[key] = look(Image.fromarray(grey).convert("RGB"))
     objects = [entry for entry in kept if entry.objects]
     return Examined(
-        survey=found,
+        survey=_numbered(found, tuple(reading.classes)),
         entries=kept,
         reading=reading,
         scaling=scaling,
@@ -227,13 +227,9 @@ class _Facts:
 def _reading(found: Survey, counts: mask_files.Counts) -> mask_files.Reading:
     folder = found.folder
     if found.outlines:
-        if folder.classes and len(folder.classes) != len(found.classes):
-            raise mask_files.AmbiguousError(
-                f"--classes names {len(folder.classes)}, and the file has "
-                f"{', '.join(found.classes)}."
-            )
-        classes = tuple(folder.classes) or found.classes
-        return mask_files.Reading(kind="ids", classes=classes, why="outlines of objects")
+        classes, renamed = _of_outlines(tuple(folder.classes), found.classes)
+        why = "outlines of objects" + (f", {renamed}" if renamed else "")
+        return mask_files.Reading(kind="ids", classes=classes, why=why)
     if any(len(entry.masks) > 1 or entry.classes for entry in found.entries):
         return _of_objects(found, counts)
     return mask_files.decide(
@@ -244,6 +240,47 @@ def _reading(found: Survey, counts: mask_files.Counts) -> mask_files.Reading:
         threshold=folder.threshold,
         others=folder.others,
     )
+
+
+def _of_outlines(given: tuple[str, ...], own: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
+    """The classes of outlines, and which names of the file's were changed.
+
+    The file's own names in another order are another order of the class ids; new names are the
+    file's in its order.
+    """
+    if not given or given == own:
+        return own, ""
+    if given[0] == own[0] and sorted(given) == sorted(own):
+        return given, "by their names"
+    known = [name.casefold() for name in own]
+    moved = [
+        name
+        for place, name in enumerate(given)
+        if name.casefold() in known and known.index(name.casefold()) != place
+    ]
+    if moved or len(given) != len(own):
+        why = f"{moved[0]} has another place in both" if moved else f"{len(own)} are to be named"
+        raise mask_files.AmbiguousError(
+            f"--classes {' '.join(given)}: the file has {', '.join(own)}, and {why}. Give the "
+            "file's own names in any order, background first, or a new name for each in its order."
+        )
+    changes = (f"{old} → {new}" for old, new in zip(own, given, strict=True) if old != new)
+    return given, ", ".join(changes)
+
+
+def _numbered(found: Survey, classes: tuple[str, ...]) -> Survey:
+    """The same with outlines whose class ids are of `classes`, where these are in another order."""
+    if not found.outlines or sorted(classes) != sorted(found.classes):
+        return found
+    ids = [classes.index(name) for name in found.classes]
+    outlines = {
+        key: dataclasses.replace(
+            each,
+            objects=tuple(dataclasses.replace(one, label=ids[one.label]) for one in each.objects),
+        )
+        for key, each in found.outlines.items()
+    }
+    return dataclasses.replace(found, outlines=outlines)
 
 
 def _of_objects(found: Survey, counts: mask_files.Counts) -> mask_files.Reading:

@@ -180,28 +180,23 @@ def _by_yolo(
         for name in tree.names
         if name.lower().endswith((".yaml", ".yml")) or name.rpartition("/")[2] == "classes.txt"
     ]
-    classes = tuple(folder.classes)
-    if not classes:
-        named = {
-            name: names
-            for name in naming
-            if (
-                names := annotations.yolo_classes(
-                    tree.read(name).decode(errors="replace"), name=f"{tree.label}: {name}"
-                )
-            )
-        }
-        if not named:
-            raise FolderError(
-                f"{path}: there is no data.yaml and no classes.txt, which name the classes. Give "
-                "--classes, background first."
-            )
-        if len({*named.values()}) > 1:
-            raise FolderError(
-                f"{path}: {' and '.join(named)} name different classes. Remove all but one, or "
-                "give --classes, background first."
-            )
+    texts_of = {name: tree.read(name).decode(errors="replace") for name in naming}
+    named = {
+        name: names
+        for name, text in texts_of.items()
+        if (names := annotations.yolo_classes(text, name=f"{tree.label}: {name}"))
+    }
+    if len({*named.values()}) > 1:
+        raise FolderError(f"{path}: {' and '.join(named)} name different classes; remove all but one.")
+    if named:
         classes = ("background", *next(iter(named.values())))
+    elif folder.classes:
+        classes = tuple(folder.classes)
+    else:
+        raise FolderError(
+            f"{path}: there is no data.yaml and no classes.txt, which name the classes. Give "
+            "--classes, background first."
+        )
     texts = [name for name in tree.names if name not in naming]
     found = pairing.in_two_trees(photos.names, texts, endings=(".txt",))
     outlines = {
