@@ -155,9 +155,12 @@ def test_cvat_masks_have_their_classes_and_objects(tmp_path):
         shades = np.stack([shades >> 16, shades >> 8 & 255, shades & 255], -1).astype(np.uint8)
         shades[0] = 0
         own.write(export / "SegmentationObject" / f"x{seed}.png", shades[labels])
-    (export / "labelmap.txt").write_text(
-        "# label:color_rgb:parts:actions\nbackground:0,0,0::\ncell:250,50,83::\nhole:51,221,255::\n"
-    )
+    named = "# label:color_rgb:parts:actions\nbackground:0,0,0::\ncell:250,50,83::\n"
+    (export / "labelmap.txt").write_text(f"{named}hole:250,50,83::\n")
+    code, _, err = own.build(tmp_path, "--masks", export)
+    assert code == 2
+    assert "labelmap.txt: --palette 250,50,83=hole: that colour is cell already" in err
+    (export / "labelmap.txt").write_text(f"{named}hole:51,221,255::\n")
     code, out, err = own.build(tmp_path, "--masks", export)
     assert code == 0, err
     assert "Classes: 0 background, 1 cell, 2 hole." in out
@@ -190,7 +193,11 @@ def test_label_studio_brushes_are_paired_by_the_tasks(tmp_path):
     flags = ["--masks", tmp_path / "brushes"]
     assert "Export the same project as JSON too" in own.build(tmp_path, *flags)[2]
     (tmp_path / "tasks.json").write_text(json.dumps(tasks))
-    code, out, err = own.build(tmp_path, *flags, "--tasks", tmp_path / "tasks.json")
+    flags += ["--tasks", tmp_path / "tasks.json"]
+    code, _, err = own.build(tmp_path, *flags, "--classes", "background", "cell", "dead")
+    assert code == 2
+    assert "1 brush label not among --classes background cell dead: dead-cell" in err
+    code, out, err = own.build(tmp_path, *flags)
     assert code == 0, err
     assert "Classes: 0 background, 1 cell, 2 dead-cell." in out
     own.equal(tmp_path, {f"x{seed}": own.classes(seed) for seed in range(4)})
@@ -253,6 +260,15 @@ def test_shares_and_patterns_split_by_group(tmp_path):
         "validation": 1,
         "test": 1,
     }
+
+
+def test_the_group_of_a_pattern_with_several_is_the_first_that_is_found(tmp_path):
+    for seed, key in enumerate(("A7_0", "B7_1", "A7_2", "B7_3")):
+        two_folders(tmp_path, key, own.photo(seed), own.classes(seed))
+    flags = ["--masks", tmp_path / "masks", "--group_regex", "^(A7)|^(B7)"]
+    assert own.build(tmp_path, *flags)[0] == 0
+    found = {key: each["group"].decode() for key, each in own.examples(tmp_path).items()}
+    assert found == {"A7_0": "A7", "B7_1": "B7", "A7_2": "A7", "B7_3": "B7"}
 
 
 def test_near_duplicates_are_a_group(tmp_path):

@@ -433,3 +433,31 @@ def test_names_that_are_given_are_matched_with_the_files_by_name(tmp_path, layou
     ):
         code, _, err = own.build(tmp_path, *flags, *names, name="refused")
         assert (code, why in err, "background, cell, hole" in err) == (2, True, True), err
+
+
+def test_a_category_called_background_is_class_0(tmp_path):
+    """And a small outline of it is a hole."""
+    document, _ = lay_coco(tmp_path, count=2)
+    whole, part = [0, 0, WIDTH, 0, WIDTH, HEIGHT, 0, HEIGHT], [5, 5, 15, 5, 15, 15, 5, 15]
+    document["annotations"] = [
+        annotation(key, kind, [points])
+        for key in range(2)
+        for kind, points in ((7, part), (9, whole))
+    ]
+    document["categories"] = [{"id": 7, "name": "Background"}, {"id": 9, "name": "cell"}]
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    code, out, err = own.build(tmp_path, "--coco", tmp_path / "a.json")
+    assert code == 0, err
+    assert "Classes: 0 background, 1 cell." in out
+    expected = np.ones(own.SIZE, np.uint8)
+    expected[5:15, 5:15] = 0
+    own.equal(tmp_path, {f"x{key}": expected for key in range(2)})
+    own.equal(tmp_path, {f"x{key}": expected * 2 for key in range(2)}, "instances")
+
+
+@pytest.mark.parametrize(("other", "what"), [((3, "hole"), "id 3"), ((9, "cell"), "name cell")])
+def test_two_categories_of_one_id_or_name_are_refused(other, what):
+    kinds = [{"id": 3, "name": "cell"}, {"id": other[0], "name": other[1]}]
+    document = {"images": [], "annotations": [], "categories": kinds}
+    with pytest.raises(ArchiveError, match=f"several categories of the {what}"):
+        annotations.read_coco(json.dumps(document).encode(), name="a.json")

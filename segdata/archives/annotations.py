@@ -27,7 +27,7 @@ class Outline:
     """One object.
 
     Attributes:
-        label: Its class id, from 1.
+        label: Its class id, from 1; 0 of what a category called background outlines.
         polygons: Its parts, float64 [N, 2] each of x and y; in pixels, or in shares of the width
             and the height.
         runs: Instead, lengths of runs down the columns, first of what is outside.
@@ -84,8 +84,9 @@ def read_coco(data: bytes, *, name: str) -> tuple[tuple[str, ...], dict[str, Out
         name: Of the file, for messages.
 
     Returns:
-        The names of the classes, "background" first, then the categories by their ids; and the
-        name of each image file to its objects, of images without any too.
+        The names of the classes, "background" first, whether it is a category or not, then the
+        other categories by their ids; and the name of each image file to its objects, of images
+        without any too.
 
     Raises:
         ArchiveError: If it is no such JSON; a fault of one object is its image's.
@@ -107,10 +108,17 @@ def read_coco(data: bytes, *, name: str) -> tuple[tuple[str, ...], dict[str, Out
             f"{name} is no JSON of COCO, with images, annotations and categories: {what[:200]}. "
             "Export it as COCO again."
         ) from error
-    if not 1 <= len(categories) <= _MOST_CLASSES:
-        raise ArchiveError(
-            f"{name} has {len(categories)} categories; 1 to {_MOST_CLASSES} are read."
-        )
+    for what, values in (
+        ("id", [key for key, _ in categories]),
+        ("name", [n for _, n in categories]),
+    ):
+        if several := [value for value, n in collections.Counter(values).items() if n > 1]:
+            raise ArchiveError(
+                f"{name} has several categories of the {what} {several[0]}. Make them one."
+            )
+    kinds = [(key, kind) for key, kind in categories if kind.lower() != "background"]
+    if not 1 <= len(kinds) <= _MOST_CLASSES:
+        raise ArchiveError(f"{name} has {len(kinds)} categories; 1 to {_MOST_CLASSES} are read.")
     if len({*files.values()}) < len(files):
         raise ArchiveError(f"{name} lists an image file twice. Remove one of both.")
     if strange := by_image.keys() - photos.keys():
@@ -118,7 +126,8 @@ def read_coco(data: bytes, *, name: str) -> tuple[tuple[str, ...], dict[str, Out
             f"{name}: {sum(len(by_image[key]) for key in strange):,} annotations are of images "
             f"that it does not list, such as {next(iter(strange))!r}. Export it again."
         )
-    labels = {key: number for number, (key, _) in enumerate(categories, start=1)}
+    labels = {key: 0 for key, _ in categories}
+    labels |= {key: number for number, (key, _) in enumerate(kinds, start=1)}
     outlines = {}
     for key, file in files.items():
         shape = _shape(photos[key])
@@ -128,7 +137,7 @@ def read_coco(data: bytes, *, name: str) -> tuple[tuple[str, ...], dict[str, Out
         except (ValueError, TypeError, KeyError, OverflowError) as error:
             fault = f"{name}: an annotation of {file}: {error}."
             outlines[file] = Outlines(shape=shape, fault=fault)
-    return ("background", *(each for _, each in categories)), outlines
+    return ("background", *(each for _, each in kinds)), outlines
 
 
 def read_yolo(text: str, *, name: str, classes: int) -> Outlines:
@@ -233,13 +242,14 @@ def draw(outlines: Outlines, *, shape: tuple[int, int]) -> Drawn:
         contested[:, columns] |= taken
         labels[:, columns][inside & ~taken] = at + 1
     mask = np.array([0, *(each.label for each in objects)], np.uint8)[labels]
+    instances = np.where(mask > 0, labels, np.uint16(0))
     for each in outlines.objects:
         if each.is_crowd:
             columns, inside = _decoded(_runs_of(each, shape, scale), shape)
             mask[:, columns][inside & (labels[:, columns] == 0)] = IGNORE_LABEL
     visible = np.bincount(labels.ravel(), minlength=len(objects) + 1) > 0
     hidden = tuple(number for number in range(1, len(objects) + 1) if not visible[number])
-    return Drawn(mask, labels, int(np.count_nonzero(contested)), hidden)
+    return Drawn(mask, instances, int(np.count_nonzero(contested)), hidden)
 
 
 def _scale(outlines: Outlines, shape: tuple[int, int]) -> np.ndarray:

@@ -55,8 +55,8 @@ class Folder:
         test: The share that goes to test.
         split_by: folders (train, val, test) or share; folders where all images lie in such, if not
             given.
-        group_regex: Examples for which this finds the same in their names stay in one split: its
-            first group, or all of it; near duplicates do if not given.
+        group_regex: Examples for which this finds the same in their names stay in one split: the
+            first of its groups that found anything, or all of it; near duplicates do if not given.
         group_column: The column of --pairs whose value keeps examples in one split.
         unpaired: Images without masks: skip, or background for nothing in them; an error if not
             given.

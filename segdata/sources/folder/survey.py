@@ -122,7 +122,9 @@ def group_of(folder: Folder, entry: Entry) -> str:
             f"--group_regex {folder.group_regex} is not found in {entry.image}. Give one that is "
             "in every name, such as '^[^_]+'."
         )
-    return (matched.group(1) if matched.re.groups else matched.group()) or entry.id
+    if not matched.re.groups:
+        return matched.group() or entry.id
+    return next((group for group in matched.groups() if group), entry.id)
 
 
 def counted(count: int, what: str) -> str:
@@ -187,7 +189,9 @@ def _by_yolo(
         if (names := annotations.yolo_classes(text, name=f"{tree.label}: {name}"))
     }
     if len({*named.values()}) > 1:
-        raise FolderError(f"{path}: {' and '.join(named)} name different classes; remove all but one.")
+        raise FolderError(
+            f"{path}: {' and '.join(named)} name different classes; remove all but one."
+        )
     if named:
         classes = ("background", *next(iter(named.values())))
     elif folder.classes:
@@ -313,7 +317,15 @@ def _by_tasks(
     kinds = sorted({*_brushes(tasks)})
     alone = pairing.images_alone(photos.names)
     found = pairing.label_studio(alone, labels.names, photos=images_of, classes=kinds)
-    return found, {"classes": tuple(folder.classes) or ("background", *kinds)}
+    classes = tuple(folder.classes) or ("background", *kinds)
+    brushed = {kind for entry in found.entries for kind in entry.classes}
+    if unnamed := sorted(brushed - {*classes}):
+        raise FolderError(
+            f"{folder.masks}: {counted(len(unnamed), 'brush label')} not among --classes "
+            f"{' '.join(classes)}: {listed(unnamed)}. Name them as Label Studio does, or leave out "
+            "--classes."
+        )
+    return found, {"classes": classes}
 
 
 def _task_image(task: Mapping[str, Any]) -> str:
@@ -343,11 +355,15 @@ def _label_map(labels: trees.Tree) -> dict[str, Any]:
     name = next((name for name in labels.names if name.rpartition("/")[2] == _LABEL_MAP), None)
     if name is None:
         return {}
-    palette: dict[int, str] = {}
+    words = []
     for line in labels.read(name).decode(errors="replace").splitlines():
         kind, _, rest = line.strip().partition(":")
         if kind and not kind.startswith("#"):
-            palette.update(parse_palette([f"{rest.partition(':')[0]}={kind}"]))
+            words.append(f"{rest.partition(':')[0]}={kind}")
+    try:
+        palette = parse_palette(words)
+    except ValueError as error:
+        raise FolderError(f"{labels.label}: {name}: {error}") from error
     names = sorted(
         {*palette.values()},
         key=lambda kind: (kind != "background", [*palette.values()].index(kind)),
