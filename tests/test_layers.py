@@ -118,7 +118,7 @@ def test_only_declared_packages_are_imported():
         requirement.split(">")[0].split("=")[0].replace("-", "_").lower()
         for requirement in project["dependencies"] + extras["jax"] + extras["torch"]
     }
-    called = {"PIL": "pillow", "tensorboardX": "tensorboardx"}
+    called = {"PIL": "pillow", "tensorboardX": "tensorboardx", "yaml": "pyyaml"}
     for path in FILES.values():
         for imported in imports(path):
             top = imported.split(".")[0]
