@@ -220,8 +220,9 @@ def mix(
     for name, share in shares.items():
         named = (features or {}).get(name, {})
         records = packing.pack_by(rule, name, splits[name], fold=fold, data_dir=data_dir, **named)
-        weight = _weights((weights or {}).get(name), records, known[name])
-        if fold is not None and weight is not None and not isinstance(weights[name], Mapping):
+        given = (weights or {}).get(name)
+        weight = _weights(given, records, known[name])
+        if fold is not None and given is not None and not isinstance(given, Mapping):
             every = packing.pack_by(rule, name, splits[name], data_dir=data_dir, **named)
             weight = _of_fold(name, weight, every, records)
         sources[name] = Source(
@@ -375,9 +376,11 @@ def joined(
     own_rests = [{*rest} & {*given.values()} for given in maps.values()]
     is_one = all(each in (set(), {*rest}) for each in own_rests)
     for name in known.keys() - labels.keys():
-        becomes = {} if is_one else dict.fromkeys(rest, rest[0])
+        becomes: dict[str | None, str | None] = {}
+        if not is_one:
+            becomes |= dict.fromkeys(rest, rest[0])
         if background == "ignore" and classes - {*maps[name].values()}:
-            becomes = dict.fromkeys(rest)
+            becomes |= dict.fromkeys(rest)
         maps[name] = {old: becomes.get(new, new) for old, new in maps[name].items()}
     kept = _targets(maps.values())
     if rest and not {*kept} & {*rest}:
