@@ -75,3 +75,46 @@ def test_two_builds_of_one_name_are_not_taken_for_one(tmp_path, monkeypatch, whe
     assert code == 2
     assert f"{tmp_path / 'data' / 'mine'} is built already. Give --overwrite" in err
     assert sorted(own.examples(tmp_path)) == [f"x{seed}" for seed in range(10, 16)]
+
+
+TABLES = {
+    "a long cell": (
+        b"image,mask\n" + b"a" * 140_000 + b",x\n",
+        "pairs.csv, line 2: field larger than",
+    ),
+    "NUL": (b"image,mask\nx0.png,x0\0.png\n", "pairs.csv, line 2: a character of no text, NUL"),
+}
+
+
+@pytest.mark.parametrize(("table", "message"), TABLES.values(), ids=TABLES)
+def test_a_table_that_is_none_is_named_with_its_line(tmp_path, table, message):
+    (tmp_path / "pairs.csv").write_bytes(table)
+    code, _, err = own.build(tmp_path, *lay(tmp_path), "--pairs", tmp_path / "pairs.csv")
+    assert code == 2
+    assert message in err
+
+
+def test_a_table_may_have_any_ends_of_lines(tmp_path):
+    rows = ["image,mask", *(f"x{seed}.png,x{seed}.png" for seed in range(4))]
+    (tmp_path / "pairs.csv").write_bytes("\r".join(rows).encode())
+    code, _, err = own.build(tmp_path, *lay(tmp_path), "--pairs", tmp_path / "pairs.csv")
+    assert code == 0, err
+    assert len(own.examples(tmp_path)) == 4
+
+
+@pytest.mark.parametrize(
+    "tasks",
+    [
+        '[{"id": 1, "data": [1]}]',
+        '[{"id": 1, "data": "a"}]',
+        '[{"id": Infinity, "data": {"image": "x.png"}}]',
+    ],
+)
+def test_tasks_that_are_none_are_one_line(tmp_path, tasks):
+    own.write(tmp_path / "images" / "x.png", own.photo(1))
+    own.write(tmp_path / "masks" / "task-1-annotation-1-by-1-tag-cell-0.png", own.classes(1))
+    (tmp_path / "tasks.json").write_text(tasks)
+    flags = ["--masks", tmp_path / "masks", "--tasks", tmp_path / "tasks.json"]
+    code, _, err = own.build(tmp_path, *flags)
+    assert code == 2
+    assert "tasks.json is no JSON export of Label Studio" in err

@@ -219,8 +219,7 @@ def _by_table(
     folder: Folder, path: pathlib.Path, photos: trees.Tree, labels: trees.Tree
 ) -> tuple[pairing.Pairing, dict[str, Any]]:
     """Pairs by a table; an image with an empty cell, or in no row, has no mask."""
-    reader = csv.DictReader(io.StringIO(_file(path).decode("utf-8-sig", errors="replace")))
-    columns = reader.fieldnames or []
+    columns, table = _table(path)
     wanted = ["image", "mask", *filter(None, [folder.group_column])]
     if lacking := [column for column in wanted if column not in columns]:
         raise FolderError(
@@ -230,12 +229,12 @@ def _by_table(
     named = {entry.image: entry for entry in alone.bare}
     rows = collections.defaultdict[str, list[dict[str, str]]](list)
     lonely, faulty = [], set[str]()
-    for row in reader:
+    for number, row in table:
         cells = {column: (row[column] or "").strip() for column in columns}
         image = _in_tree(cells["image"], path, folder.images, photos)
         mask = _in_tree(cells["mask"], path, folder.masks or folder.images, labels)
         if image not in named or (cells["mask"] and not mask):
-            lonely.append(f"line {reader.line_num} of {path.name}")
+            lonely.append(f"line {number} of {path.name}")
             faulty.add(image)
         else:
             rows[image].append({**cells, "mask": mask})
@@ -256,6 +255,25 @@ def _by_table(
         lonely=tuple(lonely),
     )
     return found, {"problems": tuple(_table_problems(folder, path, rows))}
+
+
+def _table(path: pathlib.Path) -> tuple[list[str], list[tuple[int, dict[str, Any]]]]:
+    """The columns of a CSV file, and its rows, each with the number of its last line.
+
+    Raises:
+        FolderError: If it is none.
+    """
+    text = _file(path).decode("utf-8-sig", errors="replace")
+    reader = csv.DictReader(io.StringIO(text, newline=None))  # ends of lines of any kind
+    try:
+        columns = list(reader.fieldnames or [])
+        rows = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise FolderError(f"{path}, line {reader.line_num + 1}: {error}.") from error
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise FolderError(f"{path}, line {line}: a character of no text, NUL; save it as UTF-8.")
+    return columns, rows
 
 
 def _first(rows: Sequence[Mapping[str, str]], column: str, read: Callable[[str], str] = str) -> str:
@@ -310,7 +328,10 @@ def _by_tasks(
     try:
         tasks = json.loads(_file(folder.tasks))
         images_of = {int(task["id"]): _task_image(task) for task in tasks}
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (
+        *(ValueError, KeyError, TypeError, AttributeError),
+        *(OverflowError, RecursionError),
+    ) as error:
         raise FolderError(
             f"{folder.tasks} is no JSON export of Label Studio, a list of tasks: {error!r}."
         ) from error
