@@ -364,3 +364,28 @@ def test_percentiles_and_scaling_are_those_of_slow_references():
         found.apply(np.zeros((2, 2, 3), np.uint16))
     with pytest.raises(ValueError, match="is no scaling of brightness"):
         intensity.Scaling.from_json({"low": 3})
+
+
+OME = (
+    '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
+    '<Image ID="Image:0"><Pixels ID="P" DimensionOrder="XYZCT" Type="uint8" SizeX="40" SizeY="48" '
+    'SizeC="{}" SizeZ="1" SizeT="{}"><TiffData/></Pixels></Image></OME>'
+)
+
+
+@pytest.mark.parametrize(
+    "description",
+    ['{"shape": [99999999, 48, 40]}', OME.format(1, 99_999_999), OME.format(99_999_999, 1)],
+    ids=["shape", "times", "channels"],
+)
+def test_planes_that_a_description_claims_are_not_listed(monkeypatch, description):
+    file = io.BytesIO()
+    pixels = np.zeros((48, 40), np.uint8)
+    tifffile.imwrite(file, pixels, description=description, metadata=None)
+
+    def product(*ranges):
+        raise AssertionError(f"lists {ranges}")
+
+    monkeypatch.setattr("itertools.product", product)
+    with pytest.raises(ArchiveError, match=r"x\.tif claims 99,999,999 planes"):
+        scientific.read(file.getvalue(), name="x.tif")

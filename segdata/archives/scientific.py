@@ -10,6 +10,7 @@ import io
 import itertools
 import logging
 import math
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -38,6 +39,7 @@ _LOSSY = 7  # JPEG
 _WHITE_IS_0, _PALETTE = 0, 3  # what a TIFF's values mean
 _LARGEST_STACK = 1 << 29  # bytes, decoded, where pages cannot be read one by one
 _MOST_SAMPLES = 64
+_MOST_PLANES = 1 << 20  # which tifffile lists one by one, and a few bytes may claim
 _KINDS: tuple[images.Kind, ...] = tuple(kind for kind in images.KINDS if kind != "TIFF")
 
 
@@ -304,6 +306,7 @@ class _Plane:
 
 
 def _plane(file: tifffile.TiffFile, name: str, page: int | None) -> _Plane:
+    _require_few_planes(file, name)
     planes = [
         (series, outer)
         for series in file.series
@@ -347,6 +350,23 @@ def _palette(page: Any, name: str) -> np.ndarray:
     if np.dtype(page.dtype).kind not in "bu" or colours.shape != (3, 1 << page.bitspersample):
         raise archives.ArchiveError(f"{name} has a palette that lacks colours. Export it anew.")
     return (colours >> 8 if colours.max() > 255 else colours).astype(np.uint8).T
+
+
+def _require_few_planes(file: tifffile.TiffFile, name: str) -> None:
+    """Raises ArchiveError where a file claims more planes than can be listed."""
+    claimed = 0
+    if file.is_ome:  # tifffile would list them to say how many there are
+        for pixels in re.findall(r"<(?:\w+:)?Pixels\b[^>]*", file.ome_metadata or ""):
+            sides = re.findall(r"\bSize[ZCT]\s*=\s*[\"'](\d{1,20})", pixels)
+            claimed = max(claimed, math.prod(map(int, sides)))
+    if claimed <= _MOST_PLANES:
+        for series in file.series:
+            shape = (size for axis, size in _sides(series) if axis not in "YX")
+            claimed = max(claimed, math.prod(shape))
+    if claimed > _MOST_PLANES:
+        raise archives.ArchiveError(
+            f"{name} claims {claimed:,} planes; up to {_MOST_PLANES:,} are listed. Export it anew."
+        )
 
 
 def _sides(series: Any) -> list[tuple[str, int]]:
