@@ -9,6 +9,7 @@ import functools
 import hashlib
 import itertools
 import json
+import math
 import os
 import pathlib
 import re
@@ -220,6 +221,8 @@ class Rule:
                 f"{name}={size!r} is neither a height and a width in pixels, nor a longest side, "
                 'nor "native".'
             ) from error
+        if both and math.prod(both) > images.MOST_PIXELS:
+            raise ValueError(f"{name}={size!r}: records have up to {images.MOST_PIXELS:,} pixels.")
         if fit != "stretch" and both is None:
             raise ValueError(f"fit={fit!r} is for a height and a width, not {name}={size!r}.")
         return cls(size=both, longest=longest, fit=fit, has_instances=has_instances)
@@ -277,7 +280,7 @@ def built(name: str, *, data_dir: str | os.PathLike[str] | None = None):
         ValueError: If it has not.
         OSError: If it is being built anew.
     """
-    if not isinstance(name, str):
+    if not isinstance(name, str) or not re.split("[:/,]", name.removeprefix("folder:"))[0]:
         raise ValueError(f"name={name!r:.60} is no name of a dataset, such as 'dsb2018'.")
     if not isinstance(data_dir, str | os.PathLike | None):
         raise ValueError(f"data_dir={data_dir!r:.60} is no folder.")

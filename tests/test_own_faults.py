@@ -118,3 +118,15 @@ def test_tasks_that_are_none_are_one_line(tmp_path, tasks):
     code, _, err = own.build(tmp_path, *flags)
     assert code == 2
     assert "tasks.json is no JSON export of Label Studio" in err
+
+
+@pytest.mark.parametrize("name", ["", "folder:", ":", "/", "folder:/x"])
+def test_a_name_that_is_empty_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match="is no name of a dataset"):
+        packing.built(name, data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("size", [(10**9, 10**9), (100_000, 100_000), (1, 10**30)])
+def test_records_of_more_pixels_than_images_have_are_refused(size):
+    with pytest.raises(ValueError, match=r"record_size=.* records have up to 33,554,432 pixels"):
+        packing.Rule.of(size, name="record_size")
