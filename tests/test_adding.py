@@ -182,7 +182,9 @@ def test_a_source_that_fails_is_named(package, monkeypatch, tmp_path, capsys, ch
     monkeypatch.syspath_prepend(package)
     for name in ("odd", "disks", "disks.source"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    sources.named("disks").draw(tmp_path / "raw", examples=2, seed=0)
+    draw = sources.named("disks").draw
+    assert draw
+    draw(tmp_path / "raw", examples=2, seed=0)
     code = cli.main(["audit", "odd", "--manual_dir", str(tmp_path / "raw")])
     shown = "".join(capsys.readouterr())
     assert code in (1, 2)
