@@ -216,6 +216,28 @@ def test_bands_and_value_range_of_somebody_elses_dataset_are_kept_too(tmp_path):
     assert Data(plain, str(tmp_path)).scalings() == {"satellite_like": None}
 
 
+def test_an_image_of_more_bits_than_those_of_the_dataset_is_refused(tmp_path):
+    for seed in range(3):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        tifffile.imwrite(tmp_path / "images" / f"x{seed}.tif", camera(seed))
+        own.write(tmp_path / "masks" / f"x{seed}.png", own.classes(seed))
+    for name, flags, bits in (("mine", [], 12), ("ranged", ["--range", "0", "4095"], None)):
+        code, _, fault = own.build(tmp_path, "--masks", tmp_path / "masks", *flags, name=name)
+        assert code == 0, fault
+        metadata: Any = tfds.builder(name, data_dir=tmp_path / "data").info.metadata
+        kept = Scaling.from_json(metadata["intensity"])
+        assert kept.bits == bits
+        brightest = camera(5).clip(max=4094)
+        for more in (1, 2):
+            brightest[3, 4] = 4094 + more
+            tifffile.imwrite(tmp_path / "new.tif", brightest)
+            if more == 2 and bits:
+                with pytest.raises(ValueError, match=r"value is 4,096, of 14 bits, .* have 12\."):
+                    predict.read(tmp_path / "new.tif", size=(8, 8), scaling=kept)
+            else:
+                predict.read(tmp_path / "new.tif", size=(8, 8), scaling=kept)
+
+
 DEEP = Scaling(low=(100,), high=(3400,), rule="of a test", types=("uint16",))
 SEVERAL = [
     (DEEP, "8-bit", r"its pixels are uint8, and those .* trained on uint16.*Give the original"),

@@ -37,8 +37,8 @@ def read(
         building and packing make of such a file.
 
     Raises:
-        ValueError: If its numbers are of another type than those of the dataset's images, or it has
-            other pages or channels.
+        ValueError: If its numbers are of another type than those of the dataset's images, or of
+            more bits, or it has other pages or channels.
         OSError: If it cannot be read, is of another kind, or is damaged.
     """
     data, name = images.data_of(path), str(path)
@@ -54,6 +54,7 @@ def read(
             f"{' or '.join(kinds)}, so what is black and what is white in it is not known. "
             f"{'Give the original file.' if scaling else 'Convert it to 8 bits first.'}"
         )
+    _require_bits(picture.pixels, scaling, path)
     pixels = intensity.rgb(picture.pixels, scaling)
     if picture.is_plain and not scaling:
         with images.opened(data, name=name) as image:
@@ -138,6 +139,18 @@ def _read_as_one_of(
             f"scaled in different ways. Say which it is like: --like {next(iter(found))}."
         )
     return next(iter(found.values()))
+
+
+def _require_bits(pixels: np.ndarray, scaling: Scaling | None, path: pathlib.Path) -> None:
+    """Raises ValueError if an image is of a camera of more bits: most of it would be white."""
+    if not scaling or not scaling.bits:
+        return
+    if (bits := intensity.even_bits(highest := pixels.max())) > scaling.bits:
+        raise ValueError(
+            f"{path}: its largest value is {highest:,}, of {bits} bits, and those of the images "
+            f"that the model was trained on have {scaling.bits}. Give an image of that depth; or "
+            "build the dataset with --range, which says what is black and white at any depth."
+        )
 
 
 def _wanted(page: int | None, channels: Sequence[str]) -> str:

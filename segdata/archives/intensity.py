@@ -26,6 +26,8 @@ class Scaling:
             grey; empty where an image has no others.
         page: Which page of a file is read, from 0; None where a file has one.
         types: Of the numbers that the images hold, such as "uint16"; empty where that is not kept.
+        bits: Of the largest number in the images, an even number as cameras have; None where it is
+            not kept, or `low` and `high` were given.
     """
 
     low: tuple[float, ...]
@@ -34,6 +36,7 @@ class Scaling:
     channels: tuple[str, ...] = ()
     page: int | None = None
     types: tuple[str, ...] = ()
+    bits: int | None = None
 
     def __post_init__(self) -> None:
         if len(self.low) != len(self.high) or not self.low:
@@ -87,6 +90,7 @@ class Scaling:
                 channels=tuple(map(str, found.get("channels", ()))),
                 page=None if found.get("page") is None else int(found["page"]),
                 types=tuple(map(str, found.get("types", ()))),
+                bits=None if found.get("bits") is None else int(found["bits"]),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"{found!r} is no scaling of brightness.") from error
@@ -108,6 +112,12 @@ def rgb(pixels: np.ndarray, scaling: Scaling | None) -> np.ndarray:
     return np.ascontiguousarray(np.broadcast_to(levels, (*levels.shape[:2], 3)))
 
 
+def even_bits(highest: float) -> int:
+    """The bits of a number from 0, an even number of them: 12 for 1,024 to 4,095."""
+    bits = int(highest).bit_length()
+    return bits + bits % 2
+
+
 def histogram(pixels: np.ndarray) -> np.ndarray:
     """How often each level occurs in each channel: int64 [C, 65536] of uint16 [H, W, C]."""
     channels = [pixels[..., channel].ravel() for channel in range(pixels.shape[-1])]
@@ -121,7 +131,7 @@ def by_percentiles(counts: np.ndarray, percentiles: Sequence[float], **more: Any
         counts: int64 [C, 65536], the sum of all images' `histogram`.
         percentiles: The lower and the upper one, from 0 to 100. A percentile is the lowest level
             that at least so many in a hundred pixels do not exceed.
-        more: `channels` and `page` of the scaling.
+        more: `channels`, `page`, `types` and `bits` of the scaling.
 
     Raises:
         ValueError: If both are the same level: all images are flat.

@@ -210,6 +210,7 @@ class _Facts:
             return intensity.Scaling(low=(0,), high=(255,), rule="8 bits as they are", **how)
         if kinds == {"uint16"} and self.histogram is not None:
             try:
+                how["bits"] = intensity.even_bits(self.highest)
                 return intensity.by_percentiles(self.histogram, folder.percentiles, **how)
             except ValueError as error:
                 raise ValueError(
