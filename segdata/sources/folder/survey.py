@@ -110,21 +110,22 @@ def group_of(folder: Folder, entry: Entry) -> str:
     """The group of an example by the settings; "" where they name none.
 
     Raises:
-        FolderError: If the pattern is not found in its name.
+        FolderError: If the pattern finds nothing in its name.
     """
     if folder.group_column:
         return entry.group
     if not folder.group_regex:
         return ""
     matched = re.search(folder.group_regex, entry.image)
-    if not matched:
+    parts = (matched.groups() or (matched.group(),)) if matched else ()
+    found = next((part for part in parts if part), "")
+    if not found:
+        what = "finds an empty text in" if matched else "is not found in"
         raise FolderError(
-            f"--group_regex {folder.group_regex} is not found in {entry.image}. Give one that is "
-            "in every name, such as '^[^_]+'."
+            f"--group_regex {folder.group_regex} {what} {entry.image}. Give one that is in every "
+            "name, such as '^[^_]+'; '^(.*)/' makes each subfolder a group."
         )
-    if not matched.re.groups:
-        return matched.group() or entry.id
-    return next((group for group in matched.groups() if group), entry.id)
+    return found
 
 
 def counted(count: int, what: str) -> str:
