@@ -341,6 +341,23 @@ def test_an_audit_reads_what_is_packed_and_names_by_number(built_foreign, capsys
     assert "no `id`" not in capsys.readouterr().err  # it is said once
 
 
+@pytest.mark.parametrize(
+    ("image", "needed"),
+    [("grey16", "--value_range LOW HIGH"), ("height", "--value_range"), ("bands", "--bands 0 1 2")],
+)
+def test_a_setting_that_all_images_need_is_one_line_of_the_audit(
+    built_foreign, capsys, image, needed
+):
+    flags = ["--mask", "cover", "--labels", "10=water", "--image", image]
+    command = ["audit", "satellite_like", "--data_dir", str(built_foreign), *flags]
+    assert cli.main(command) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    (line,) = err.splitlines()
+    assert line.startswith("segdata audit: error: the image of example 0 of satellite_like-")
+    assert needed in line
+
+
 @pytest.mark.parametrize("name", [*EXPECTED, "coco_panoptic_like"])
 def test_the_commands_take_the_same_names(built_foreign, tmp_path, capsys, name):
     named = {**EXPECTED, "coco_panoptic_like": (PANOPTIC, None)}[name][0]

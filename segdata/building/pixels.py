@@ -90,7 +90,7 @@ def rgb(
     elif channels not in (1, 3):
         raise ValueError(
             f"{name} has {channels} channels: say which are red, green and blue, such as "
-            "bands=(0, 1, 2), or which one is grey, bands=(0,)."
+            "bands=(0, 1, 2) or --bands 0 1 2, or which one is grey, bands=(0,)."
         )
     if value_range is not None:
         low, high = value_range
@@ -101,7 +101,8 @@ def rgb(
     elif values.dtype != np.uint8:
         raise ValueError(
             f"{name} is of {values.dtype}, from {values.min()} to {values.max()}: say with "
-            "value_range=(low, high) which values become 0 and 255, in all images alike."
+            "value_range=(low, high), or --value_range LOW HIGH, which values become 0 and 255, in "
+            "all images alike."
         )
     return np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], 3)))
 

@@ -4,12 +4,13 @@ No size and no batch is known here.
 """
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import itertools
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -128,6 +129,19 @@ class Reader:
             instances=None if instances is None else np.ascontiguousarray(instances[..., 0]),
         )
 
+    def require_settings(self) -> None:
+        """Raises ValueError if the type of the images needs a setting that is not given.
+
+        The first example says it; where that is damaged, nothing is known.
+        """
+        kind = self._image.kind
+        if kind.np_dtype == np.uint8 and kind.shape[-1] in (None, 1, 3):
+            return
+        with contextlib.suppress(OSError):
+            for frame in self._first(1):
+                values = stored.parsed(self._built, frame, self._subset)
+                self._picture(self._image.of(values), f"the image of {frame.name}")
+
     def unnamed(self) -> str:
         """What `labels` did not fit in the masks that were read; empty where it did."""
         if not self._labels:
@@ -215,15 +229,20 @@ class Reader:
 
     def _seen(self) -> str:
         """The values in some masks, for a message."""
-        split = next(name for name, info in self._built.info.splits.items() if info.num_examples)
         counts = collections.Counter[int]()
-        parts = slices.absolute(self._built.info.splits, split)
-        for frame in itertools.islice(stored.frames(self._built, parts), _LOOKED_AT):
+        for frame in self._first(_LOOKED_AT):
             example = stored.parsed(self._built, frame, self._subset)
             values = self._values(example, self._mask.of(example), f"the mask of {frame.name}")
             counts.update(np.unique(values).tolist())
         listed = sorted(value for value, _ in counts.most_common(4 * _SHOWN))
         return f"{', '.join(map(str, listed))}{' and more' if len(counts) > len(listed) else ''}"
+
+    def _first(self, count: int) -> Iterator[stored.Frame]:
+        """The first examples of the first split that has any."""
+        splits = self._built.info.splits
+        split = [name for name, info in splits.items() if info.num_examples][:1]
+        parts = slices.absolute(splits, split[0]) if split else ()
+        return itertools.islice(stored.frames(self._built, parts), count)
 
 
 class Names:

@@ -93,6 +93,7 @@ def built(
     splits = list(builder.info.splits) if split is None else [split]
     kept: Any = builder.info.features
     reader = Reader(builder, Features(**features), instances="instances" in kept)
+    reader.require_settings()
     reader.names.log()
     metadata = dict(builder.info.metadata or {})
     overlaps = metadata.get("overlap", {})
