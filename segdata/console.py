@@ -88,7 +88,8 @@ class Parser(simple_parsing.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Prints one line, and exits with 2."""
-        raise SystemExit(fail(self.prog, f"{message}. `{self.prog} --help` lists the flags."))
+        stop = "" if message.endswith((".", "?")) else "."
+        raise SystemExit(fail(self.prog, f"{message}{stop} `{self.prog} --help` lists the flags."))
 
     def _checked(self, argv: Sequence[str]) -> Iterator[str]:
         """The same arguments, of which no flag is unknown, nor takes the next word by mistake."""

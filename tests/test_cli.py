@@ -144,7 +144,7 @@ def test_a_mistake_is_one_line(capsys, arguments, message):
 def test_a_flag_that_is_none_is_named(capsys):
     with pytest.raises(SystemExit, match="2"):
         cli.main(["draw", "dsb2018", "--to", "x", "--exampels", "3"])
-    assert "no --exampels; did you mean --examples?" in one_line(capsys)
+    assert "no --exampels; did you mean --examples? `segdata" in one_line(capsys)
 
 
 @pytest.mark.parametrize(
