@@ -1,8 +1,10 @@
 import json
+from typing import Any
 
 import numpy as np
 import own_folders as own
 import pytest
+import tensorflow_datasets as tfds
 from pycocotools import mask as coco
 
 from segdata.archives import ArchiveError, annotations
@@ -103,10 +105,27 @@ def test_an_image_without_objects_is_background_and_one_not_listed_is_named(tmp_
     assert code == 2
     assert "1 image without annotations: x4.png" in err
     assert "1 annotation without an image: gone.png" in err
-    assert own.build(tmp_path, *flags, "--unpaired", "skip")[0] == 0
+    code, out, _ = own.build(tmp_path, *flags, "--unpaired", "skip")
+    assert code == 0
+    assert "2 examples were left out; the dataset's metadata lists them under `skipped`" in out
+    metadata: Any = tfds.builder("mine", data_dir=tmp_path / "data").info.metadata
+    assert metadata["skipped"] == {"x4": "it has no mask.", "gone.png": "nothing pairs with it."}
     found = own.examples(tmp_path)
     assert sorted(found) == ["x0", "x1", "x2", "x3"]
     assert not found["x2"]["mask"].any()
+
+
+def test_a_licence_that_the_file_names_is_said(tmp_path):
+    document, _ = lay_coco(tmp_path)
+    named = [{"id": 1, "name": "CC BY 4.0", "url": "x"}, {"id": 2, "name": "", "url": "y"}, 3]
+    (tmp_path / "a.json").write_text(json.dumps({**document, "licenses": named}))
+    flags = ["--coco", tmp_path / "a.json"]
+    code, out, err = own.build(tmp_path, *flags)
+    assert code == 0, err
+    assert "names the licence CC BY 4.0, y, which is not kept; give --license." in out
+    assert "the licence" not in own.build(tmp_path, *flags, "--license", "CC", name="told")[1]
+    (tmp_path / "a.json").write_text(json.dumps({**document, "licenses": {"name": "odd"}}))
+    assert "the licence" not in own.build(tmp_path, *flags, name="odd")[1]
 
 
 FAULTS = {

@@ -76,7 +76,9 @@ class Drawn:
     hidden: tuple[int, ...] = ()
 
 
-def read_coco(data: bytes, *, name: str) -> tuple[tuple[str, ...], dict[str, Outlines]]:
+def read_coco(
+    data: bytes, *, name: str
+) -> tuple[tuple[str, ...], dict[str, Outlines], tuple[str, ...]]:
     """Reads COCO's JSON.
 
     Args:
@@ -85,8 +87,8 @@ def read_coco(data: bytes, *, name: str) -> tuple[tuple[str, ...], dict[str, Out
 
     Returns:
         The names of the classes, "background" first, whether it is a category or not, then the
-        other categories by their ids; and the name of each image file to its objects, of images
-        without any too.
+        other categories by their ids; the name of each image file to its objects, of images without
+        any too; and the licences that it names.
 
     Raises:
         ArchiveError: If it is no such JSON; a fault of one object is its image's.
@@ -137,7 +139,7 @@ def read_coco(data: bytes, *, name: str) -> tuple[tuple[str, ...], dict[str, Out
         except (ValueError, TypeError, KeyError, OverflowError) as error:
             fault = f"{name}: an annotation of {file}: {error}."
             outlines[file] = Outlines(shape=shape, fault=fault)
-    return ("background", *(each for _, each in kinds)), outlines
+    return ("background", *(each for _, each in kinds)), outlines, _licences(found)
 
 
 def read_yolo(text: str, *, name: str, classes: int) -> Outlines:
@@ -296,6 +298,14 @@ def _decoded(runs: np.ndarray, shape: tuple[int, int]) -> tuple[slice, np.ndarra
     values = np.arange(len(runs)) % 2 == 1
     lengths = np.diff(places, prepend=first * height)
     return slice(first, last), np.repeat(values, lengths).reshape(last - first, height).T
+
+
+def _licences(found: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of licences, or their addresses, each once."""
+    listed = found.get("licenses")
+    listed = listed if isinstance(listed, list) else []
+    named = [each.get("name") or each.get("url") for each in listed if isinstance(each, Mapping)]
+    return tuple(dict.fromkeys(str(each) for each in named if each))
 
 
 def _shape(photo: Mapping[str, Any]) -> tuple[int, int] | None:

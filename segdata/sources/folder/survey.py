@@ -85,6 +85,7 @@ def survey(folder: Folder) -> Survey:
         entries += found.bare
     elif folder.unpaired == "skip":
         skipped |= {entry.id: "it has no mask." for entry in found.bare}
+        skipped |= dict.fromkeys(found.lonely, "nothing pairs with it.")
     if not entries:
         raise FolderError(_nothing(folder, found, photos))
     if problem := _split_problem(folder, entries):
@@ -102,7 +103,10 @@ def survey(folder: Folder) -> Survey:
         palette=more.get("palette", {}),
         problems=tuple(problems),
         skipped=skipped,
-        notes=(f"{len(entries):,} images with masks, paired by name.",),
+        notes=(
+            f"{len(entries):,} images with masks, paired by name.",
+            *filter(None, [more.get("note")]),
+        ),
     )
 
 
@@ -143,7 +147,7 @@ def listed(names: Iterable[str]) -> str:
 def _pairing(
     folder: Folder, photos: trees.Tree, labels: trees.Tree
 ) -> tuple[pairing.Pairing, dict[str, Any]]:
-    """Images with their masks; and `outlines`, `classes`, `palette`, `problems` of other files."""
+    """Images with their masks; and `outlines`, `classes`, `palette`, `problems`, `note` of files."""
     if folder.coco:
         return _by_coco(folder, folder.coco, photos)
     if folder.yolo:
@@ -161,17 +165,22 @@ def _pairing(
 def _by_coco(
     folder: Folder, path: pathlib.Path, photos: trees.Tree
 ) -> tuple[pairing.Pairing, dict[str, Any]]:
-    classes, listed = annotations.read_coco(_file(path), name=str(path))
+    classes, outlined, licences = annotations.read_coco(_file(path), name=str(path))
     alone = pairing.images_alone(photos.names)
-    entry_of = pairing.by_path(alone.bare, listed)
-    outlines = {entry.id: listed[name] for name, entry in entry_of.items()}
+    entry_of = pairing.by_path(alone.bare, outlined)
+    outlines = {entry.id: outlined[name] for name, entry in entry_of.items()}
     found = dataclasses.replace(
         alone,
         entries=tuple(entry for entry in alone.bare if entry.id in outlines),
         bare=tuple(entry for entry in alone.bare if entry.id not in outlines),
-        lonely=tuple(name for name in listed if name not in entry_of),
+        lonely=tuple(name for name in outlined if name not in entry_of),
     )
-    return found, {"outlines": outlines, "classes": classes}
+    more: dict[str, Any] = {"outlines": outlines, "classes": classes}
+    if licences and not folder.license:
+        more["note"] = (
+            f"The file names the licence {listed(licences)}, which is not kept; give --license."
+        )
+    return found, more
 
 
 def _by_yolo(
