@@ -132,7 +132,7 @@ class Predict:
     """The run's folder."""
 
     files: list[pathlib.Path] = dataclasses.field(metadata=_positional("FILE", nargs="+"))
-    """Images of any size."""
+    """Images of any size: files, no folders; of a folder FOLDER/*.tif."""
 
     to: pathlib.Path
     """The folder to write into; made if missing."""

@@ -129,10 +129,11 @@ class Data:
         is_softmax = recipe.model.output_activation == "softmax"
         channels = recipe.model.output_channels
         if len(names) != (channels if is_softmax else 2):
-            softmax = "" if is_softmax else "--output_activation softmax "
+            softmax = "" if is_softmax else "--output_activation softmax --loss cross_entropy "
+            joined = " Or join classes by `labels` in the file of --mix." if recipe.mix else ""
             raise ValueError(
                 f"output_channels is {channels}, but {recipe.dataset} has {len(names)} classes; "
-                f"give {softmax}--output_channels {len(names)}."
+                f"give {softmax}--output_channels {len(names)}.{joined}"
             )
         if not is_softmax and mixing.is_rest(names[1]):
             raise ValueError(
