@@ -147,7 +147,7 @@ def listed(names: Iterable[str]) -> str:
 def _pairing(
     folder: Folder, photos: trees.Tree, labels: trees.Tree
 ) -> tuple[pairing.Pairing, dict[str, Any]]:
-    """Images with their masks; and `outlines`, `classes`, `palette`, `problems`, `note` of files."""
+    """Images with their masks; and `outlines`, `classes`, `palette`, `problems`, `note`."""
     if folder.coco:
         return _by_coco(folder, folder.coco, photos)
     if folder.yolo:
