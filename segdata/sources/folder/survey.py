@@ -192,21 +192,24 @@ def _by_yolo(
         for name in tree.names
         if name.lower().endswith((".yaml", ".yml")) or name.rpartition("/")[2] == "classes.txt"
     ]
-    texts_of = {name: tree.read(name).decode(errors="replace") for name in naming}
     named = {
         name: names
-        for name, text in texts_of.items()
-        if (names := annotations.yolo_classes(text, name=f"{tree.label}: {name}"))
-    }
-    if len({*named.values()}) > 1:
-        raise FolderError(
-            f"{path}: {' and '.join(named)} name different classes; remove all but one."
+        for name in naming
+        if (
+            names := annotations.yolo_classes(
+                tree.read(name).decode(errors="replace"), name=f"{tree.label}: {name}"
+            )
         )
-    if named:
+    }
+    classes = tuple(folder.classes)
+    if len({*named.values()}) == 1:
         classes = ("background", *next(iter(named.values())))
-    elif folder.classes:
-        classes = tuple(folder.classes)
-    else:
+    elif named and not classes:
+        raise FolderError(
+            f"{path}: {' and '.join(named)} name different classes. Remove all but one, or "
+            "give --classes, background first."
+        )
+    elif not classes:
         raise FolderError(
             f"{path}: there is no data.yaml and no classes.txt, which name the classes. Give "
             "--classes, background first."
