@@ -448,7 +448,7 @@ def test_names_that_are_given_are_matched_with_the_files_by_name(tmp_path, layou
         (["background", "hole", "Zelle"], "hole has another place in both"),
         (["background", "Hole", "Cell"], "Hole has another place in both"),
         (["cell", "hole", "background"], "cell has another place in both"),
-        (["background", "cell"], "3 are to be named"),
+        (["background", "cell"], "the file has background, cell, hole, and 3 are to be named"),
     ):
         code, _, err = own.build(tmp_path, *flags, *names, name="refused")
         assert (code, why in err, "background, cell, hole" in err) == (2, True, True), err
