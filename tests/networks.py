@@ -6,13 +6,11 @@ import keras
 import numpy as np
 
 
-def fixed(channels: int = 1, *, activation: str | None = None) -> Any:
-    """From uint8 [B, H, W, 3] to `logits` of its first channels; or what `activation` makes."""
+def fixed(channels: int = 1) -> Any:
+    """From uint8 [B, H, W, 3] to `logits` of its first channels."""
     image: Any = keras.Input((None, None, 3), dtype="uint8")
     output: Any = keras.ops.cast(image[..., :channels], "float32")
     output = (output - 127.5) / 32
-    if activation:
-        output = keras.layers.Activation(activation)(output)
     network: Any = keras.Model(image, output)
     network.jit_compile = False
     return network

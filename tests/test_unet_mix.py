@@ -120,7 +120,7 @@ def test_a_run_on_a_mixture_that_is_killed_and_resumed_is_the_undisturbed_one(
     assert settings.classes == ("background", "nucleus", "vehicle")
     assert settings.recipe.mix == FILE
 
-    assert cli.main(["evaluate", str(killed), "--json"]) == 0
+    assert cli.main(["evaluate", str(killed), "--json", "--at", "training"]) == 0
     scores = json.loads(capsys.readouterr().out.splitlines()[-1])
     row = one.history[runs.best_epoch(one.history) or 0]
     for name in ("loss", "dice", *(f"dice/{name}" for name in SHARES)):
