@@ -38,9 +38,7 @@ model.compile(loss="mse")
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize(
-    "page", [*sorted(PAGES - {"adding-a-dataset", "own-data"}), "README"]
-)
+@pytest.mark.parametrize("page", [*sorted(PAGES - {"adding-a-dataset", "own-data"}), "README"])
 def test_the_code_of_a_page_runs(page, request, tmp_path):
     folder = DOCS.parent if page == "README" else DOCS
     text = (folder / f"{page}.md").read_text().replace("~/data", "data").replace("epochs=10", "")

@@ -283,8 +283,8 @@ def _predict(argv: Sequence[str]) -> int:
     ):
         failed += error is not None
         if error is None:
-            is_number = settings.recipe.model.output_activation == "linear"
-            console.log(f"{asked.to / path.stem}.{'values.tif' if is_number else 'mask.png'}")
+            kind = "values.tif" if settings.recipe.is_regression else "mask.png"
+            console.log(f"{asked.to / path.stem}.{kind}")
         else:
             console.fail("unet predict", str(error))
     return 2 if failed else 0

@@ -63,6 +63,10 @@ class Data:
     @property
     def validation(self) -> Any:
         """What is held out of the training: batches in order; of several datasets by name."""
+        return self._held_out
+
+    @functools.cached_property
+    def _held_out(self) -> Any:
         recipe = self.recipe
         if recipe.mix:
             return mixing.mix_eval_batches(
@@ -123,7 +127,7 @@ class Data:
             ValueError: If the model does not have as many.
         """
         recipe = self.recipe
-        if recipe.model.output_activation == "linear":
+        if recipe.is_regression:
             return ()
         names = self._class_names()
         is_softmax = recipe.model.output_activation == "softmax"

@@ -121,16 +121,7 @@ def scored_native(
         outputs, parts = (np.asarray(answer) for answer in answers)
         for example, output, part in zip(batch, outputs, parts, strict=True):
             found, probability = inference.at_size(output, example.mask.shape, recipe)
-            sums, scores = _of_image(example.mask, found, recipe)
-            yield Scored(
-                image=example.image,
-                mask=example.mask,
-                found=found,
-                probability=probability,
-                sums=sums,
-                loss=part,
-                scores=scores,
-            )
+            yield _of_image(example.image, example.mask, found, probability, part, recipe)
 
 
 def scored(
@@ -154,16 +145,7 @@ def scored(
         found, probability, loss = (np.asarray(answer) for answer in answers)
         for i in range(len(images)):
             mask = masks[i, ..., 0]
-            sums, scores = _of_image(mask, found[i], recipe)
-            yield Scored(
-                image=images[i],
-                mask=mask,
-                found=found[i],
-                probability=probability[i],
-                sums=sums,
-                loss=loss[i],
-                scores=scores,
-            )
+            yield _of_image(images[i], mask, found[i], probability[i], loss[i], recipe)
 
 
 def summary(images: Iterable[Scored], recipe: Recipe) -> dict[str, float]:
@@ -191,12 +173,7 @@ def summary(images: Iterable[Scored], recipe: Recipe) -> dict[str, float]:
     for name in filter(None, rows):
         scores = _summed(rows[name], recipe, of=name)
         together |= {f"{score}/{name}": value for score, value in scores.items()}
-    return together | ({} if is_regression(recipe) else {"threshold": recipe.threshold})
-
-
-def is_regression(recipe: Recipe) -> bool:
-    """Whether the model gives numbers and not classes."""
-    return recipe.model.output_activation == "linear"
+    return together | ({} if recipe.is_regression else {"threshold": recipe.threshold})
 
 
 def require_classes(mask: np.ndarray, recipe: Recipe, *, of: str) -> None:
@@ -213,19 +190,27 @@ def require_classes(mask: np.ndarray, recipe: Recipe, *, of: str) -> None:
 
 
 def _of_image(
-    mask: np.ndarray, found: np.ndarray, recipe: Recipe
-) -> tuple[np.ndarray, dict[str, float]]:
-    """What is added up of an image, and its own scores."""
-    if is_regression(recipe):
+    image: np.ndarray,
+    mask: np.ndarray,
+    found: np.ndarray,
+    probability: np.ndarray,
+    loss: np.ndarray,
+    recipe: Recipe,
+) -> Scored:
+    """An image with what is added up of it, and its own scores."""
+    scores: dict[str, float] = {}
+    if recipe.is_regression:
         sums = metrics.errors(mask, found)
-        own = metrics.regression(sums) if sums[0] else {}
-        return sums, {name: own[name] for name in own if name != "r2"}
-    channels = recipe.model.output_channels
-    sums = metrics.confusion(mask, found, channels=channels)
-    if not sums.any():
-        return sums, {}
-    own = metrics.scores(sums, channels=channels)
-    return sums, {name: float(metrics.mean(own[name])) for name in ("dice", "iou")}
+        if sums[0]:
+            own = metrics.regression(sums)
+            scores = {name: own[name] for name in ("mae", "rmse")}
+    else:
+        channels = recipe.model.output_channels
+        sums = metrics.confusion(mask, found, channels=channels)
+        if sums.any():
+            each = metrics.scores(sums, channels=channels)
+            scores = {name: float(metrics.mean(each[name])) for name in ("dice", "iou")}
+    return Scored(image, mask, found, probability, sums, loss, scores)
 
 
 def _summed(rows: list[Any], recipe: Recipe, *, of: str = "the set") -> dict[str, float]:
@@ -240,7 +225,7 @@ def _summed(rows: list[Any], recipe: Recipe, *, of: str = "the set") -> dict[str
     found: dict[str, float] = {"images": len(labelled)}
     if len(labelled) < len(rows):
         found["unlabelled"] = len(rows) - len(labelled)
-    if is_regression(recipe):
+    if recipe.is_regression:
         found |= metrics.regression(whole)
     else:
         for name in ("dice", "iou"):

@@ -35,7 +35,7 @@ def at_size(output: np.ndarray, shape: tuple[int, int], recipe: Recipe) -> Answe
         shape: Height and width of the image, H and W.
         recipe: Its threshold and the activation of its model.
     """
-    is_number = recipe.model.output_activation == "linear"
+    is_number = recipe.is_regression
     found = np.empty(shape, np.float32 if is_number else np.uint8)
     probability = np.zeros(shape, np.uint8)
     for rows, columns, part in _resized(output, shape):

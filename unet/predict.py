@@ -91,7 +91,7 @@ def files(
     Yields:
         Each path, and its error or None.
     """
-    is_number = recipe.model.output_activation == "linear"
+    is_number = recipe.is_regression
     kinds = ["values.tif"] if is_number else ["mask.png", "overlay.png"]
     atomic.make_folder(to)
     given = set(map(_place, paths))

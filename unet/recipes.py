@@ -128,6 +128,11 @@ class Recipe:
         require(0 <= self.seed < 2**32, "seed", self.seed, "in [0, 2³²)")  # as Keras has it
 
     @property
+    def is_regression(self) -> bool:
+        """Whether the model gives numbers and not classes."""
+        return self.model.output_activation == "linear"
+
+    @property
     def validated_on(self) -> str:
         """What the scores of a run are of: a split, or a fold of one."""
         if self.fold is None:

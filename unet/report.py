@@ -81,7 +81,7 @@ def _observed(images: Iterator[Scored], *extremes: _Extremes) -> Iterator[Scored
 
 def _judged_by(recipe: recipes.Recipe) -> tuple[str, bool]:
     """The score that images are sorted by, and whether more of it is better."""
-    return ("rmse", False) if evaluate.is_regression(recipe) else ("dice", True)
+    return ("rmse", False) if recipe.is_regression else ("dice", True)
 
 
 def _lead(settings: runs.Settings, history: tuple[dict[str, Any], ...], best: int | None) -> str:

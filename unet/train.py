@@ -190,13 +190,13 @@ def require_fit(
             raise ValueError(f"{what} has no images.") from None
         for name, part, channels in (("images", image, 3), ("masks", mask, 1)):
             wanted = (*recipe.size, channels)
-            is_number = name == "masks" and evaluate.is_regression(recipe)
+            is_number = name == "masks" and recipe.is_regression
             if part.shape[1:] != wanted or (part.dtype != np.uint8 and not is_number):
                 raise ValueError(
                     f"{name} of {what} are {part.dtype} {part.shape[1:]}; this recipe's are uint8 "
                     f"{wanted}."
                 )
-        if not evaluate.is_regression(recipe):
+        if not recipe.is_regression:
             evaluate.require_classes(mask, recipe, of=what)
     network.compute_output_spec(keras.KerasTensor((None, *recipe.size, 3), "uint8"))
 
@@ -231,7 +231,7 @@ def compiled(recipe: Recipe, *, steps_per_epoch: int, xla: bool) -> Any:
         loss=losses.BY_NAME[recipe.loss],
         metrics=[
             Errors()
-            if evaluate.is_regression(recipe)
+            if recipe.is_regression
             else Overlap(threshold=recipe.threshold, channels=recipe.model.output_channels)
         ],
         jit_compile=xla,
