@@ -4,8 +4,9 @@ The shares, the order and the pixels are in `core.mixture`. A mask holds the joi
 the ignore label 255 wherever a dataset does not know of a class that the mixture has.
 """
 
+import functools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,14 +21,13 @@ from segdata.core.records import Records
 from segdata.core.stream import (
     LARGEST_BATCH,
     Batch,
+    Evaluation,
     Then,
-    applied,
-    in_order,
     require_batches,
     require_examples,
     require_then,
 )
-from segdata.core.system import arguments, parallel
+from segdata.core.system import arguments
 
 PathLike = str | os.PathLike[str]
 LabelMap = Mapping[str, str | None]
@@ -80,6 +80,7 @@ def from_json(
     split: str = "train",
     validation_split: str = "validation",
     augment: Augment | None = None,
+    record_size: packing.Size | None = None,
     fold: packing.Fold | None = None,
 ) -> Arguments:
     """The arguments of `mix` as JSON has them: `unet train --mix FILE`, and the settings of a run.
@@ -93,6 +94,7 @@ def from_json(
         split: Where there is none in `given`.
         validation_split: Likewise.
         augment: Of the datasets of which `augment` says nothing.
+        record_size: Where there is none in `given`.
         fold: As in `mix`; what is held out is then of `split`.
 
     Raises:
@@ -121,6 +123,7 @@ def from_json(
         "labels": by_dataset["labels"],
         "features": {name: _named(name, value) for name, value in by_dataset["features"].items()},
         "fold": fold,
+        "record_size": given.get("record_size", record_size),
         **{name: given[name] for name in ("background", "fit") if name in given},
     }
     return Arguments(
@@ -129,7 +132,6 @@ def from_json(
             "split": parts["split"],
             "augment": dict.fromkeys(names, augment) | augments,
             "weights": by_dataset["weights"],
-            "record_size": given.get("record_size"),
             **shared,
         },
         {"names": names, "split": parts["split" if fold else "validation_split"], **shared},
@@ -198,9 +200,7 @@ def mix(
                 f"weights of {name}: it has no class {odd[0]!r}, but {', '.join(known[name])}."
             )
     size = arguments.size(size)
-    rule = packing.Rule.of(size, fit=fit)
-    if record_size is not None:
-        rule = packing.Rule.of(record_size, fit=fit, name="record_size")
+    rule = packing.Rule.of_batches(size, record_size, fit=fit)
     # All that needs no pixels is checked before any are packed, which may take minutes.
     require_batches(batch=batch, shard=shard, then=then)
     for name in names:
@@ -245,16 +245,18 @@ def mix_eval_batches(
     split: str | Mapping[str, str] = "validation",
     labels: Mapping[str, LabelMap] | None = None,
     background: str = "ignore",
+    record_size: packing.Size | None = None,
     fit: str = "stretch",
     then: Then | None = None,
     fold: packing.Fold | None = None,
     features: Mapping[str, Named] | None = None,
     data_dir: PathLike | None = None,
-) -> dict[str, "Evaluation"]:
+) -> dict[str, Evaluation]:
     """Of each dataset of a mixture every example once, in order, with the mixture's class ids.
 
     Takes what `mix` does; pixels are as they are, and the last batch of each may be smaller. With
-    `fold=(k, n)` it gives fold k alone, which `mix` with the same fold leaves out.
+    `fold=(k, n)` it gives fold k alone, which `mix` with the same fold leaves out, and with
+    `record_size` tiles, as `eval_batches`.
 
     Returns:
         By dataset what gives, as often as it is iterated over, (image uint8 [B, H, W, 3], mask
@@ -266,7 +268,14 @@ def mix_eval_batches(
     known = class_names(names, features=features, data_dir=data_dir)
     space = joined(known, labels=labels, background=background)
     splits = _each("split", split, names)
-    rule = packing.Rule.of(arguments.size(size), fit=fit)
+    size = arguments.size(size)
+    rule = packing.Rule.of_batches(size, record_size, fit=fit)
+
+    def told(number: int, image: np.ndarray, mask: np.ndarray) -> Batch:
+        """`then`, which learns of which dataset a batch is."""
+        assert then
+        return then(image, mask, np.full(len(mask), number, np.int64))
+
     return {
         name: Evaluation(
             packing.pack_by(
@@ -279,37 +288,12 @@ def mix_eval_batches(
                 **(features or {}).get(name, {}),
             ),
             batch=batch,
+            size=size,
             table=space.tables[name],
-            then=then,
-            source=number,
+            then=then and functools.partial(told, number),
         )
         for number, name in enumerate(names)
     }
-
-
-class Evaluation:
-    """Every record once, in order, as it is; its class ids by a table."""
-
-    def __init__(
-        self, records: Records, *, batch: int, table: np.ndarray, then: Then | None, source: int
-    ):
-        self.records, self.batch, self.table = records, batch, table
-        self.then, self.source = then, source
-
-    def __len__(self) -> int:
-        return -(-self.records.count // self.batch)
-
-    def __iter__(self) -> Iterator[Batch]:
-        make = in_order(self.records, batch=self.batch)
-
-        def mapped(first: int) -> Batch:
-            image, mask = make(first)
-            parts = image, self.table[mask]
-            if not self.then:
-                return parts
-            return applied(self.then, *parts, np.full(len(mask), self.source, np.int64))
-
-        return parallel.ordered_map(mapped, range(0, self.records.count, self.batch))
 
 
 def class_names(

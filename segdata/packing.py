@@ -31,7 +31,7 @@ from segdata.building import internals, slices, splits, stored, unfinished
 from segdata.building.builder import require_groups
 from segdata.building.features import Features, Named
 from segdata.building.reading import Names, Reader, Stored
-from segdata.core import IGNORE_LABEL
+from segdata.core import IGNORE_LABEL, tiles
 from segdata.core.records import Records, Row, opened, remove_unused, write
 from segdata.core.system import arguments, files, parallel
 
@@ -227,6 +227,16 @@ class Rule:
             raise ValueError(f"fit={fit!r} is for a height and a width, not {name}={size!r}.")
         return cls(size=both, longest=longest, fit=fit, has_instances=has_instances)
 
+    @classmethod
+    def of_batches(cls, size: tuple[int, int], record_size: Any, *, fit: str = "stretch") -> "Rule":
+        """The rule of `train_batches`: of the size of records, or where None of that of examples.
+
+        Raises:
+            ValueError: If they are of another kind.
+        """
+        rule = cls.of(size, fit=fit)
+        return rule if record_size is None else cls.of(record_size, fit=fit, name="record_size")
+
     def __str__(self) -> str:
         """As `at 96×128, letterbox`."""
         if self.size is None:
@@ -245,16 +255,14 @@ class Rule:
     def inner(self, height: int, width: int) -> tuple[int, int]:
         """The size that an image of a height and a width is resized to."""
         if self.size is None:
-            most = max(height, width)
-            scale = fractions.Fraction(min(self.longest or most, most), most)
-        elif self.fit == "stretch":
+            return tiles.reduced(height, width, self.longest or max(height, width))
+        if self.fit == "stretch":
             return self.size
-        else:
-            ratios = [
-                fractions.Fraction(new, old)
-                for new, old in zip(self.size, (height, width), strict=True)
-            ]
-            scale = min(ratios) if self.fit == "letterbox" else max(ratios)
+        ratios = [
+            fractions.Fraction(new, old)
+            for new, old in zip(self.size, (height, width), strict=True)
+        ]
+        scale = min(ratios) if self.fit == "letterbox" else max(ratios)
         return max(1, round(height * scale)), max(1, round(width * scale))
 
     def placed(self, inner: np.ndarray, *, empty: int) -> np.ndarray:

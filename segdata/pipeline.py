@@ -92,9 +92,7 @@ def train_batches(
     stream.steps_of(batch, start_step, count)
     adapter.require(engine, then=then)
     size = arguments.size(size)
-    rule = packing.Rule.of(size, fit=fit)
-    if record_size is not None:
-        rule = packing.Rule.of(record_size, fit=fit, name="record_size")
+    rule = packing.Rule.of_batches(size, record_size, fit=fit)
     stream.require_batches(batch=batch, shard=shard, then=then)
     classes = packing.class_names(name, data_dir=data_dir, **features)
     stream.require_examples(
@@ -115,6 +113,7 @@ def eval_batches(
     *,
     size: tuple[int, int],
     batch: int,
+    record_size: packing.Size | None = None,
     fit: str = "stretch",
     then: stream.Then | None = None,
     engine: str = "host",
@@ -129,6 +128,8 @@ def eval_batches(
         split: A TFDS split, `validation` or `train[80%:]`.
         size: Height and width in pixels; packed on first use, beside the dataset.
         batch: Examples a batch, B.
+        record_size: As in `train_batches`. Examples are then tiles, which cover each record: every
+            pixel has its class in one tile, and in others that hold it the ignore label.
         fit: As in `train_batches`.
         then: As in `train_batches`; the first axis of each array is the example's.
         engine: As in `train_batches`.
@@ -145,11 +146,11 @@ def eval_batches(
     batch = arguments.integer("batch", batch, least=1, most=stream.LARGEST_BATCH)
     adapter.require(engine, then=then)
     size = arguments.size(size)
-    rule = packing.Rule.of(size, fit=fit)
+    rule = packing.Rule.of_batches(size, record_size, fit=fit)
     records = packing.pack_by(
         rule, name, split, fold=fold, part="held-out", data_dir=data_dir, **features
     )
-    return adapter.evaluation(records, batch=batch, then=then, engine=engine)
+    return adapter.evaluation(records, batch=batch, size=size, then=then, engine=engine)
 
 
 def steps_per_epoch(

@@ -142,7 +142,8 @@ def natives(count: int = 5) -> list[Native]:
 
 @pytest.mark.parametrize("batch", [1, 2, 8])
 def test_at_native_size_probabilities_are_enlarged_and_decided_there(batch):
-    recipe = dataclasses.replace(RECIPE, batch=batch)
+    small = UNet(filters=(2, 2))
+    recipe = dataclasses.replace(RECIPE, batch=batch, size=(4, 6), model=small)
     each = []
     for example in natives():
         small = networks.probability(example.record[None, ..., :3])[0, ..., 0]

@@ -227,6 +227,7 @@ def test_a_mixture_is_told_by_json_as_by_arguments():
         "labels": given["labels"],
         "features": {"pets": features},
         "background": "negative",
+        "record_size": "native",
         "fold": None,
     }
     assert evaluation == {
@@ -239,7 +240,6 @@ def test_a_mixture_is_told_by_json_as_by_arguments():
         "split": "train[:9]",
         "augment": {"dsb2018": flips, "pets": Augment(rotation_range=(-5, 5))},
         "weights": given["weights"],
-        "record_size": "native",
         **shared,
     }
     assert [*training["features"]["pets"]["labels"]] == [2, 1, range(3, 10)]  # ids go by order

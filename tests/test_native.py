@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pytest
 import tensorflow_datasets as tfds
 
 from segdata import native, packing
@@ -42,8 +43,28 @@ def test_a_fold_holds_what_training_leaves_out(built_dsb2018):
     assert {x.id for x in data.Data(recipe, str(built_dsb2018)).native()} == held_out
 
 
+@pytest.mark.parametrize("record_size", ["native", 40])
+def test_where_training_is_on_crops_validation_is_on_tiles_of_the_same_scale(
+    built_dsb2018, record_size
+):
+    recipe = Recipe(size=(32, 48), record_size=record_size, validation_split="train[:4]")
+    made = data.Data(recipe, str(built_dsb2018))
+    image, mask = next(iter(made.training.batches()))
+    assert image.shape == (16, 32, 48, 3)
+    natives = list(made.native())
+    counted = np.zeros(256, int)
+    for image, mask in made.validation:
+        assert image.shape[1:] == (32, 48, 3)
+        counted += np.bincount(mask.ravel(), minlength=256)
+    wanted = np.zeros(256, int)
+    for example in natives:
+        assert example.record.shape[:2] == recipe.seen(*example.mask.shape)
+        wanted += np.bincount(example.record[..., 3].ravel(), minlength=256)
+    assert counted[:255].tolist() == wanted[:255].tolist()
+
+
 def test_of_a_mixture_masks_have_the_joint_classes(built_dsb2018):
-    mix = {"shares": {"dsb2018": 1, "dsb2018/instances": 1}}
+    mix: dict[str, Any] = {"shares": {"dsb2018": 1, "dsb2018/instances": 1}}
     recipe = Recipe(size=(32, 48), mix=mix, validation_split="train[:4]")
     found = data.Data(recipe, str(built_dsb2018)).native()
     assert list(found) == ["dsb2018", "dsb2018/instances"]
@@ -53,3 +74,10 @@ def test_of_a_mixture_masks_have_the_joint_classes(built_dsb2018):
             np.testing.assert_array_equal(own.mask == 1, other.mask == 1)
             np.testing.assert_array_equal(own.record[..., 3] == 1, other.record[..., 3] == 1)
             np.testing.assert_array_equal(own.image, other.image)
+    recipe = Recipe(size=(16, 32), mix=mix, record_size="native", validation_split="train[:4]")
+    made = data.Data(recipe, str(built_dsb2018))
+    assert next(iter(made.training.batches()))[0].shape == (16, 16, 32, 3)
+    records = packing.pack("dsb2018", "train[:4]", size="native", data_dir=built_dsb2018)
+    for tiles in made.validation.values():
+        count = sum(int((mask == 1).sum()) for _, mask in tiles)
+        assert count == sum(int((record[..., 3] == 1).sum()) for record in records)

@@ -33,6 +33,8 @@ def at(height: int, width: int, **changes: Any) -> Recipe:
 class Bright:
     """Foreground is what is bright; remembers what size it was shown."""
 
+    jit_compile = False
+
     def __init__(self):
         self.seen: list[tuple[int, ...]] = []
 
@@ -43,11 +45,14 @@ class Bright:
 
 def probability_of(network, seen: np.ndarray, *, shape: tuple[int, int]) -> np.ndarray:
     """The tiles that a mask is decided from, together: float32 [H, W, C]."""
-    small = np.asarray(network.predict_on_batch(seen[None]))[0]
-    whole = np.full((*shape, small.shape[-1]), np.nan, np.float32)
-    for rows, columns, part in inference._resized(small, shape):
+    whole = None
+    recipe = at(*seen.shape[:2])
+    for rows, columns, part in inference.parts(network.predict_on_batch, seen, shape, recipe):
         assert part.dtype == np.float32
+        if whole is None:
+            whole = np.full((*shape, part.shape[-1]), np.nan, np.float32)
         whole[rows, columns] = part
+    assert whole is not None
     return whole
 
 
@@ -85,7 +90,7 @@ def test_what_the_model_sees_of_a_file_is_what_packing_makes_of_it(tmp_path, sha
     rule = packing.Rule.of((16, 32), fit="stretch", has_instances=False)
     row = packing.row(Stored(id="noise", group="", image=path.read_bytes(), mask=mask), rule)
     assert isinstance(row, np.ndarray)
-    image, seen = predict.read(path, size=(16, 32))
+    image, seen = predict.read(path, seen=lambda *_: (16, 32))
     assert image.shape == pixels.shape
     np.testing.assert_array_equal(seen, row[..., :3])
     if kind == "PNG":
@@ -95,6 +100,8 @@ def test_what_the_model_sees_of_a_file_is_what_packing_makes_of_it(tmp_path, sha
 
 def test_several_classes_are_written_by_number_and_drawn_in_their_colours(tmp_path):
     class Thirds:
+        jit_compile = False
+
         def predict_on_batch(self, images) -> np.ndarray:
             place = np.arange(images.shape[2]) * 3 // images.shape[2]
             return np.broadcast_to(np.eye(3, dtype=np.float32)[place], images.shape)
@@ -122,7 +129,7 @@ def test_several_classes_are_written_by_number_and_drawn_in_their_colours(tmp_pa
 )
 def test_eight_bit_images_are_read_as_rgb(tmp_path, mode, suffix):
     Image.fromarray(half_white(8, 8)).convert(mode).save(tmp_path / f"image.{suffix}")
-    pixels, _ = predict.read(tmp_path / f"image.{suffix}", size=(8, 8))
+    pixels, _ = predict.read(tmp_path / f"image.{suffix}", seen=lambda *_: (8, 8))
     assert np.allclose(pixels, half_white(8, 8), atol=3)
 
 
@@ -140,7 +147,7 @@ def test_a_file_that_is_no_8_bit_image_is_named_with_its_fault(tmp_path):
         (".", "a folder"),
     ]:
         with pytest.raises((ValueError, OSError), match=fault) as caught:
-            predict.read(tmp_path / name, size=(8, 8))
+            predict.read(tmp_path / name, seen=lambda *_: (8, 8))
         assert str(tmp_path / name) in str(caught.value)
 
 
@@ -194,7 +201,7 @@ def test_a_file_is_seen_as_the_dataset_that_was_built_of_it_has_it(tmp_path, kin
     kept = metadata["intensity"] and Scaling.from_json(metadata["intensity"])
     for key, example in own.examples(tmp_path).items():
         path = tmp_path / "images" / f"{key}.{ending}"
-        image, seen = predict.read(path, size=(16, 24), scaling=kept)
+        image, seen = predict.read(path, seen=lambda *_: (16, 24), scaling=kept)
         np.testing.assert_array_equal(image, example["image"])
         np.testing.assert_array_equal(seen, resizing.image(example["image"], (16, 24)))
 
@@ -207,11 +214,13 @@ def test_bands_and_value_range_of_somebody_elses_dataset_are_kept_too(tmp_path):
     pixels = np.random.default_rng(1).integers(0, 4096, (*own.SIZE, 5)).astype(np.uint16)
     how: Any = {"photometric": "minisblack", "planarconfig": "contig"}
     tifffile.imwrite(tmp_path / "x.tif", pixels, **how)
-    image, _ = predict.read(tmp_path / "x.tif", size=(8, 8), scaling=Scaling.from_json(kept))
+    image, _ = predict.read(
+        tmp_path / "x.tif", seen=lambda *_: (8, 8), scaling=Scaling.from_json(kept)
+    )
     np.testing.assert_array_equal(image, np.rint(pixels[..., [4, 0, 2]] / 4095 * 255))
     tifffile.imwrite(tmp_path / "x.tif", (pixels >> 4).astype(np.uint8), **how)
     with pytest.raises(ValueError, match="its pixels are uint8"):
-        predict.read(tmp_path / "x.tif", size=(8, 8), scaling=Scaling.from_json(kept))
+        predict.read(tmp_path / "x.tif", seen=lambda *_: (8, 8), scaling=Scaling.from_json(kept))
     plain = dataclasses.replace(recipe, features={"image": "grey", "mask": "cover"})
     assert Data(plain, str(tmp_path)).scalings() == {"satellite_like": None}
 
@@ -233,9 +242,9 @@ def test_an_image_of_more_bits_than_those_of_the_dataset_is_refused(tmp_path):
             tifffile.imwrite(tmp_path / "new.tif", brightest)
             if more == 2 and bits:
                 with pytest.raises(ValueError, match=r"value is 4,096, of 14 bits, .* have 12\."):
-                    predict.read(tmp_path / "new.tif", size=(8, 8), scaling=kept)
+                    predict.read(tmp_path / "new.tif", seen=lambda *_: (8, 8), scaling=kept)
             else:
-                predict.read(tmp_path / "new.tif", size=(8, 8), scaling=kept)
+                predict.read(tmp_path / "new.tif", seen=lambda *_: (8, 8), scaling=kept)
 
 
 DEEP = Scaling(low=(100,), high=(3400,), rule="of a test", types=("uint16",))
@@ -326,6 +335,8 @@ def test_a_bad_file_does_not_stop_the_others(tmp_path):
 
 
 class Random:
+    jit_compile = False
+
     """Probabilities of so many classes that are what chance makes them."""
 
     def __init__(self, classes: int):
@@ -347,9 +358,9 @@ def test_tiles_have_no_seams_and_a_mask_is_what_the_probabilities_decide(classes
     ]
     np.testing.assert_allclose(whole, np.stack(at_once, axis=-1), atol=1e-5)
     for threshold in (0.2, 0.5):
-        output = network.predict_on_batch(seen[None])[0]
         recipe = at(16, 24, threshold=threshold)
-        found, probability = inference.at_size(output, shape, recipe)
+        parts = inference.parts(network.predict_on_batch, seen, shape, recipe)
+        found, probability = inference.decided(parts, shape, recipe)
         np.testing.assert_array_equal(found, metrics.decide(whole, threshold=threshold))
         assert np.abs(probability - 255 * whole.max(axis=-1)).max() <= 0.501
 
@@ -394,7 +405,7 @@ def test_a_small_file_of_too_many_pixels_is_refused(tmp_path):
     assert (tmp_path / "a.png").stat().st_size < 10_000
     tracemalloc.start()
     with pytest.raises(OSError, match=r"a\.png claims 8,000×8,000 pixels; up to 33,554,432"):
-        predict.read(tmp_path / "a.png", size=(8, 8))
+        predict.read(tmp_path / "a.png", seen=lambda *_: (8, 8))
     assert tracemalloc.get_traced_memory()[1] < 5e6
     tracemalloc.stop()
 

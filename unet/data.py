@@ -7,7 +7,7 @@ over as: a `tf.data.Dataset` for TensorFlow, NumPy for JAX, which needs no Tenso
 import dataclasses
 import functools
 import importlib.metadata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,6 @@ from segdata.building import features
 from segdata.core import stream
 from segdata.core.augment import Augment
 from segdata.core.records import Records
-from segdata.core.system import parallel
 from unet.recipes import Recipe
 
 
@@ -42,8 +41,16 @@ class Data:
         common: dict[str, Any] = {"size": recipe.size, "batch": recipe.batch, "seed": recipe.seed}
         if recipe.mix:
             return mixing.mix(**self._mix.training, **common, data_dir=self.data_dir)
+        augment = _augment(recipe)
+        stream.require_examples(
+            augment=augment,
+            seed=recipe.seed,
+            size=recipe.size,
+            record=self._rule.size,
+            classes=len(self._class_names()),
+        )
         records = self._records(recipe.train_split, part="training")
-        return stream.Stream(records, augment=_augment(recipe), **common)
+        return stream.Stream(records, augment=augment, **common)
 
     def batches(self, start_step: int) -> Iterable[Any]:
         """An endless stream of image uint8 [B, H, W, 3] and mask uint8 [B, H, W, 1]."""
@@ -62,7 +69,10 @@ class Data:
 
     @property
     def validation(self) -> Any:
-        """What is held out of the training: batches in order; of several datasets by name."""
+        """What is held out of the training: batches in order; of several datasets by name.
+
+        Where training is on crops they are tiles, in which each pixel counts once.
+        """
         return self._held_out
 
     @functools.cached_property
@@ -76,7 +86,8 @@ class Data:
                 data_dir=self.data_dir,
             )
         split = recipe.train_split if recipe.fold else recipe.validation_split
-        return InOrder(self._records(split, part="held-out"), batch=recipe.batch)
+        records = self._records(split, part="held-out")
+        return stream.Evaluation(records, batch=recipe.batch, size=recipe.size)
 
     def native(self) -> Any:
         """The same images at their own size: `segdata.native.Native`; of several datasets by name.
@@ -84,8 +95,7 @@ class Data:
         Iterated over once.
         """
         recipe = self.recipe
-        rule = packing.Rule.of(recipe.size, fit="stretch")
-        what: dict[str, Any] = {"rule": rule, "fold": recipe.fold, "data_dir": self.data_dir}
+        what: dict[str, Any] = {"rule": self._rule, "fold": recipe.fold, "data_dir": self.data_dir}
         if not recipe.mix:
             split = recipe.train_split if recipe.fold else recipe.validation_split
             named = features.from_json(recipe.features)
@@ -180,7 +190,7 @@ class Data:
     def _records(self, split: str, *, part: str) -> Records:
         recipe = self.recipe
         return packing.pack_by(
-            packing.Rule.of(recipe.size, fit="stretch"),
+            self._rule,
             recipe.dataset,
             split,
             fold=recipe.fold,
@@ -188,6 +198,11 @@ class Data:
             data_dir=self.data_dir,
             **features.from_json(recipe.features),
         )
+
+    @property
+    def _rule(self) -> packing.Rule:
+        """How large the records are that training takes its examples from."""
+        return packing.Rule.of_batches(self.recipe.size, self.recipe.records)
 
     @functools.cached_property
     def _mix(self) -> mixing.Arguments:
@@ -197,20 +212,9 @@ class Data:
             split=recipe.train_split,
             validation_split=recipe.validation_split,
             augment=_augment(recipe),
+            record_size=recipe.record_size,
             fold=recipe.fold,
         )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class InOrder:
-    """Every record once, as it is; as often as it is iterated over."""
-
-    records: Records = dataclasses.field(kw_only=False)
-    batch: int
-
-    def __iter__(self) -> Iterator[stream.Batch]:
-        make = stream.in_order(self.records, batch=self.batch)
-        return parallel.ordered_map(make, range(0, self.records.count, self.batch))
 
 
 def _scaling(builder: Any, named: Mapping[str, Any]) -> dict[str, Any] | None:

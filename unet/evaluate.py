@@ -7,7 +7,6 @@ batch size. Classes are decided where the model runs: a byte or two a pixel come
 # Keras ships no stubs: a checker takes what its ops return for None.
 # pyright: reportOptionalOperand=false, reportOperatorIssue=false, reportOptionalSubscript=false
 
-import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -88,7 +87,7 @@ def evaluate(
 def evaluate_native(
     network: Any, images: Iterable[Any] | Mapping[str, Iterable[Any]], recipe: Recipe
 ) -> dict[str, float]:
-    """Scores a model at the images' own sizes: its probabilities are enlarged, and decided there.
+    """Scores a model at the images' own sizes: its probabilities are brought there, and decided.
 
     Args:
         network: As in `evaluate`.
@@ -96,7 +95,7 @@ def evaluate_native(
         recipe: As in `evaluate`.
 
     Returns:
-        As `summary`; the loss is that at the size of the training.
+        As `summary`; the loss is that at the size of the training, of an image in tiles their mean.
 
     Raises:
         ValueError: If no image has labels.
@@ -114,14 +113,19 @@ def scored_native(
             for image in scored_native(judge, own, recipe):
                 yield image._replace(dataset=name)
         return
-    waiting = iter(images)
-    while batch := list(itertools.islice(waiting, recipe.batch)):
-        records = np.stack([example.record for example in batch])
-        answers = judge.predict_on_batch([records[..., :3], records[..., 3:]])
-        outputs, parts = (np.asarray(answer) for answer in answers)
-        for example, output, part in zip(batch, outputs, parts, strict=True):
-            found, probability = inference.at_size(output, example.mask.shape, recipe)
-            yield _of_image(example.image, example.mask, found, probability, part, recipe)
+    for example in images:
+        losses: list[np.ndarray] = []
+
+        def ask(batch: np.ndarray, losses: list[np.ndarray] = losses) -> np.ndarray:
+            output, part = inference.asked(judge, batch[..., :3], batch[..., 3:])
+            losses.append(part)
+            return output
+
+        shape = example.mask.shape
+        parts = inference.parts(ask, example.record, shape, recipe)
+        found, probability = inference.decided(parts, shape, recipe)
+        loss = np.concatenate(losses).mean(axis=0)
+        yield _of_image(example.image, example.mask, found, probability, loss, recipe)
 
 
 def scored(

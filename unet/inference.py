@@ -1,20 +1,30 @@
-"""From a model's answer at the size it saw an image to one at the image's own size.
+"""From images of any size to answers at their own size.
 
-The probability, not the mask, is enlarged, so that edges stay smooth; and tile by tile, so that
-memory does not grow with the classes.
+A model that was trained on whole images sees an image as a whole, squashed; one that was trained on
+crops sees it in tiles of the same size and at the same scale. Tiles overlap, and what they say is
+blended. The probability, not the mask, is enlarged, so that edges stay smooth; and part by part, so
+that memory does not grow with the classes.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from segdata.core import tiles
 from unet import metrics
 from unet.recipes import Recipe
 
+Ask = Callable[[np.ndarray], np.ndarray]
+"""A model as a function: uint8 [B, h, w, C] to float32 [B, h, w, K]."""
+Part = tuple[slice, slice, np.ndarray]
+"""Rows and columns of an image, and what is said of them: float32 [rows, columns, K]."""
+
 _BILINEAR = Image.Resampling.BILINEAR
-_TILE = 1 << 16  # pixels that are enlarged at once
+_RESIZED = 1 << 16  # pixels that are enlarged at once
+_OVERLAP = 4  # tiles overlap by this part of their sides
 
 
 class Answer(NamedTuple):
@@ -27,18 +37,53 @@ class Answer(NamedTuple):
     """uint8 [H, W]: of the foreground, or of the predicted class, in 255ths."""
 
 
-def at_size(output: np.ndarray, shape: tuple[int, int], recipe: Recipe) -> Answer:
-    """Enlarges or shrinks an answer, and decides it there.
+def asked(network: Any, *inputs: np.ndarray) -> Any:
+    """What a model says of a batch, as `predict_on_batch`.
+
+    A compiled model is compiled anew for each size of batch, so it only sees powers of two.
+    """
+    count = len(inputs[0])
+    if network.jit_compile:
+        wanted = 1 << (count - 1).bit_length()
+        inputs = tuple(np.concatenate([x, x[:1].repeat(wanted - count, 0)]) for x in inputs)
+    answers = network.predict_on_batch(inputs[0] if len(inputs) == 1 else list(inputs))
+    if isinstance(answers, list | tuple):
+        return [np.asarray(answer)[:count] for answer in answers]
+    return np.asarray(answers)[:count]
+
+
+def parts(ask: Ask, seen: np.ndarray, shape: Sequence[int], recipe: Recipe) -> Iterator[Part]:
+    """What a model says of an image, at the image's own size.
 
     Args:
-        output: float32 [h, w, C], probabilities; of a regression the numbers.
-        shape: Height and width of the image, H and W.
+        ask: The model.
+        seen: uint8 [h, w, C], the image at the size of `Recipe.seen`.
+        shape: Height and width of the image itself, H and W.
+        recipe: What the model was trained by.
+
+    Yields:
+        Parts that cover the image without overlap.
+    """
+    tiled = _tiled(ask, seen, recipe)
+    if seen.shape[:2] == tuple(shape[:2]):
+        yield from tiled
+        return
+    whole = np.concatenate([part for _, _, part in tiled])
+    yield from _resized(whole, shape)
+
+
+def decided(parts: Iterable[Part], shape: Sequence[int], recipe: Recipe) -> Answer:
+    """Decides what `parts` gives.
+
+    Args:
+        parts: Of an image.
+        shape: Its height and width, H and W.
         recipe: Its threshold and the activation of its model.
     """
     is_number = recipe.is_regression
-    found = np.empty(shape, np.float32 if is_number else np.uint8)
-    probability = np.zeros(shape, np.uint8)
-    for rows, columns, part in _resized(output, shape):
+    found = np.empty(shape[:2], np.float32 if is_number else np.uint8)
+    probability = np.zeros(shape[:2], np.uint8)
+    for rows, columns, part in parts:
         if is_number:
             found[rows, columns] = part[..., 0]
             continue
@@ -47,14 +92,58 @@ def at_size(output: np.ndarray, shape: tuple[int, int], recipe: Recipe) -> Answe
     return Answer(found, probability)
 
 
-def _resized(output: np.ndarray, shape: Sequence[int]) -> Iterator[tuple[slice, slice, np.ndarray]]:
-    """Resizes an answer, tile by tile: rows, columns and float32 [rows, columns, C]."""
+def _tiled(ask: Ask, seen: np.ndarray, recipe: Recipe) -> Iterator[Part]:
+    """Asks in tiles, and blends what is said where they overlap; whole rows, from the top down."""
+    starts, weights = [], []
+    for length, side in zip(seen.shape[:2], recipe.size, strict=False):
+        of = tiles.count(length, side, side // _OVERLAP)
+        starts.append(tiles.start(np.arange(of), of, length, side))
+        weights.append(tiles.weights(of, length, side))
+    tops, lefts = starts
+    length, width = seen.shape[:2]
+    waiting = _outputs(ask, seen, itertools.product(tops, lefts), recipe)
+    blended, begun = None, 0
+    for top, down, end in zip(tops, weights[0], [*tops[1:], length], strict=True):
+        high = _inside(top, recipe.size[0], length)
+        for left, along in zip(lefts, weights[1], strict=True):
+            wide = _inside(left, recipe.size[1], width)
+            output = next(waiting)[high.start - top : high.stop - top]
+            output = output[:, wide.start - left : wide.stop - left]
+            if blended is None:
+                blended = np.zeros((recipe.size[0], width, output.shape[-1]), np.float32)
+            share = np.outer(down[high.start - top :][: len(output)], along[wide.start - left :])
+            target = blended[high.start - begun : high.stop - begun, wide]
+            target += share[:, : output.shape[1], None] * output
+        assert blended is not None
+        end = int(end)
+        yield slice(begun, end), slice(0, width), blended[: end - begun]
+        rest = blended[end - begun :]
+        blended = np.concatenate([rest, np.zeros_like(blended[: end - begun])])
+        begun = end
+
+
+def _inside(first: int, side: int, length: int) -> slice:
+    """The part of a tile that is on the axis."""
+    return slice(max(int(first), 0), min(int(first) + side, length))
+
+
+def _outputs(
+    ask: Ask, seen: np.ndarray, places: Iterable[tuple[int, int]], recipe: Recipe
+) -> Iterator[np.ndarray]:
+    """What is said of tiles, one by one, asked in batches."""
+    places = iter(places)
+    while batch := list(itertools.islice(places, recipe.batch)):
+        yield from ask(np.stack([tiles.cut(seen, *place, recipe.size) for place in batch]))
+
+
+def _resized(output: np.ndarray, shape: Sequence[int]) -> Iterator[Part]:
+    """Resizes an answer, part by part."""
     channels = [Image.fromarray(channel) for channel in np.moveaxis(output, -1, 0).copy()]
     least, most = output.min(), output.max()
     height, width = output.shape[:2]
     down, along = height / shape[0], width / shape[1]
-    wide = min(shape[1], max(256, _TILE // shape[0]))  # square where the image allows
-    high = _TILE // wide
+    wide = min(shape[1], max(256, _RESIZED // shape[0]))  # square where the image allows
+    high = _RESIZED // wide
     for top in range(0, shape[0], high):
         rows = slice(top, min(top + high, shape[0]))
         for left in range(0, shape[1], wide):
@@ -62,5 +151,5 @@ def _resized(output: np.ndarray, shape: Sequence[int]) -> Iterator[tuple[slice, 
             right, bottom = columns.stop * along, rows.stop * down
             box = (left * along, top * down, min(right, width), min(bottom, height))
             tile = (columns.stop - left, rows.stop - top)
-            parts = [np.asarray(c.resize(tile, _BILINEAR, box=box)) for c in channels]
-            yield rows, columns, np.clip(np.stack(parts, -1), least, most)  # against rounding
+            pieces = [np.asarray(c.resize(tile, _BILINEAR, box=box)) for c in channels]
+            yield rows, columns, np.clip(np.stack(pieces, -1), least, most)  # against rounding

@@ -4,9 +4,10 @@ The model sees the image as training did: of the recipe's size, in the dataset's
 """
 
 import contextlib
+import functools
 import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,21 +20,24 @@ from segdata.inspection import overlays
 from unet import inference
 from unet.recipes import Recipe
 
+Seen = Callable[[int, int], tuple[int, int]]
+"""From the height and width of an image to those that the model sees: `Recipe.seen`."""
+
 
 def read(
-    path: pathlib.Path, *, size: tuple[int, int], scaling: Scaling | None = None
+    path: pathlib.Path, *, seen: Seen, scaling: Scaling | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Reads an image file as the dataset was built that the model was trained on.
 
     Args:
         path: A PNG, JPEG, GIF, BMP, TIFF or WebP of up to 33 megapixels. Transparency is dropped
             and an EXIF orientation undone.
-        size: Height and width of the model's input, h and w.
+        seen: The size at which the model sees an image, h and w.
         scaling: How brightness became 8 bits in the dataset, of which channels and page; None where
             its images had 8 bits.
 
     Returns:
-        The image, uint8 [H, W, 3], and the model's input, uint8 [h, w, 3]: the same pixels as
+        The image, uint8 [H, W, 3], and as the model sees it, uint8 [h, w, 3]: the same pixels as
         building and packing make of such a file.
 
     Raises:
@@ -56,6 +60,9 @@ def read(
         )
     _require_bits(picture.pixels, scaling, path)
     pixels = intensity.rgb(picture.pixels, scaling)
+    size = seen(*pixels.shape[:2])
+    if size == pixels.shape[:2]:
+        return pixels, pixels
     if picture.is_plain and not scaling:
         with images.opened(data, name=name) as image:
             return pixels, images.at_size(image, size)
@@ -81,7 +88,7 @@ def files(
     Args:
         network: From uint8 [B, h, w, 3] to probabilities float32 [B, h, w, C], or numbers.
         paths: Image files.
-        recipe: The size of the model's input, its threshold and the activation.
+        recipe: What the model was trained by: whole or in tiles, and the activation.
         classes: Names of the classes; empty for a model of one channel.
         to: The folder to write into; made if missing.
         overwrite: Whether existing files may be replaced; images of `paths` never are.
@@ -94,6 +101,7 @@ def files(
     is_number = recipe.is_regression
     kinds = ["values.tif"] if is_number else ["mask.png", "overlay.png"]
     atomic.make_folder(to)
+    ask = functools.partial(inference.asked, network)
     given = set(map(_place, paths))
     written: dict[str, pathlib.Path] = {}
     for path in paths:
@@ -106,9 +114,9 @@ def files(
             outputs = [to / f"{path.stem}.{kind}" for kind in kinds]
             for output in outputs:
                 _require_free(output, given, path=path, overwrite=overwrite)
-            image, seen = _read_as_one_of(path, size=recipe.size, scalings=scalings or {"": None})
-            output = np.asarray(network.predict_on_batch(seen[None]))[0]
-            found, _ = inference.at_size(output, image.shape[:2], recipe)
+            image, seen = _read_as_one_of(path, seen=recipe.seen, scalings=scalings or {"": None})
+            parts = inference.parts(ask, seen, image.shape, recipe)
+            found, _ = inference.decided(parts, image.shape, recipe)
             pictures = [found if classes or is_number else 255 * found]
             if not is_number:
                 names = classes or ("background", "foreground")
@@ -121,14 +129,14 @@ def files(
 
 
 def _read_as_one_of(
-    path: pathlib.Path, *, size: tuple[int, int], scalings: Mapping[str, Scaling | None]
+    path: pathlib.Path, *, seen: Seen, scalings: Mapping[str, Scaling | None]
 ) -> tuple[np.ndarray, np.ndarray]:
     """`read`, by the only scaling that fits the file; raises ValueError where several do."""
     names = {scaling: name for name, scaling in scalings.items()}
     found, faults = dict[str, tuple[np.ndarray, np.ndarray]](), list[ValueError]()
     for scaling, name in names.items():
         try:
-            found[name] = read(path, size=size, scaling=scaling)
+            found[name] = read(path, seen=seen, scaling=scaling)
         except ValueError as error:
             faults.append(error)
     if not found:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
+from segdata.core import tiles
 from unet.model import FCN, UNet
 from unet.saved import require
 
@@ -46,6 +47,10 @@ class Recipe:
 
     size: tuple[int, int] = (128, 128)
     """Height and width of the training images, in pixels."""
+
+    record_size: int | Literal["native"] | None = None
+    """Train on crops of images of this longest side, or of native ones; without it on whole images,
+    squashed to `size`."""
 
     batch: int = 16
     """Images in a training batch."""
@@ -105,6 +110,13 @@ class Recipe:
             f"two multiples of this model's stride, {self.model.stride}",
         )
         require(
+            self.record_size in (None, "native")
+            or (isinstance(self.record_size, int) and 0 < self.record_size < 1 << 16),
+            "record_size",
+            self.record_size,
+            "native, or a longest side of 1 to 65,535 pixels",
+        )
+        require(
             self.fold is None or (len(self.fold) == 2 and 0 <= self.fold[0] < self.fold[1] >= 2),
             "fold",
             self.fold,
@@ -131,6 +143,21 @@ class Recipe:
     def is_regression(self) -> bool:
         """Whether the model gives numbers and not classes."""
         return self.model.output_activation == "linear"
+
+    @property
+    def records(self) -> Any:
+        """`record_size`, or that which a mixture says."""
+        return self.mix.get("record_size", self.record_size)
+
+    def seen(self, height: int, width: int) -> tuple[int, int]:
+        """The size at which the model sees an image: whole, or where larger in tiles of `size`."""
+        if self.records is None:
+            return self.size
+        if self.records == "native":
+            return height, width
+        if isinstance(self.records, int):
+            return tiles.reduced(height, width, self.records)
+        return tuple(self.records)
 
     @property
     def validated_on(self) -> str:

@@ -23,10 +23,10 @@ from segdata.core.mixture import Mixture, Shares
 from segdata.core.records import PLACES, Records, index_type
 from segdata.core.stream import (
     LARGEST_BATCH,
+    Evaluation,
     Stream,
     Then,
     Training,
-    in_order,
     require_then,
     require_training,
 )
@@ -104,13 +104,19 @@ def training(
 
 
 def evaluation(
-    records: Records, *, batch: int, then: Then | None = None, engine: str = "host"
+    records: Records,
+    *,
+    batch: int,
+    size: tuple[int, int] | None = None,
+    then: Then | None = None,
+    engine: str = "host",
 ) -> tf.data.Dataset:
     """Every record once, in order, as it is; the last batch may be smaller.
 
     Args:
         records: An open packed file.
         batch: Examples a batch, B.
+        size: Height and width of tiles, where the records are not of that size: `Evaluation`.
         then: A function of image and mask of a whole batch to what is given instead: NumPy arrays,
             whose first axis is the example's.
         engine: "host", or "xla" for tf.data service.
@@ -126,23 +132,24 @@ def evaluation(
         raise ValueError(f"records={records!r:.60} is no open packed file; see segdata.pack.")
     require(engine, then=then)
     batch = arguments.integer("batch", batch, least=1, most=LARGEST_BATCH)
-    if records.size is None:
+    if records.size is None and size is None:
         raise ValueError(
             f"the records of {records.path} differ in size, and no batch holds them as they are; "
-            "pack with a height and a width, and letterbox or crop where shapes shall stay."
+            "give the size of tiles, or pack with a height and a width."
         )
-    size = records.size
+    given = Evaluation(records, batch=batch, size=size, then=then)
+    if engine == "xla" and given.size != records.size:
+        raise ValueError(f'size={size}: engine="xla" cuts no tiles; choose engine="host".')
+    size = given.size
     with tf.device("CPU:0"):
-        firsts = range(0, records.count, batch)
         if engine == "host":
-            make = in_order(records, batch=batch, then=then)
             specs = [tf.TensorSpec((None, *size, channels), tf.uint8) for channels in (3, 1)]
             if then:
                 specs = [
                     tf.TensorSpec((None, *part.shape[1:]), tf.as_dtype(part.dtype))
-                    for part in make(0)
+                    for part in given.batch(0)
                 ]
-            return _called(firsts, make, specs, at_once=len(firsts))
+            return _called(range(len(given)), given.batch, specs, at_once=len(given))
 
         def parts(first: tf.Tensor, file: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, ...]:
             words, _ = file
@@ -152,7 +159,7 @@ def evaluation(
             pixels = tf.bitcast(pixels, tf.uint8)
             return pixels[..., :3], pixels[..., 3:]
 
-        numbers = tf.data.Dataset.range(firsts.start, firsts.stop, firsts.step)
+        numbers = tf.data.Dataset.range(0, records.count, batch)
         return _mapped((records,), numbers, parts)
 
 

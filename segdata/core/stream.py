@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from segdata.core import kernels, plan, random
+from segdata.core import IGNORE_LABEL, kernels, plan, random, tiles
 from segdata.core.augment import Augment
 from segdata.core.records import Records, means_of
 from segdata.core.system import arguments, parallel
@@ -242,6 +242,83 @@ class Stream(Training):
         return places
 
 
+class Evaluation:
+    """Every record once, in order, as it is; as often as it is iterated over.
+
+    Of records that are not of the size wanted it gives tiles: every pixel has its class in one of
+    them, and in others that hold it the ignore label. Records smaller than a tile lie in its
+    middle, and what is around them is their mirror image, with the ignore label.
+
+    Attributes:
+        records: What it is made from.
+        size: Height and width of what it gives.
+        count: How many examples there are.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        *,
+        batch: int,
+        size: tuple[int, int] | None = None,
+        table: np.ndarray | None = None,
+        then: Then | None = None,
+    ):
+        """Prepares it; reads nothing yet.
+
+        Args:
+            records: An open packed file.
+            batch: Examples a batch; the last may be smaller.
+            size: Height and width of tiles; the records' own where None.
+            table: uint8 [256], the records' class ids to those given; the same where None.
+            then: As for `Stream`.
+
+        Raises:
+            ValueError: If the records are smaller than the size, or differ and none is given.
+        """
+        self._stream = Stream(records, batch=batch, size=size)
+        self._then, self._table = then, table
+        self.records, self.size, self._batch = records, self._stream.size, self._stream.examples
+        self._rows = self._stream.plan.row(np.arange(records.count))
+        index = records.index()
+        self._sides = [index[name][self._rows].astype(np.int64) for name in ("height", "width")]
+        self._tiles = [
+            tiles.count(sides, side) for sides, side in zip(self._sides, self.size, strict=True)
+        ]
+        self._ends = np.cumsum(self._tiles[0] * self._tiles[1])
+        self.count = int(self._ends[-1])
+
+    def __len__(self) -> int:
+        return -(-self.count // self._batch)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return parallel.ordered_map(self.batch, range(len(self)))
+
+    def batch(self, number: int) -> Batch:
+        """The batch of a number, from 0; called from as many threads as wanted."""
+        first = number * self._batch
+        tile = np.arange(first, min(first + self._batch, self.count), dtype=np.int64)
+        place = np.searchsorted(self._ends, tile, side="right")
+        down, across = (each[place] for each in self._tiles)
+        numbers = np.divmod(tile - self._ends[place] + down * across, across)
+        starts, owns = [], []
+        for number_of, of, sides, side in zip(
+            numbers, (down, across), self._sides, self.size, strict=True
+        ):
+            starts.append(tiles.start(number_of, of, sides[place], side))
+            first, last = tiles.own(number_of, of, sides[place], side)
+            along = np.arange(side)
+            owns.append((along >= first[:, None]) & (along < last[:, None]))
+        own = plan.Parameters.none()._replace(
+            row=self._rows[place], window=np.stack(starts, axis=1).astype(np.int32)
+        )
+        image, mask = self._stream.render(plan.Step(own, own))
+        if self._table is not None:
+            mask = self._table[mask]
+        mask[~(owns[0][:, :, None] & owns[1][:, None, :])] = IGNORE_LABEL
+        return applied(self._then, image, mask)
+
+
 def steps_of(batch: int, start_step: Any = 0, steps: Any = None) -> range:
     """`Training.steps`, of batches of so many examples."""
     most = MOST_EXAMPLES // batch
@@ -333,19 +410,6 @@ def _whole(name: str, value: Any) -> np.ndarray:
 def rows_of(step: plan.Step, rows: slice) -> plan.Step:
     """Some examples of a plan, by their places in it."""
     return plan.Step(*(plan.Parameters(*(array[rows] for array in part)) for part in step))
-
-
-def in_order(records: Records, *, batch: int, then: Then | None = None) -> Callable[[int], Batch]:
-    """What makes a batch of the records from a first one on, as they are; at the end a smaller."""
-    stream = Stream(records, batch=batch)
-
-    def make(first: int) -> Batch:
-        place = np.arange(first, min(first + batch, records.count), dtype=np.int64)
-        row = stream.plan.row(place)
-        own = plan.Parameters.none()._replace(row=row)
-        return applied(then, *stream.render(plan.Step(own, own)))
-
-    return make
 
 
 def apply(
