@@ -281,6 +281,34 @@ def test_tiffs_whose_0_is_white_are_swapped_and_such_masks_refused(tmp_path, dty
         scientific.read_mask(data, name="x")
 
 
+@pytest.mark.parametrize("bits", [2, 4, 6])
+@pytest.mark.parametrize("meaning", ["minisblack", "miniswhite"])
+def test_tiffs_of_fewer_than_8_bits_are_as_bright_as_they_say(tmp_path, bits, meaning):
+    most = (1 << bits) - 1
+    levels = own.photo(1, SMALL)[..., 0] >> (8 - bits)
+    tiff(tmp_path / "x.tif", levels, photometric=meaning, bitspersample=bits, compression=None)
+    data = (tmp_path / "x.tif").read_bytes()
+    found = scientific.read(data, name="x").pixels
+    assert found.dtype == np.uint8
+    for level in range(most + 1):
+        seen = most - level if meaning == "miniswhite" else level
+        assert {*found[levels == level].ravel().tolist()} <= {int(255 * seen / most + 0.5)}
+    if meaning == "minisblack":
+        np.testing.assert_array_equal(scientific.read_mask(data, name="x").pixels, levels)
+
+
+@pytest.mark.parametrize("space", ["YCbCr", "CIELab", "separated"])
+def test_tiffs_of_other_colours_than_rgb_are_refused(tmp_path, space):
+    pixels = own.photo(1, SMALL)
+    if space == "separated":  # CMYK
+        pixels = np.concatenate([pixels, pixels[..., :1]], axis=-1)
+    tiff(tmp_path / "x.tif", pixels, photometric=space, planarconfig="contig")
+    data = (tmp_path / "x.tif").read_bytes()
+    for read in (scientific.read, scientific.read_mask):
+        with pytest.raises(ArchiveError, match=f"x has the colours {space.upper()}"):
+            read(data, name="x")
+
+
 @pytest.mark.parametrize("turn", range(1, 9))
 def test_the_orientation_of_tiffs_is_undone(tmp_path, turn):
     options: Any = {"photometric": "rgb", "extratags": [(274, "H", 1, turn, True)]}

@@ -36,7 +36,9 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # None, LZW, JPEG, deflate (two numbers), PackBits, Zstandard (two).
 _COMPRESSIONS = (1, 5, 7, 8, 32946, 32773, 34926, 50000)
 _LOSSY = 7  # JPEG
-_WHITE_IS_0, _PALETTE = 0, 3  # what a TIFF's values mean
+# What a TIFF's values mean: 1 is grey, 4 which pixels are meant.
+_WHITE_IS_0, _RGB, _PALETTE, _YCBCR = 0, 2, 3, 6
+_MEANINGS = (_WHITE_IS_0, 1, _RGB, _PALETTE, 4)
 _LARGEST_STACK = 1 << 29  # bytes, decoded, where pages cannot be read one by one
 _MOST_SAMPLES = 64
 _MOST_PLANES = 1 << 20  # which tifffile lists one by one, and a few bytes may claim
@@ -238,7 +240,7 @@ def _tiff(data: bytes, name: str, page: int | None, channels: Sequence[str]) -> 
     elif plane.photometric == _WHITE_IS_0:
         pixels = _swapped(pixels, plane.bits, name)
     lost = ""
-    is_rgb = plane.palette is not None or plane.photometric in (2, 6)  # RGB, and JPEG's colours
+    is_rgb = plane.palette is not None or plane.photometric in (_RGB, _YCBCR)
     if is_rgb and pixels.shape[-1] >= 3 and not channels:
         lost = "transparency" if pixels.shape[-1] == 4 and (pixels[..., 3] != 255).any() else ""
         pixels = pixels[..., :3] if pixels.shape[-1] == 4 else pixels
@@ -249,6 +251,9 @@ def _tiff(data: bytes, name: str, page: int | None, channels: Sequence[str]) -> 
         raise ChannelsError(f"{name} has {pixels.shape[-1]} channels: {', '.join(names)}.")
     if pixels.dtype == bool:
         pixels = pixels.astype(np.uint8) * 255
+    elif plane.bits < 8 and plane.palette is None:
+        most = (1 << plane.bits) - 1
+        pixels = ((255 * pixels.astype(np.uint16) + most // 2) // most).astype(np.uint8)
     if pixels.dtype.kind == "f" and np.isnan(pixels).any():
         lost = "what is no number (NaN)"
     return Picture(pixels=np.ascontiguousarray(pixels), lost=lost, turned=plane.turned)
@@ -387,6 +392,14 @@ def _check(series: Any, name: str) -> None:
         )
     if samples > _MOST_SAMPLES:
         raise ChannelsError(f"{name} has {samples:,} channels; up to {_MOST_SAMPLES} are read.")
+    is_jpeg = int(first.compression) == _LOSSY  # which becomes RGB as it is decoded
+    if int(first.photometric) not in _MEANINGS and not (
+        int(first.photometric) == _YCBCR and is_jpeg
+    ):
+        raise archives.ArchiveError(
+            f"{name} has the colours {first.photometric.name}, which are not read. Save it as grey "
+            "or RGB."
+        )
     if int(first.compression) not in _COMPRESSIONS:
         raise archives.ArchiveError(
             f"{name} is compressed by {first.compression.name}, which is not read. Save it with "
