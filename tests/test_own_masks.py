@@ -340,6 +340,40 @@ def test_masks_that_are_255_everywhere_are_ignored_where_classes_are_named(tmp_p
     own.equal(tmp_path, {f"x{seed}": np.full(own.SIZE, 255) for seed in range(COUNT)})
 
 
+@pytest.mark.parametrize("flags", ["", "--classes no cell", "--classes no a b"])
+def test_masks_of_0_and_1_beside_masks_of_0_and_255_are_asked_about(tmp_path, flags):
+    """As two programs write the same masks: 255 would be the ignore label in half of them."""
+
+    def mixed(seed):
+        return binary(seed) * np.uint8(255 if seed % 2 else 1)
+
+    laid = lay(tmp_path, mixed)
+    code, _, err = own.build(tmp_path, *laid, *flags.split())
+    assert code == 2
+    assert "3 of 6 masks have 255 and no other number than 0" in err
+    if "a b" not in flags:
+        assert own.build(tmp_path, *laid, "--mask_kind", "binary")[0] == 0
+        own.equal(tmp_path, {f"x{seed}": binary(seed) for seed in range(COUNT)})
+    assert own.build(tmp_path, *laid, *flags.split(), "--mask_kind", "ids", "--overwrite")[0] == 0
+    own.equal(tmp_path, {f"x{seed}": mixed(seed) for seed in range(COUNT)})
+
+
+def test_numbers_beyond_a_palette_have_no_colour(tmp_path):
+    """They are class ids, or the ignore label, but not the black that fills up a palette."""
+    colours = [(0, 0, 0), *(np.random.default_rng(1).integers(1, 256, (19, 3)).tolist())]
+
+    def void(seed):
+        return palette_image(ignored(seed), colours)
+
+    laid = lay(tmp_path, void)
+    assert own.build(tmp_path, *laid)[0] == 0
+    own.equal(tmp_path, {f"x{seed}": ignored(seed) for seed in range(COUNT)})
+    named = [f"{','.join(map(str, colour))}=c{n}" for n, colour in enumerate(colours)]
+    code, _, err = own.build(tmp_path, *laid, "--palette", *named, "--overwrite")
+    assert code == 2
+    assert re.search(r"x\d.png: the number 255 in it is none of the 20 of its palette", err)
+
+
 def go_on(err):
     """Types the command that an error gives."""
     (command,) = re.findall("`(segdata build folder .*)` goes on without them", err)

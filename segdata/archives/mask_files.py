@@ -50,11 +50,16 @@ class Stored:
         """The colour of each pixel as one number, int32 [H, W]: red · 65536 + green · 256 + blue.
 
         Raises:
-            ValueError: If its numbers have no palette and more than 8 bits.
+            ValueError: If its numbers have no palette and more than 8 bits, or none of its colours.
         """
         if self.pixels.ndim == 3:
             return pack(self.pixels)
         if self.palette is not None:
+            if (largest := int(self.pixels.max(initial=0))) >= len(self.palette):
+                raise ValueError(
+                    f"the number {largest} in it is none of the {len(self.palette)} of its "
+                    "palette, so it has no colour; where numbers are classes, give --mask_kind ids"
+                )
             return pack(self.palette)[self.pixels]
         if int(self.pixels.max(initial=0)) > 255:
             raise ValueError("its grey levels have more than 8 bits, and are no colours")
@@ -101,7 +106,8 @@ def tally(stored: Stored) -> Tally:
     if stored.palette is not None:
         palette = pack(stored.palette)
         for level, count in levels.items():
-            by_colour[int(palette[level])] += count
+            if level < len(palette):
+                by_colour[int(palette[level])] += count
     few = len(levels) <= masks.MOST_OBJECTS
     pieces = _pieces(pixels) if few and not stored.is_lossy else pixels.size
     return Tally(shape, levels, dict(by_colour) or None, palette, pieces, stored.is_lossy)
@@ -120,6 +126,8 @@ class Counts:
         self.has_one_palette = True
         self.numbered, self.pieces = 0, 0
         self.in_pieces = 0
+        self.whites = 0  # masks of 0 and 255 alone
+        self.has_255_beside = False  # whether one has 255 and another number that is not 0
         self._palette = np.zeros(0, np.int32)
 
     def add(self, found: Tally) -> None:
@@ -134,6 +142,8 @@ class Counts:
             self.numbered += numbered
             self.pieces += found.pieces
             self.in_pieces += found.pieces > numbered
+            self.whites += set(found.levels) == {0, IGNORE_LABEL}
+            self.has_255_beside |= IGNORE_LABEL in found.levels and numbered > 1
         if found.palette is not None:
             common = min(len(found.palette), len(self._palette))
             self.has_one_palette &= bool((found.palette[:common] == self._palette[:common]).all())
@@ -298,6 +308,12 @@ def _found_numbers(counts: Counts, classes: Sequence[str], others: str) -> Readi
             return _ids(counts, classes or _two(()), others, why="all numbers are 0 and 1")
         why = f"all numbers are 0 and {highest}"
         return Reading(kind="binary", classes=_two(classes), why=why)
+    if counts.whites and not counts.has_255_beside and highest == IGNORE_LABEL:
+        raise AmbiguousError(
+            f"{counts.whites:,} of {counts.masks:,} masks have 255 and no other number "
+            "than 0, and no mask has 255 beside a class: if 255 is the object there, --mask_kind "
+            "binary; if it is the ignore label, --mask_kind ids."
+        )
     if classes and max(levels - {IGNORE_LABEL}, default=0) < len(classes):
         return _ids(counts, classes, others, why=f"all numbers are below {len(classes)}, or 255")
     if is_whole and len(objects) > _MOST_CLASSES and len(classes) in (0, 2):

@@ -145,9 +145,7 @@ def read_mask(data: bytes, *, name: str, page: int | None = None) -> Stored:
         lossy = opened.format == "JPEG" or _is_lossy_webp(data)
         image = images.upright(opened)
         if opened.mode == "P" and "transparency" not in opened.info:
-            colours = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
-            palette = np.zeros((256, 3), np.uint8)
-            palette[: len(colours)] = colours
+            palette = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
             return Stored(np.asarray(image), palette)
         if opened.mode == "1":
             return Stored(np.asarray(image.convert("L")))
