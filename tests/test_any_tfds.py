@@ -1,7 +1,9 @@
 """Datasets of others, by the names of their features, against TFDS's reading and plain loops."""
 
+import fractions
 import itertools
 import json
+import math
 import pathlib
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from segdata import cli, packing, pipeline
+from segdata.archives import intensity
 from segdata.building import labels, pixels
 from segdata.core import records
 from segdata.inspection import audit, examples
@@ -129,8 +132,10 @@ def test_images_are_as_tfds_reads_them(built_foreign, name, named):
 
 
 def scaled(values: Any, low: float, high: float) -> np.ndarray:
-    """One by one, with Python's own rounding."""
-    flat = [min(255, max(0, round((float(v) - low) * (255 / (high - low))))) for v in values.flat]
+    """One by one, in exact fractions; halves up."""
+    begin, end = fractions.Fraction(low), fractions.Fraction(high)
+    shares = [(fractions.Fraction(float(v)) - begin) / (end - begin) for v in values.flat]
+    flat = [math.floor(255 * min(1, max(0, x)) + fractions.Fraction(1, 2)) for x in shares]
     return np.array(flat, np.uint8).reshape(values.shape)
 
 
@@ -568,7 +573,12 @@ def test_all_flags_of_labels_reach_both_commands():
 
 
 def test_every_value_of_a_small_rule_is_scaled_by_it():
-    for low, high in itertools.pairwise([0, 7, 300, 1000]):
+    """Packing and prediction, where halves come of it too."""
+    for low, high in [*itertools.pairwise([0, 7, 300, 1000]), (189, 2907), (166, 334), (21, 4691)]:
         values = np.arange(low - 3, high + 4).reshape(1, -1)
         found = pixels.rgb(values, name="a", value_range=(low, high))
         np.testing.assert_array_equal(found[..., 1], scaled(values, low, high))
+        rule = intensity.Scaling(low=(low,), high=(high,), rule="given")
+        for kind in (np.int32, np.uint16):
+            whole = values[values >= 0].astype(kind)[None, :, None]
+            np.testing.assert_array_equal(rule.apply(whole), scaled(whole, low, high))

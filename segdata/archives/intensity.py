@@ -66,9 +66,9 @@ class Scaling:
         for channel, (low, high) in enumerate(ranges * (count if len(ranges) == 1 else 1)):
             values = pixels[..., channel]
             if values.dtype == np.uint16:
-                out[..., channel] = _scaled(np.arange(LEVELS), low, high)[values]
+                out[..., channel] = scaled(np.arange(LEVELS), low, high)[values]
             else:
-                out[..., channel] = _scaled(values, low, high)
+                out[..., channel] = scaled(values, low, high)
         return out
 
     def to_json(self) -> dict[str, Any]:
@@ -112,6 +112,15 @@ def rgb(pixels: np.ndarray, scaling: Scaling | None) -> np.ndarray:
     return np.ascontiguousarray(np.broadcast_to(levels, (*levels.shape[:2], 3)))
 
 
+def scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Numbers of any shape as uint8: `low` becomes 0 and `high` 255.
+
+    Rounded to the nearest, halves up; what is outside is cut off, and 0 where there is no number.
+    """
+    levels = (values.astype(np.float64) - low) * 255 / (high - low)  # exact where they are halves
+    return np.floor(np.nan_to_num(np.clip(levels, 0, 255)) + 0.5).astype(np.uint8)
+
+
 def even_bits(highest: float) -> int:
     """The bits of a number from 0, an even number of them: 12 for 1,024 to 4,095."""
     bits = int(highest).bit_length()
@@ -148,8 +157,3 @@ def by_percentiles(counts: np.ndarray, percentiles: Sequence[float], **more: Any
         rule=f"percentiles {low:g} and {high:g} of all pixels of all images",
         **more,
     )
-
-
-def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    levels = np.clip((values.astype(np.float64) - low) * (255 / (high - low)), 0, 255)
-    return np.floor(np.nan_to_num(levels) + 0.5).astype(np.uint8)

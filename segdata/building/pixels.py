@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from segdata import archives
-from segdata.archives import images
+from segdata.archives import images, intensity
 
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 
@@ -67,8 +67,8 @@ def rgb(
         name: Of the image, for messages.
         bands: Which channels are red, green and blue, or which one is grey; needed where there are
             not one or three.
-        value_range: The values that become 0 and 255; those between are rounded to nearest, those
-            outside are cut off. Needed where values are not uint8.
+        value_range: The values that become 0 and 255; those between are rounded to nearest, halves
+            up, those outside are cut off. Needed where values are not uint8.
 
     Returns:
         uint8 [H, W, 3].
@@ -94,10 +94,9 @@ def rgb(
         )
     if value_range is not None:
         low, high = value_range
-        scaled = (values.astype(np.float64) - low) * (255 / (high - low))
-        if np.isnan(scaled).any():
+        if np.isnan(values).any():
             raise ValueError(f"{name} holds values that are no numbers.")
-        values = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+        values = intensity.scaled(values, low, high)
     elif values.dtype != np.uint8:
         raise ValueError(
             f"{name} is of {values.dtype}, from {values.min()} to {values.max()}: say with "
