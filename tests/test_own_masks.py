@@ -374,6 +374,40 @@ def test_numbers_beyond_a_palette_have_no_colour(tmp_path):
     assert re.search(r"x\d.png: the number 255 in it is none of the 20 of its palette", err)
 
 
+INVERTED = [(255 - grey,) * 3 for grey in range(256)]  # as of an inverting lookup table of ImageJ
+
+
+@pytest.mark.parametrize("numbers", [(0, 1), (0, 255), (0, 1, 2)])
+def test_palettes_that_swap_black_and_white_are_asked_about(tmp_path, numbers):
+    def swapped(seed):
+        return np.array(numbers, np.uint8)[own.classes(seed) % len(numbers)]
+
+    laid = lay(tmp_path, lambda seed: palette_image(swapped(seed), INVERTED))
+    code, _, err = own.build(tmp_path, *laid)
+    assert code == 2
+    assert "the number 0 is #ffffff in the palettes, brighter than" in err
+    greys = [f"{255 - number}=c{number}" for number in numbers]
+    assert own.build(tmp_path, *laid, "--palette", *greys)[0] == 0
+    expected = {f"x{seed}": own.classes(seed) % len(numbers) for seed in range(COUNT)}
+    own.equal(tmp_path, expected)
+    kind = "binary" if 255 in numbers else "ids"
+    assert own.build(tmp_path, *laid, "--mask_kind", kind, "--overwrite")[0] == 0
+    own.equal(tmp_path, expected)
+
+
+@pytest.mark.parametrize("some", [1, COUNT])
+def test_masks_that_are_black_with_transparency_are_refused(tmp_path, some):
+    def hidden(seed):
+        inside = 255 * binary(seed)
+        black = np.zeros_like(inside)
+        colour = black if seed < some else inside
+        return np.stack([colour, colour, colour, inside], axis=-1).astype(np.uint8)
+
+    code, _, err = own.build(tmp_path, *lay(tmp_path, hidden))
+    assert code == 2
+    assert "x0.png is black, and transparent in a part of it" in err
+
+
 def go_on(err):
     """Types the command that an error gives."""
     (command,) = re.findall("`(segdata build folder .*)` goes on without them", err)

@@ -128,7 +128,7 @@ class Counts:
         self.in_pieces = 0
         self.whites = 0  # masks of 0 and 255 alone
         self.has_255_beside = False  # whether one has 255 and another number that is not 0
-        self._palette = np.zeros(0, np.int32)
+        self.palette = np.zeros(0, np.int32)  # the longest
 
     def add(self, found: Tally) -> None:
         """Adds a mask's."""
@@ -145,9 +145,9 @@ class Counts:
             self.whites += set(found.levels) == {0, IGNORE_LABEL}
             self.has_255_beside |= IGNORE_LABEL in found.levels and numbered > 1
         if found.palette is not None:
-            common = min(len(found.palette), len(self._palette))
-            self.has_one_palette &= bool((found.palette[:common] == self._palette[:common]).all())
-            self._palette = max(self._palette, found.palette, key=len)
+            common = min(len(found.palette), len(self.palette))
+            self.has_one_palette &= bool((found.palette[:common] == self.palette[:common]).all())
+            self.palette = max(self.palette, found.palette, key=len)
         for colour, pixels in found.seen_colours.items():
             if colour in self.colours or len(self.colours) < _MOST_COUNTED:
                 self.colours[colour] += pixels
@@ -272,14 +272,29 @@ def decide(
     if kind == "colours" or (not kind and threshold is None and counts.are_colours):
         return _found_colours(counts, classes, others, is_sure=kind == "colours")
     if kind in ("instances", "objects"):
-        return Reading(kind=kind, classes=_two(classes), threshold=threshold, why="as you say")
+        return Reading(kind=kind, classes=two_classes(classes), threshold=threshold, why="as you say")
     if kind == "binary" or threshold is not None:
-        return Reading(kind="binary", classes=_two(classes), threshold=threshold, why="as you say")
+        return Reading(kind="binary", classes=two_classes(classes), threshold=threshold, why="as you say")
     if counts.are_colours:
         raise AmbiguousError("the masks have colours, not numbers: --mask_kind colours.")
     if kind == "ids":
         return _ids(counts, classes, others, why="as you say")
+    _require_dark_0(counts)
     return _found_numbers(counts, classes, others)
+
+
+def two_classes(classes: Sequence[str]) -> tuple[str, ...]:
+    """The names of background and objects, as they are given or by default.
+
+    Raises:
+        AmbiguousError: If others are given.
+    """
+    if len(classes) not in (0, 2):
+        raise AmbiguousError(
+            f"--classes names {len(classes)}, and the masks tell objects from background alone: "
+            "name these two."
+        )
+    return tuple(classes) or ("background", "object")
 
 
 def pack(colours: np.ndarray) -> np.ndarray:
@@ -305,9 +320,9 @@ def _found_numbers(counts: Counts, classes: Sequence[str], others: str) -> Readi
     is_whole = counts.pieces <= _IN_PIECES * counts.numbered
     if len(classes) in (0, 2) and len(objects) == 1:
         if objects == [1]:
-            return _ids(counts, classes or _two(()), others, why="all numbers are 0 and 1")
+            return _ids(counts, classes or two_classes(()), others, why="all numbers are 0 and 1")
         why = f"all numbers are 0 and {highest}"
-        return Reading(kind="binary", classes=_two(classes), why=why)
+        return Reading(kind="binary", classes=two_classes(classes), why=why)
     if counts.whites and not counts.has_255_beside and highest == IGNORE_LABEL:
         raise AmbiguousError(
             f"{counts.whites:,} of {counts.masks:,} masks have 255 and no other number "
@@ -319,7 +334,7 @@ def _found_numbers(counts: Counts, classes: Sequence[str], others: str) -> Readi
     if is_whole and len(objects) > _MOST_CLASSES and len(classes) in (0, 2):
         split = f"; in {counts.in_pieces:,} masks one is in pieces" if counts.in_pieces else ""
         why = f"numbers up to {highest:,}, each a connected area{split}"
-        return Reading(kind="instances", classes=_two(classes), why=why)
+        return Reading(kind="instances", classes=two_classes(classes), why=why)
     shown = _shown(counts.levels, str)
     ids = sorted(levels - {IGNORE_LABEL})
     if not is_whole and ids == list(range(len(ids))) and len(ids) <= _MOST_CLASSES and not classes:
@@ -338,6 +353,19 @@ def _found_numbers(counts: Counts, classes: Sequence[str], others: str) -> Readi
         "Say --mask_kind instances; or --mask_kind ids --classes with a name for each number from "
         "0; or, where grey levels stand for classes, --palette with each, such as 128=road."
     )
+
+
+def _require_dark_0(counts: Counts) -> None:
+    """Raises AmbiguousError where palettes are grey and make 0 brighter than another number."""
+    colour_of = {n: int(counts.palette[n]) for n in counts.levels if n < len(counts.palette)}
+    darkest = min(colour_of, key=lambda level: colour_of[level], default=0)
+    is_grey = all(colour % 0x010101 == 0 for colour in colour_of.values())
+    if is_grey and 0 in colour_of and colour_of[0] > colour_of[darkest]:
+        raise AmbiguousError(
+            f"the number 0 is {hexadecimal(colour_of[0])} in the palettes, brighter than {darkest}, "
+            f"{hexadecimal(colour_of[darkest])}: classes by number, --mask_kind ids or binary, or by "
+            f"grey level, --palette with each, such as {colour_of[darkest] & 255}=background?"
+        )
 
 
 def _require_two_levels(
@@ -425,15 +453,6 @@ def _ids(counts: Counts, classes: Sequence[str], others: str, *, why: str) -> Re
         )
     names = tuple(classes) or ("background", *(f"class_{n}" for n in range(1, max(2, highest + 1))))
     return Reading(kind="ids", classes=names, others=others, why=why)
-
-
-def _two(classes: Sequence[str]) -> tuple[str, ...]:
-    if len(classes) not in (0, 2):
-        raise AmbiguousError(
-            f"--classes names {len(classes)}, and the masks tell objects from background alone: "
-            "name these two."
-        )
-    return tuple(classes) or ("background", "object")
 
 
 def _shown(counts: Mapping[int, int], text) -> str:

@@ -120,7 +120,7 @@ def read_mask(data: bytes, *, name: str, page: int | None = None) -> Stored:
 
     Raises:
         ArchiveError: If it is no image, damaged, too large, of fractions, a TIFF whose 0 is white,
-            or partly transparent in colours other than black.
+            or partly transparent in colours other than black, or black and nothing else.
     """
     if data.startswith(_TIFF):
         with _opened_tiff(data, name) as file:
@@ -160,6 +160,11 @@ def read_mask(data: bytes, *, name: str, page: int | None = None) -> Stored:
                 raise archives.ArchiveError(
                     f"{name} is partly transparent, and not black there: what that means cannot be "
                     "known. Save it without transparency."
+                )
+            if not seen[..., :3].any() and alpha.min() < alpha.max():
+                raise archives.ArchiveError(
+                    f"{name} is black, and transparent in a part of it: if that is the mask, save "
+                    "it as grey levels."
                 )
             return Stored(np.ascontiguousarray(seen[..., :3]), is_lossy=lossy)
         return Stored(np.asarray(images.rgb(image)), is_lossy=lossy)

@@ -301,7 +301,13 @@ def _of_objects(found: Survey, counts: mask_files.Counts) -> mask_files.Reading:
             f"smooth, give --threshold {max(levels, default=1) // 2 + 1}; else leave one mask an "
             "image."
         )
-    classes = tuple(folder.classes) or found.classes or ("background", "object")
+    if not levels and not folder.mask_kind:
+        raise mask_files.AmbiguousError(
+            f"all {counts.masks:,} masks are 0 everywhere. If that is right: --mask_kind objects."
+        )
+    classes = tuple(folder.classes) or found.classes
+    if not any(entry.classes for entry in found.entries):
+        classes = mask_files.two_classes(classes)
     return mask_files.Reading(
         kind="objects", classes=classes, threshold=folder.threshold, why="one file an object"
     )
