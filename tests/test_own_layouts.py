@@ -112,6 +112,23 @@ def test_one_file_an_object_makes_instances(tmp_path):
     own.equal(tmp_path, {f"x{s}": own.objects(s, count=9) > 0 for s in range(3)})
 
 
+def test_one_file_an_object_tells_objects_from_background_alone(tmp_path):
+    """No file says of which of several classes its object is, and one without any is none."""
+    for seed in range(3):
+        own.write(tmp_path / "images" / f"x{seed}.png", own.photo(seed))
+        for number in (1, 2):
+            level = np.where(own.classes(seed) == number, 255, 0).astype(np.uint8)
+            own.write(tmp_path / "masks" / f"x{seed}" / f"{number}.png", level)
+            own.write(tmp_path / "empty" / f"x{seed}" / f"{number}.png", level * 0)
+    flags = ["--masks", tmp_path / "masks", "--classes", "no", "a", "b"]
+    code, _, err = own.build(tmp_path, *flags)
+    assert code == 2
+    assert "--classes names 3, and the masks tell objects from background alone" in err
+    code, _, err = own.build(tmp_path, "--masks", tmp_path / "empty")
+    assert code == 2
+    assert "all 6 masks are 0 everywhere" in err
+
+
 def test_a_table_pairs_groups_and_splits(tmp_path):
     lines = ["image,mask,split,patient"]
     for seed in range(9):
@@ -201,6 +218,27 @@ def test_label_studio_brushes_are_paired_by_the_tasks(tmp_path):
     assert code == 0, err
     assert "Classes: 0 background, 1 cell, 2 dead-cell." in out
     own.equal(tmp_path, {f"x{seed}": own.classes(seed) for seed in range(4)})
+
+
+def test_several_annotations_of_a_task_of_label_studio_are_named(tmp_path):
+    """Of two people, who mark the same objects: no example is both."""
+    tasks = []
+    for seed in range(3):
+        own.write(tmp_path / "images" / f"x{seed}.png", own.photo(seed))
+        brush = [{"result": [{"value": {"brushlabels": ["cell"]}}]}]
+        tasks.append({"id": seed, "data": {"image": f"x{seed}.png"}, "annotations": brush})
+        for annotation in range(1, 2 + (seed == 1)):
+            inside = np.where(own.classes(seed) == annotation, 255, 0).astype(np.uint8)
+            name = f"task-{seed}-annotation-{annotation}-by-{annotation}-tag-cell-0.png"
+            own.write(tmp_path / "brushes" / name, inside)
+    (tmp_path / "tasks.json").write_text(json.dumps(tasks))
+    flags = ["--masks", tmp_path / "brushes", "--tasks", tmp_path / "tasks.json"]
+    code, _, err = own.build(tmp_path, *flags)
+    assert code == 2
+    both = [f"task-1-annotation-{number}-by-{number}-tag-cell-0.png" for number in (1, 2)]
+    assert f"1 example there more than once: {' and '.join(both)}" in err
+    assert own.build(tmp_path, *flags, "--unpaired", "skip")[0] == 0
+    own.equal(tmp_path, {f"x{seed}": own.classes(seed) == 1 for seed in (0, 2)})
 
 
 def test_label_studio_tasks_mean_images_of_other_folders_of_the_same_name(tmp_path):

@@ -72,8 +72,8 @@ class Pairing:
         entries: Those with masks, sorted by id.
         bare: Those without.
         lonely: The names of masks without an image.
-        twice: Names of images, or of masks, that are the same example, such as a PNG and a JPEG.
-            No example is made of them.
+        twice: Names of images, or of masks, that are the same example, such as a PNG and a JPEG, or
+            several annotations of a task. No example is made of them.
         foreign: The names of files that may be images and are of no kind that is read.
     """
 
@@ -317,15 +317,17 @@ def label_studio(
         if entry.id not in taken:
             entry_of[path] = entry
     found = collections.defaultdict[str, list[tuple[str, str]]](list)
-    lonely = []
+    lonely, annotations = [], collections.defaultdict[str, set[str]](set)
     for name in sorted(filter(_is_read, masks), key=_by_numbers):
         matched = TASK.match(name.rpartition("/")[2])
         entry = entry_of.get(photos.get(int(matched[1]), "")) if matched else None
         named = [each for each in classes if re.search(rf"-{re.escape(each)}-\d+$", stem(name))]
-        if not entry or not named:
+        if not matched or not entry or not named:
             lonely.append(name)
         else:
             found[entry.id].append((name, max(named, key=len)))
+            annotations[entry.id].add(matched[2])
+    several = {key for key, numbers in annotations.items() if len(numbers) > 1}
     entries = [
         dataclasses.replace(
             entry,
@@ -333,12 +335,14 @@ def label_studio(
             classes=tuple(kind for _, kind in found[entry.id]),
         )
         for entry in pairing.bare
+        if entry.id not in several
     ]
     return dataclasses.replace(
         pairing,
         entries=tuple(entry for entry in entries if entry.masks),
         bare=tuple(entry for entry in entries if not entry.masks),
         lonely=tuple(lonely),
+        twice=(*pairing.twice, *(tuple(name for name, _ in found[key]) for key in sorted(several))),
     )
 
 
