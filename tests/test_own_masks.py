@@ -119,6 +119,9 @@ def test_each_kind_of_mask_is_found_out_and_read_exactly(tmp_path, kind):
     code, out, err = own.build(tmp_path, *lay(tmp_path, stored), *flags)
     assert code == 0, err
     assert f"Masks are read as {how}" in out
+    void = sum(int((ignored(seed) == 255).sum()) for seed in range(COUNT))
+    said = f"The number 255 is the ignore label: {void:,} pixels of the masks."
+    assert (said in out, "ignore label" in out) == (stored is ignored,) * 2
     own.equal(tmp_path, {f"x{seed}": expected(seed) for seed in range(COUNT)})
     if how == "instances":
         own.equal(tmp_path, {f"x{s}": own.objects(s) for s in range(COUNT)}, "instances")
@@ -456,6 +459,24 @@ def test_images_without_masks_can_be_background(tmp_path):
     assert own.build(tmp_path, *laid, "--unpaired", "background")[0] == 0
     expected = {f"x{seed}": own.classes(seed) for seed in range(COUNT)}
     own.equal(tmp_path, expected | {"bare": np.zeros(own.SIZE, np.uint8)})
+
+
+def test_images_without_masks_are_not_filled_with_a_class_that_is_no_background(tmp_path):
+    def street(seed):
+        return np.array([(0, 0, 255), (128, 64, 128), (9, 9, 9)], np.uint8)[own.classes(seed)]
+
+    laid = [*lay(tmp_path, street), "--unpaired", "background"]
+    own.write(tmp_path / "images" / "empty.png", own.photo(99))
+    code, _, err = own.build(tmp_path, *laid)
+    assert code == 2
+    assert "1 image without masks would be colour_0000ff, class 0" in err
+    palette = ["--palette", "9,9,9=car", "0,0,255=background", "128,64,128=road"]
+    assert "would be car, class 0" in own.build(tmp_path, *laid, *palette)[2]
+    code, out, _ = own.build(tmp_path, *laid, *palette, "--classes", "background", "road", "car")
+    assert code == 0
+    assert "1 image without masks is class 0, background, everywhere." in out
+    expected = {f"x{seed}": own.classes(seed) for seed in range(COUNT)}
+    own.equal(tmp_path, {**expected, "empty": np.zeros(own.SIZE)})
 
 
 def test_numbers_that_are_no_class_are_named(tmp_path):

@@ -14,6 +14,7 @@ from PIL import Image
 
 from segdata import archives
 from segdata.archives import intensity, mask_files, scientific
+from segdata.core import IGNORE_LABEL
 from segdata.core.system.parallel import ordered_map
 from segdata.sources import SizeMismatchError
 from segdata.sources.folder.pairing import Entry
@@ -50,11 +51,13 @@ def examine(found: Survey, look: Callable[[Image.Image], Look]) -> Examined[Look
     skipped = {**found.skipped, **facts.damaged, **facts.sizes}
     reading, scaling = None, None
     kept = tuple(entry for entry in found.entries if entry.id not in skipped)
+    bare = [] if found.outlines else [entry for entry in kept if not entry.masks]
     if kept:
         try:
             reading = _reading(found, facts.counts)
             if strange := reading.strangers(facts.counts):
                 problems += _strange(folder, reading, strange, facts)
+            problems += _filled(reading, bare)
         except mask_files.AmbiguousError as error:
             problems.append(Problem(str(error)))
         try:
@@ -80,7 +83,7 @@ def examine(found: Survey, look: Callable[[Image.Image], Look]) -> Examined[Look
         looks=looks,
         has_instances=reading.kind in ("instances", "objects") or bool(found.outlines or objects),
         skipped=skipped,
-        notes=(*found.notes, *_notes(reading, scaling, facts)),
+        notes=(*found.notes, *_notes(reading, scaling, facts, bare)),
     )
 
 
@@ -337,6 +340,18 @@ def _strange(
     )
 
 
+def _filled(reading: mask_files.Reading, bare: Sequence[Entry]) -> Iterator[Problem]:
+    """Images without masks, where class 0 is a colour that may be an object's."""
+    first = reading.classes[0]
+    is_background = reading.palette.get(0) == 0 or "background" in first.casefold()
+    if bare and reading.kind == "colours" and not is_background:
+        yield Problem(
+            f"{counted(len(bare), 'image')} without masks would be {first}, class 0: call the "
+            "background so, by --palette, and name it first, or say --unpaired skip.",
+            {"unpaired": "skip"},
+        )
+
+
 def _refusal(folder: Folder, problems: Sequence[Problem]) -> str:
     text = f"{folder.images}: " + " ".join(problem.text for problem in problems)
     if any(problem.flags is None for problem in problems):
@@ -346,10 +361,21 @@ def _refusal(folder: Folder, problems: Sequence[Problem]) -> str:
 
 
 def _notes(
-    reading: mask_files.Reading, scaling: intensity.Scaling | None, facts: _Facts
+    reading: mask_files.Reading,
+    scaling: intensity.Scaling | None,
+    facts: _Facts,
+    bare: Sequence[Entry],
 ) -> Iterator[str]:
     yield f"Masks are read as {reading.kind}: {reading.why}."
     yield f"Classes: {', '.join(f'{n} {name}' for n, name in enumerate(reading.classes))}."
+    if bare:
+        are = "is" if len(bare) == 1 else "are"
+        yield (
+            f"{counted(len(bare), 'image')} without masks {are} class 0, {reading.classes[0]}, "
+            "everywhere."
+        )
+    if reading.kind == "ids" and (ignored := facts.counts.levels[IGNORE_LABEL]):
+        yield f"The number {IGNORE_LABEL} is the ignore label: {ignored:,} pixels of the masks."
     if scaling:
         ranges = " and ".join(
             f"{low:g} to {high:g}" for low, high in zip(scaling.low, scaling.high, strict=True)
