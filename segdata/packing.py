@@ -171,7 +171,7 @@ def _packed(rule: "Rule", name: str, split: str, builder: Any, named: Features) 
         made = write(
             manifest,
             read if is_locked else read(0),
-            make=lambda frame: row(reader.read(frame), rule),
+            make=lambda frame: row(_of_classes(reader.read(frame), reader.classes), rule),
             **given,
         )
     if unnamed := reader.unnamed():
@@ -508,6 +508,18 @@ def _read(builder, whole: Sequence[str], first: int) -> Iterator[stored.Frame]:
     return stored.frames(
         builder, [(name, max(first - start, 0), end - start) for name, start, end in sizes]
     )
+
+
+def _of_classes(example: Stored, classes: Sequence[str]) -> Stored:
+    """The same example; raises ValueError if its mask has values that are no class."""
+    beyond = (example.mask >= len(classes)) & (example.mask != IGNORE_LABEL)
+    if beyond.any():
+        raise ValueError(
+            f"the mask of {example.id} holds {example.mask[beyond].min()}, and the dataset names "
+            f"{len(classes)} classes from 0: {', '.join(classes[:8])}. Say by labels= or --labels "
+            "which class each value is; values that it leaves out become the ignore label."
+        )
+    return example
 
 
 def row(example: Stored, rule: Rule) -> Row:

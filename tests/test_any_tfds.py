@@ -7,7 +7,7 @@ import math
 import pathlib
 import subprocess
 import sys
-from typing import Any
+from typing import Any, ClassVar
 
 import foreign
 import numpy as np
@@ -582,3 +582,26 @@ def test_every_value_of_a_small_rule_is_scaled_by_it():
         for kind in (np.int32, np.uint16):
             whole = values[values >= 0].astype(kind)[None, :, None]
             np.testing.assert_array_equal(rule.apply(whole), scaled(whole, low, high))
+
+
+class OfTwoClasses(foreign.Foreign, skip_registration=True):
+    """Masks with a value beyond the classes that the dataset names."""
+
+    FEATURES: ClassVar = {
+        "image": tfds.features.Image(),
+        "mask": tfds.features.LabeledImage(labels=["no", "cell"], shape=(None, None, 1)),
+    }
+
+    def example(self, seed):
+        values = foreign.blobs(seed, values=[0, 1, 255, 7])
+        return {"image": foreign.noise(seed), "mask": values.astype(np.uint8)[..., None]}
+
+
+def test_a_value_beyond_the_classes_that_a_dataset_names_is_no_class(tmp_path):
+    OfTwoClasses(data_dir=tmp_path).download_and_prepare()
+    with pytest.raises(ValueError, match=r"mask of train#\d holds 7, and the dataset names 2"):
+        packed(tmp_path, "of_two_classes")
+    found = packed(tmp_path, "of_two_classes", labels={0: "no", 1: "cell", 255: None})
+    class_of = {0: 0, 1: 1}
+    for mask, example in zip(masks(found), read(tmp_path, "of_two_classes"), strict=True):
+        np.testing.assert_array_equal(mask, plain(example["mask"][..., 0], class_of))
