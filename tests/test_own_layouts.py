@@ -190,6 +190,23 @@ def test_cvat_masks_have_their_classes_and_objects(tmp_path):
         assert (0, 0) in pairs
 
 
+def test_a_map_of_objects_that_some_images_lack_is_named(tmp_path):
+    """Their objects would be none, beside a mask that has some."""
+    export = tmp_path / "export"
+    for seed in range(4):
+        own.write(tmp_path / "images" / f"x{seed}.png", own.photo(seed))
+        own.write(export / "SegmentationClass" / f"x{seed}.png", own.classes(seed))
+        if seed != 2:
+            own.write(export / "SegmentationObject" / f"x{seed}.png", own.objects(seed))
+    code, _, err = own.build(tmp_path, "--masks", export)
+    assert code == 2
+    assert "1 image without a map of objects, which others have: x2.png" in err
+    own.write(export / "SegmentationObject" / "x2.png", own.objects(2))
+    assert own.build(tmp_path, "--masks", export)[0] == 0
+    expected = {f"x{s}": np.where(own.classes(s) > 0, own.objects(s), 0) for s in range(4)}
+    own.equal(tmp_path, expected, "instances")
+
+
 def test_label_studio_brushes_are_paired_by_the_tasks(tmp_path):
     tasks = []
     for seed in range(4):

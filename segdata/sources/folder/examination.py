@@ -52,6 +52,15 @@ def examine(found: Survey, look: Callable[[Image.Image], Look]) -> Examined[Look
     reading, scaling = None, None
     kept = tuple(entry for entry in found.entries if entry.id not in skipped)
     bare = [] if found.outlines else [entry for entry in kept if not entry.masks]
+    objects = [entry for entry in kept if entry.objects]
+    lacking = [entry.image for entry in kept if objects and entry.masks and not entry.objects]
+    if lacking:
+        problems.append(
+            Problem(
+                f"{counted(len(lacking), 'image')} without a map of objects, which others have: "
+                f"{listed(lacking)}. Give one for each image, or for none."
+            )
+        )
     if kept:
         try:
             reading = _reading(found, facts.counts)
@@ -74,7 +83,6 @@ def examine(found: Survey, look: Callable[[Image.Image], Look]) -> Examined[Look
             grey = scaling.apply(thumbnail[..., None])[..., 0] if len(scaling.low) == 1 else None
             grey = grey if grey is not None else _mean_scaled(scaling, thumbnail)
             looks[key] = look(Image.fromarray(grey).convert("RGB"))
-    objects = [entry for entry in kept if entry.objects]
     return Examined(
         survey=_numbered(found, tuple(reading.classes)),
         entries=kept,
