@@ -272,9 +272,13 @@ def decide(
     if kind == "colours" or (not kind and threshold is None and counts.are_colours):
         return _found_colours(counts, classes, others, is_sure=kind == "colours")
     if kind in ("instances", "objects"):
-        return Reading(kind=kind, classes=two_classes(classes), threshold=threshold, why="as you say")
+        return Reading(
+            kind=kind, classes=two_classes(classes), threshold=threshold, why="as you say"
+        )
     if kind == "binary" or threshold is not None:
-        return Reading(kind="binary", classes=two_classes(classes), threshold=threshold, why="as you say")
+        return Reading(
+            kind="binary", classes=two_classes(classes), threshold=threshold, why="as you say"
+        )
     if counts.are_colours:
         raise AmbiguousError("the masks have colours, not numbers: --mask_kind colours.")
     if kind == "ids":
@@ -362,9 +366,10 @@ def _require_dark_0(counts: Counts) -> None:
     is_grey = all(colour % 0x010101 == 0 for colour in colour_of.values())
     if is_grey and 0 in colour_of and colour_of[0] > colour_of[darkest]:
         raise AmbiguousError(
-            f"the number 0 is {hexadecimal(colour_of[0])} in the palettes, brighter than {darkest}, "
-            f"{hexadecimal(colour_of[darkest])}: classes by number, --mask_kind ids or binary, or by "
-            f"grey level, --palette with each, such as {colour_of[darkest] & 255}=background?"
+            f"the number 0 is {hexadecimal(colour_of[0])} in the palettes, brighter than "
+            f"{darkest}, {hexadecimal(colour_of[darkest])}: classes by number, --mask_kind ids or "
+            "binary, or by grey level, --palette with each, such as "
+            f"{colour_of[darkest] & 255}=background?"
         )
 
 
