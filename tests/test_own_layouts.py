@@ -1,5 +1,6 @@
 import json
 import shutil
+import unicodedata
 import zipfile
 
 import numpy as np
@@ -96,6 +97,49 @@ def test_images_and_masks_are_read_from_zips(tmp_path):
     code, _, err = own.build(tmp_path, "--masks", tmp_path / "masks.zip", images="images.zip")
     assert code == 0, err
     own.equal(tmp_path, {f"x{seed}": own.classes(seed) for seed in range(4)})
+
+
+SPELLINGS = {
+    "two folders": ("--masks", "masks"),
+    "a table": ("--masks", "masks", "--pairs", "pairs.csv"),
+    "COCO": ("--coco", "a.json"),
+}
+
+
+@pytest.mark.parametrize("layout", SPELLINGS)
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_accented_letters_are_the_same_in_one_character_and_in_two(tmp_path, layout, form):
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    rows, images, shapes = ["image,mask"], [], []
+    for seed, key in enumerate(("Zellé", "naïve", "b")):
+        here, there = (unicodedata.normalize(each, key) for each in (form, other))
+        own.write(tmp_path / "images" / f"{here}.png", own.photo(seed))
+        mask = np.zeros(own.SIZE, np.uint8)
+        mask[5:15, 5:15] = 1
+        own.write(tmp_path / "masks" / f"{there}.png", mask)
+        rows.append(f"{there}.png,masks/{here}.png")
+        images.append({"id": seed, "file_name": f"{there}.png"})
+        square = [5, 5, 15, 5, 15, 15, 5, 15]
+        shapes.append({"image_id": seed, "category_id": 1, "segmentation": [square]})
+    (tmp_path / "pairs.csv").write_text("\n".join(rows))
+    kinds = [{"id": 1, "name": "cell"}]
+    document = {"images": images, "annotations": shapes, "categories": kinds}
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    flags = [x if x.startswith("--") else tmp_path / x for x in SPELLINGS[layout]]
+    code, _, err = own.build(tmp_path, *flags)
+    assert code == 0, err
+    own.equal(tmp_path, dict.fromkeys(("Zellé", "naïve", "b"), mask))
+
+
+def test_two_files_of_one_name_in_two_spellings_are_named(tmp_path):
+    for seed, form in enumerate(("NFC", "NFD")):
+        for folder in ("images", "masks"):
+            name = unicodedata.normalize(form, "é")
+            own.write(tmp_path / folder / f"{name}.png", own.classes(seed))
+    two_folders(tmp_path, "b", own.photo(2), own.classes(2))
+    code, _, err = own.build(tmp_path, "--masks", tmp_path / "masks")
+    assert code == 2
+    assert "1 example there more than once" in err
 
 
 def test_one_file_an_object_makes_instances(tmp_path):

@@ -10,12 +10,13 @@
 | a file an object | `x.png`, `x/images/any.png` | `masks/x/1.png` …, `x/masks/1.png` … |
 | CVAT, Pascal VOC | `JPEGImages/x.jpg` | `SegmentationClass/x.png`, `SegmentationObject/x.png` |
 
-Only names are looked at here.
+Only names are looked at here; é as one character and as e with an accent are the same name.
 """
 
 import collections
 import dataclasses
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from segdata.archives import scientific
@@ -139,8 +140,13 @@ def images_alone(names: Iterable[str]) -> Pairing:
     return _paired([_named(name) for name in names if _is_read(name)], [], names)
 
 
+def composed(name: str) -> str:
+    """The name with one character for each accented letter (NFC); some systems write two (NFD)."""
+    return unicodedata.normalize("NFC", name)
+
+
 def by_path(
-    entries: Iterable[Entry], paths: Iterable[str], *, form: Callable[[str], str] = str
+    entries: Iterable[Entry], paths: Iterable[str], *, form: Callable[[str], str] = composed
 ) -> dict[str, Entry]:
     """Which image each path of an annotation file means.
 
@@ -197,7 +203,7 @@ def _has_folder(name: str, folder: str) -> bool:
 
 
 def _named(name: str) -> _Named:
-    *folders, _ = name.split("/")
+    *folders, _ = composed(name).split("/")
     kept, role, split, is_own = [], "", "", False
     for folder in folders:
         found = _FOLDER.fullmatch(folder)
@@ -211,7 +217,7 @@ def _named(name: str) -> _Named:
         if word := found["before"] or found["after"]:
             split = split or _SPLITS[word.lower()]
             kept.append(_SPLITS[word.lower()])
-    last = stem(name)
+    last = stem(composed(name))
     for kind, words in (("image", _IMAGE), ("mask", _MASK)):
         if kept and re.fullmatch(words, last, re.IGNORECASE):  # x/image.png, x/mask.png
             return _Named(name, (*kept,), (*kept,), (*kept,), is_own, role or kind, split)
@@ -350,6 +356,7 @@ TASK = re.compile(r"task-(\d+)-annotation-(\d+)-", re.IGNORECASE)
 
 
 def _without_ending(path: str) -> str:
+    path = composed(path)
     return "/".join((*path.split("/")[:-1], stem(path)))
 
 

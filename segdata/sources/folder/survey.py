@@ -240,12 +240,13 @@ def _by_table(
         )
     alone = pairing.images_alone(photos.names)
     named = {entry.image: entry for entry in alone.bare}
+    images, masks = _named_files(photos), _named_files(labels)
     rows = collections.defaultdict[str, list[dict[str, str]]](list)
     lonely, faulty = [], set[str]()
     for number, row in table:
         cells = {column: (row[column] or "").strip() for column in columns}
-        image = _in_tree(cells["image"], path, folder.images, photos)
-        mask = _in_tree(cells["mask"], path, folder.masks or folder.images, labels)
+        image = _in_tree(cells["image"], path, folder.images, images)
+        mask = _in_tree(cells["mask"], path, folder.masks or folder.images, masks)
         if image not in named or (cells["mask"] and not mask):
             lonely.append(f"line {number} of {path.name}")
             faulty.add(image)
@@ -481,16 +482,22 @@ def _without(
     return trees.Tree(tree.label, files)
 
 
-def _in_tree(cell: str, table: pathlib.Path, folder: pathlib.Path, tree: trees.Tree) -> str:
+def _named_files(tree: trees.Tree) -> dict[str, str]:
+    """The files of a tree by their names, and by these composed where only one is called so."""
+    alike = collections.Counter(map(pairing.composed, tree.names))
+    found = {name: each for each in tree.names if alike[name := pairing.composed(each)] == 1}
+    return found | {name: name for name in tree.names}
+
+
+def _in_tree(cell: str, table: pathlib.Path, folder: pathlib.Path, named: Mapping[str, str]) -> str:
     """The file of a tree that a table names: in the tree, or from where the table is."""
     name = cell.strip().replace("\\", "/").removeprefix("./")
-    if name in tree.files:
-        return name
     place = (table.parent / name).resolve()
     inner = (
         place.relative_to(folder.resolve()).as_posix() if folder.resolve() in place.parents else ""
     )
-    return inner if inner in tree.files else ""
+    every = (name, pairing.composed(name), inner, pairing.composed(inner))
+    return next((named[each] for each in every if each in named), "")
 
 
 def _file(path: pathlib.Path) -> bytes:
