@@ -99,6 +99,26 @@ def test_images_and_masks_are_read_from_zips(tmp_path):
     own.equal(tmp_path, {f"x{seed}": own.classes(seed) for seed in range(4)})
 
 
+def test_where_files_of_objects_overlap_the_first_has_the_pixels_and_it_is_said(tmp_path):
+    """Of three images one has a file over another, and one that is covered whole."""
+    expected = {}
+    for seed in range(3):
+        own.write(tmp_path / "images" / f"x{seed}.png", own.photo(seed))
+        boxes = [(2, 12), (20, 30), *([(8, 18), (3, 7)] if seed == 1 else [])]
+        expected[f"x{seed}"] = np.zeros(own.SIZE, np.uint16)
+        for number, (start, stop) in enumerate(boxes, start=1):
+            level = np.zeros(own.SIZE, np.uint8)
+            level[start:stop, 5:15] = 255
+            own.write(tmp_path / "masks" / f"x{seed}" / f"{number}.png", level)
+            free = (level > 0) & (expected[f"x{seed}"] == 0)
+            expected[f"x{seed}"][free] = number
+    code, out, err = own.build(tmp_path, "--masks", tmp_path / "masks")
+    assert code == 0, err
+    own.equal(tmp_path, expected, "instances")
+    assert "80 pixels of 1 image are in several objects: the first file has them." in out
+    assert "1 object without a pixel, as others cover them or they are too thin: x1 (1)." in out
+
+
 SPELLINGS = {
     "two folders": ("--masks", "masks"),
     "a table": ("--masks", "masks", "--pairs", "pairs.csv"),

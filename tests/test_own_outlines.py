@@ -400,8 +400,12 @@ def test_a_path_means_an_image_only_where_no_other_is_meant(case):
     }
 
 
-def test_a_smaller_object_lies_over_a_larger_and_what_is_covered_is_said(tmp_path):
+def test_a_smaller_object_lies_over_a_larger_and_what_is_covered_is_said(tmp_path, monkeypatch):
     """Road, a car on it, the car again, and a line that no pixel's centre is in."""
+    drawn, draw = [], annotations.draw
+    monkeypatch.setattr(
+        annotations, "draw", lambda *given, **more: drawn.append(given) or draw(*given, **more)
+    )
     whole, part = [0, 0, WIDTH, 0, WIDTH, HEIGHT, 0, HEIGHT], [5, 5, 15, 5, 15, 15, 5, 15]
     line = [20, 20, 30, 20, 30, 20]
     images, found = [], []
@@ -419,9 +423,10 @@ def test_a_smaller_object_lies_over_a_larger_and_what_is_covered_is_said(tmp_pat
     expected[5:15, 5:15] = 2
     own.equal(tmp_path, {f"x{key}": expected for key in range(3)})
     own.equal(tmp_path, {f"x{key}": expected for key in range(3)}, "instances")
+    assert len(drawn) == 3  # once each
     assert "300 pixels of 3 images are in several objects: the smallest has them" in out
     assert "2 objects without a pixel" in out
-    assert "too thin: x1.png (2)." in out
+    assert "too thin: x1 (2)." in out
 
 
 @pytest.mark.parametrize("layout", ["coco", "yolo"])

@@ -233,7 +233,7 @@ class SourceBuilder(internals.BaseBuilder, skip_registration=True):
     def _generate_examples(self, listed: Iterable[_Listed]) -> shards.Part:
         """A split, group by group: its examples, and how they are read and encoded.
 
-        An example's `overlap` or `renewed`, where there is any, goes to the metadata of that name.
+        What the source notes of an example, where there is any, goes to the metadata of that name.
         """
         serialize = internals.serializer(self.info.features)
         has_objects = bool(self.config.objects)
@@ -259,9 +259,7 @@ class SourceBuilder(internals.BaseBuilder, skip_registration=True):
                 **common,
                 data=serialize(features),
                 notes={
-                    note: value
-                    for note in ("overlap", "renewed")
-                    if (value := getattr(example, note))
+                    note: value for note in self.SOURCE.notes if (value := getattr(example, note))
                 },
             )
 

@@ -19,7 +19,7 @@ from segdata.sources.folder.examination import examine
 from segdata.sources.folder.pairing import Entry
 from segdata.sources.folder.reading import Examined, read_example
 from segdata.sources.folder.settings import Folder
-from segdata.sources.folder.survey import group_of, survey
+from segdata.sources.folder.survey import counted, group_of, listed, survey
 
 _SPLITS = ("train", "validation", "test")
 
@@ -77,6 +77,8 @@ def build(
     kind = _builder_of(examined, divided)
     made = kind(skip_damaged=source.skip_damaged, renew=overwrite, data_dir=place)
     made.download_and_prepare()
+    for note in _covered(examined, made.info.metadata):
+        console.log(note)
     return made
 
 
@@ -85,6 +87,24 @@ def _built_already(dataset: os.PathLike[str]) -> ValueError:
         f"{os.fspath(dataset)} is built already. Give --overwrite to build it anew, or another "
         "--name."
     )
+
+
+def _covered(examined: Examined[Any], metadata: Mapping[str, Any]) -> Iterator[str]:
+    """What became of objects that lie over each other, by the notes of a build."""
+    overlap, hidden = metadata["overlap"], metadata["hidden"]
+    is_by_size = any(entry.classes or not entry.masks for entry in examined.entries)
+    rule = "the smallest has them, of equally large ones the first"
+    if overlap:
+        yield (
+            f"{sum(overlap.values()):,} pixels of {counted(len(overlap), 'image')} are in several "
+            f"objects: {rule if is_by_size else 'the first file has them'}."
+        )
+    if hidden:
+        most = sorted(hidden, key=lambda key: -hidden[key])
+        yield (
+            f"{counted(sum(hidden.values()), 'object')} without a pixel, as others cover them or "
+            f"they are too thin: {listed(f'{key} ({hidden[key]:,})' for key in most)}."
+        )
 
 
 def _builder_of(
@@ -144,7 +164,7 @@ def _source(
         configs=(sources.Config("default", "", classes, (), objects=objects),),
         parts=parts,
         example_bytes=_mean_size(examined),
-        notes=("overlap", "renewed"),
+        notes=("overlap", "hidden", "renewed"),
     )
 
 

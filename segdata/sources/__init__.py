@@ -59,6 +59,7 @@ class Example:
         instances: uint16 [H, W], 0 for background, else the number of the object; None where the
             source has no objects.
         overlap: The number of pixels in more than one object.
+        hidden: The number of objects that no pixel is left of.
         renewed: Why a JPEG was re-encoded, such as "EXIF orientation 6"; empty where its bytes are
             untouched.
     """
@@ -69,6 +70,7 @@ class Example:
     mask: np.ndarray
     instances: np.ndarray | None = None
     overlap: int = 0
+    hidden: int = 0
     renewed: str = ""
 
     def __post_init__(self) -> None:
@@ -196,7 +198,7 @@ class Source:
         wholes: Names of zips, without ".zip", that may hold all files.
         folders: Folders that together hold everything, if unpacked without a folder around them.
         tables: Tables of run lengths that should agree with the masks: name to what reads one.
-        notes: What of an example is kept in a dataset's metadata: `overlap`, `renewed`.
+        notes: What of an example is kept in a dataset's metadata: `overlap`, `hidden`, `renewed`.
         layout: Which kinds of damage can happen to it; None if none is known.
         victims: Which synthesized files can be damaged: the archive of photos and of masks, without
             ".zip", and what their names contain.
@@ -218,7 +220,7 @@ class Source:
     tables: Mapping[str, "Callable[..., Iterator[rle.Encoded]]"] = dataclasses.field(
         default_factory=dict
     )
-    notes: tuple[Literal["overlap", "renewed"], ...] = ()
+    notes: tuple[Literal["overlap", "hidden", "renewed"], ...] = ()
     layout: Layout | None = None
     victims: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
 

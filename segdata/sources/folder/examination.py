@@ -20,13 +20,13 @@ from segdata.sources import SizeMismatchError
 from segdata.sources.folder.pairing import Entry
 from segdata.sources.folder.reading import (
     Examined,
-    drawn_outlines,
     read_picture,
     read_stored,
+    require_outlines,
     require_same_size,
 )
 from segdata.sources.folder.settings import Folder, FolderError, parse_palette
-from segdata.sources.folder.survey import SHOWN, Problem, Survey, counted, listed
+from segdata.sources.folder.survey import SHOWN, Problem, Survey, counted
 
 _THUMBNAIL = 32  # pixels of a side
 _MOST_NAMED = 1 << 16  # colours of which it is known which mask has them
@@ -105,7 +105,6 @@ class _Seen(Generic[Look]):
         self.thumbnail: np.ndarray | None = None
         self.histogram: np.ndarray | None = None
         self.dtype, self.lowest, self.highest = "", 0.0, 0.0
-        self.covered, self.hidden = 0, 0
         self.tallies: list[tuple[str, mask_files.Tally]] = []
 
 
@@ -124,8 +123,7 @@ def _seen(found: Survey, entry: Entry, look: Callable[[Image.Image], Look]) -> _
             seen.histogram = counts if found.folder.channels else counts.sum(axis=0)[None]
         shape = picture.pixels.shape[:2]
         if outlines := found.outlines.get(entry.id):
-            drawn = drawn_outlines(found.folder, entry, outlines, shape)
-            seen.covered, seen.hidden = drawn.overlap, len(drawn.hidden)
+            require_outlines(found.folder, entry, outlines, shape)
         for name in (*entry.masks, *filter(None, [entry.objects])):
             stored = read_stored(found, name)
             require_same_size(found, name, stored.pixels, shape)
@@ -154,8 +152,6 @@ class _Facts:
         self.thumbnails: dict[str, np.ndarray] = {}
         self.lost = collections.Counter[str]()
         self.dtypes = collections.Counter[str]()
-        self.covered = collections.Counter[str]()  # image to pixels of several objects
-        self.hidden = collections.Counter[str]()  # image to objects without a pixel
         self.histogram: np.ndarray | None = None
         self.lowest, self.highest = 0.0, 0.0
         self.with_number: dict[int, str] = {}  # number to a mask that has it
@@ -169,8 +165,6 @@ class _Facts:
             return
         self.lost[seen.lost] += 1
         self.dtypes[seen.dtype] += 1
-        self.covered[entry.image] += seen.covered
-        self.hidden[entry.image] += seen.hidden
         self.lowest = min(self.lowest, seen.lowest)
         self.highest = max(self.highest, seen.highest)
         if seen.thumbnail is not None:
@@ -393,17 +387,6 @@ def _notes(
         )
         yield (
             f"Brightness of {bits}: {ranges} becomes 0 to 255 in all images alike ({scaling.rule})."
-        )
-    if pixels := facts.covered.total():
-        yield (
-            f"{pixels:,} pixels of {counted(len(+facts.covered), 'image')} are in several objects: "
-            "the smallest has them, of equally large ones the first."
-        )
-    if objects := facts.hidden.total():
-        most = listed(f"{image} ({n:,})" for image, n in (+facts.hidden).most_common())
-        yield (
-            f"{counted(objects, 'object')} without a pixel, as smaller ones cover them or they are "
-            f"too thin: {most}."
         )
     for lost, count in facts.lost.items():
         if lost:

@@ -67,7 +67,8 @@ def read_example(examined: Examined[Any], entry: Entry) -> Example:
             raise archives.ArchiveError(
                 f"{folder.coco or folder.yolo}: {entry.id}: {error}."
             ) from error
-        return Example(**common, mask=drawn.mask, instances=drawn.instances, overlap=drawn.overlap)
+        said: dict[str, int] = {"overlap": drawn.overlap, "hidden": len(drawn.hidden)}
+        return Example(**common, mask=drawn.mask, instances=drawn.instances, **said)
     if not entry.masks:
         mask = np.zeros(shape, np.uint8)
         return Example(**common, mask=mask, instances=mask.astype(np.uint16))
@@ -112,10 +113,10 @@ def require_same_size(found: Survey, name: str, mask: np.ndarray, shape: tuple[i
         )
 
 
-def drawn_outlines(
+def require_outlines(
     folder: Folder, entry: Entry, outlines: annotations.Outlines, shape: tuple[int, ...]
-) -> annotations.Drawn:
-    """Draws outlines; raises ArchiveError if they cannot be drawn, or are of another size."""
+) -> None:
+    """Raises ArchiveError if outlines cannot be drawn, or are of another size."""
     if outlines.shape not in (None, tuple(shape)):
         height, width = outlines.shape or (0, 0)
         raise SizeMismatchError(
@@ -124,7 +125,7 @@ def drawn_outlines(
     if outlines.fault:
         raise archives.ArchiveError(outlines.fault)
     try:
-        return annotations.draw(outlines, shape=(shape[0], shape[1]))
+        annotations.check(outlines, shape=(shape[0], shape[1]))
     except ValueError as error:
         raise archives.ArchiveError(f"{entry.image}: {error}.") from error
 
@@ -143,7 +144,7 @@ def _understood(
 def _merged(
     found: Survey, entry: Entry, reading: mask_files.Reading, shape: tuple[int, int]
 ) -> dict[str, Any]:
-    """Mask, instances and overlap of one file an object."""
+    """Mask, instances, and what is to be noted, of one file an object."""
     parts = (_understood(found, name, reading, shape)[0] for name in entry.masks)
     if entry.classes:
         every = [part != 0 for part in parts]
@@ -153,4 +154,7 @@ def _merged(
         merged = masks.merge_instances(parts, shape=shape)
     kinds = [reading.classes.index(kind) for kind in entry.classes] or [1] * len(entry.masks)
     mask = np.array([0, *kinds], np.uint8)[merged.labels]
-    return {"mask": mask, "instances": merged.labels, "overlap": merged.contested}
+    visible = np.unique(merged.labels[merged.labels > 0])
+    hidden = len(entry.masks) - len(visible)
+    said = {"overlap": merged.contested, "hidden": hidden}
+    return {"mask": mask, "instances": merged.labels, **said}
