@@ -321,6 +321,8 @@ UNNAMED = {
     "a word as number": ({"data.yaml": "names: {a: cell}\n"}, "names of classes cannot be read"),
     "a list of lists": ({"data.yaml": "names: [[cell], hole]\n"}, "one of them is no word"),
     "a word": ({"data.yaml": "names: cell\n"}, "neither a list nor numbered"),
+    "fewer than nc": ({"data.yaml": "nc: 3\nnames: [cell, hole]\n"}, "it names 2, and its nc is 3"),
+    "nc is no number": ({"data.yaml": "nc: []\nnames: [cell]\n"}, "it names 1, and its nc is []"),
     "no YAML": ({"data.yaml": "names: [cell\n"}, "names of classes cannot be read"),
     "nested deeply": ({"data.yaml": "names: " + "[" * 5000}, "names of classes cannot be read"),
     "two that differ": (

@@ -191,7 +191,7 @@ def yolo_classes(text: str, *, name: str) -> tuple[str, ...]:
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise ArchiveError(
                 f"{name}: its names of classes cannot be read: {' '.join(str(error).split())}. "
-                "Give them by --classes, background first."
+                "Mend it; or remove it and give them by --classes, background first."
             ) from error
         if names is None:
             return ()
@@ -392,6 +392,7 @@ def _yaml_names(text: str) -> list[str] | None:
     root = yaml.compose(text, Loader=yaml.SafeLoader)  # nodes: `no` and `1` stay words
     fields = root.value if isinstance(root, yaml.MappingNode) else []
     found = [value for key, value in fields if key.value == "names"]
+    counts = [value.value for key, value in fields if key.value == "nc"]
     if not found:
         return None
     if len(found) > 1:
@@ -408,4 +409,6 @@ def _yaml_names(text: str) -> list[str] | None:
         raise ValueError("they are neither a list nor numbered")
     if not all(isinstance(value, yaml.ScalarNode) for value in values):
         raise ValueError("one of them is no word")
+    if counts and counts != [str(len(values))]:
+        raise ValueError(f"it names {len(values)}, and its nc is {counts[0]!s:.20}")
     return [value.value for value in values]
