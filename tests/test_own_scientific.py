@@ -222,6 +222,18 @@ def test_masks_of_several_pages_say_what_to_do(tmp_path):
     assert "--skip_damaged" not in err
 
 
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+def test_complex_numbers_are_refused_by_name(tmp_path, dtype):
+    for seed in range(2):
+        pixels = camera(seed, (40, 56)).astype(np.uint16 if seed else dtype)
+        tiff(tmp_path / "images" / f"x{seed}.tif", pixels, photometric="minisblack")
+        tiff(tmp_path / "masks" / f"x{seed}.tif", own.classes(seed))
+    code, _, err = own.build(tmp_path, "--masks", tmp_path / "masks")
+    assert code == 2
+    assert f"x0.tif holds numbers of {np.dtype(dtype)}, which are no brightness" in err
+    assert "--skip_damaged" in err
+
+
 def test_what_is_no_number_is_black_and_said(tmp_path):
     images = [camera(seed).astype(np.float32) / 1000 - 1 for seed in range(3)]
     for image in images:

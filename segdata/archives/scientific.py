@@ -403,6 +403,11 @@ def _check(series: Any, name: str) -> None:
             f"{name} has the colours {first.photometric.name}, which are not read. Save it as grey "
             "or RGB."
         )
+    if series.dtype is None or series.dtype.kind not in "buif":
+        raise archives.ArchiveError(
+            f"{name} holds numbers of {series.dtype}, which are no brightness. Save what is to be "
+            "seen, such as their magnitude."
+        )
     if int(first.compression) not in _COMPRESSIONS:
         raise archives.ArchiveError(
             f"{name} is compressed by {first.compression.name}, which is not read. Save it with "
