@@ -2,10 +2,12 @@ import json
 import shutil
 import unicodedata
 import zipfile
+from typing import Any
 
 import numpy as np
 import own_folders as own
 import pytest
+import tensorflow_datasets as tfds
 
 COUNT = 8
 SPLITS = ("train", "val", "test")
@@ -212,6 +214,19 @@ def test_a_table_pairs_groups_and_splits(tmp_path):
         f"x{seed}": f"p{seed // 3}" for seed in range(9)
     }
     assert "3 groups of near duplicates, or of your own, are in several" in out
+
+
+def test_an_image_without_a_group_in_the_table_is_named(tmp_path):
+    for seed in range(4):
+        two_folders(tmp_path, f"x{seed}", own.photo(seed), own.classes(seed))
+    groups = ["a", "a", "", " "]
+    lines = [f"x{seed}.png,x{seed}.png,{group}" for seed, group in enumerate(groups)]
+    (tmp_path / "pairs.csv").write_text("\n".join(["image,mask,patient", *lines]))
+    flags = ["--masks", tmp_path / "masks", "--pairs", tmp_path / "pairs.csv"]
+    code, _, err = own.build(tmp_path, *flags, "--group_column", "patient")
+    assert code == 2
+    assert "pairs.csv: 2 images with nothing in the column patient: x2.png, x3.png." in err
+    assert own.build(tmp_path, *flags)[0] == 0
 
 
 def test_a_table_that_names_no_file_says_the_line(tmp_path):
@@ -434,6 +449,10 @@ def test_a_second_mask_of_the_same_image_is_named_and_not_merged(tmp_path, other
         assert f"1 example there more than once: {' and '.join(sorted([other, 'x0.png']))}" in err
     assert own.build(tmp_path, *flags, "--unpaired", "skip")[0] == 0
     own.equal(tmp_path, {f"x{seed}": own.classes(seed) for seed in (1, 2)})
+    metadata: Any = tfds.builder("mine", data_dir=tmp_path / "data").info.metadata
+    same = sorted([other, "x0.png"])
+    why = f"it is there more than once: {' and '.join(same)}."
+    assert metadata["skipped"] == dict.fromkeys(same, why)
 
 
 def lay_table(root, lines, count=4):

@@ -86,10 +86,21 @@ def survey(folder: Folder) -> Survey:
     elif folder.unpaired == "skip":
         skipped |= {entry.id: "it has no mask." for entry in found.bare}
         skipped |= dict.fromkeys(found.lonely, "nothing pairs with it.")
+        for same in found.twice:
+            skipped |= dict.fromkeys(same, f"it is there more than once: {' and '.join(same)}.")
+        skipped |= dict.fromkeys(found.foreign, "it is of a kind that is not read.")
     if not entries:
         raise FolderError(_nothing(folder, found, photos))
     if problem := _split_problem(folder, entries):
         problems.append(problem)
+    if alone := [entry.image for entry in entries if folder.group_column and not entry.group]:
+        problems.append(
+            Problem(
+                f"{folder.pairs}: {counted(len(alone), 'image')} with nothing in the column "
+                f"{folder.group_column}: {listed(alone)}. Fill it in; for an image that is in no "
+                "group by its own name."
+            )
+        )
     outlines = more.get("outlines", {})
     return Survey(
         folder=folder,
@@ -104,7 +115,7 @@ def survey(folder: Folder) -> Survey:
         problems=tuple(problems),
         skipped=skipped,
         notes=(
-            f"{len(entries):,} images with masks, paired by name.",
+            f"{counted(len(entries), 'image')} with masks, paired by name.",
             *filter(None, [more.get("note")]),
         ),
     )
