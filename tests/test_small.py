@@ -76,6 +76,84 @@ def test_classes_decide_the_head_and_one_class_is_refused():
         chosen(classes=("road",), shares=(1.0,))
 
 
+def test_nothing_to_learn_or_to_validate_on_is_one_line():
+    with pytest.raises(ValueError, match="mine: no pixel of its 9 examples is nucleus"):
+        chosen(examples=9, looked_at=9, shares=(1.0, 0.0), without=1.0)
+    assert chosen(examples=99, shares=(1.0, 0.0), without=1.0)  # 64 were looked at
+    alone = {"examples": 1, "looked_at": 1, "splits": {"train": 1}}
+    with pytest.raises(ValueError, match="train has one image.* --validation_split train"):
+        chosen(**alone)
+    asked = dataclasses.replace(SMALL, validation_split="train")
+    _, said = chosen(given=["validation_split"], asked=asked, **alone)
+    assert "1 image to train on" in said[0]
+
+
+STREETS = dataclasses.replace(
+    NUCLEI,
+    examples=100,
+    splits={"train": 100, "val": 10},
+    classes=("background", "road", "car"),
+    looked_at=32,
+    height=1024,
+    width=1024,
+    shares=(0.2, 0.5, 0.3),
+    without=0.5,
+    best={128: 0.9, 192: 0.95, 256: 0.99},
+    upright=0.9,
+)
+
+
+def mixed(given=(), asked=None, streets=STREETS, background=0):
+    found = {"nuclei": NUCLEI, "streets": streets}
+    tables = {name: np.full(256, 255, np.uint8) for name in found}
+    tables["nuclei"][:2] = (background, 1)
+    tables["streets"][:3] = (0, 2, 3)
+    joint = traits.joined(
+        found,
+        shares={"nuclei": 3, "streets": 1},
+        classes=("background", "nucleus", "road", "car"),
+        tables=tables,
+    )
+    asked = asked or dataclasses.replace(
+        SMALL, dataset="nuclei+streets", mix={"shares": {"nuclei": 3, "streets": 1}}
+    )
+    return joint, *small.choose_mixed(found, joint, asked, given=given)
+
+
+def test_of_a_mixture_the_shares_decide_and_each_dataset_has_its_augmentation():
+    joint, recipe, said = mixed()
+    assert joint.examples == 700
+    assert (joint.height, joint.width) == (362, 362)  # 256^0.75 · 1024^0.25
+    expected = [0.75 * 0.86 + 0.25 * 0.2, 0.75 * 0.14, 0.25 * 0.5, 0.25 * 0.3]
+    assert joint.shares == pytest.approx(expected)
+    assert joint.without == pytest.approx(0.125)
+    assert recipe.size == (192, 192)  # the first that is enough for streets too
+    assert (recipe.model.output_channels, recipe.model.output_activation) == (4, "softmax")
+    assert recipe.mix["validation_split"] == {"nuclei": "validation", "streets": "val"}
+    assert "validated on validation, 74 images" in said[0]
+    augments = {name: Augment(**each) for name, each in recipe.mix["augment"].items()}
+    assert augments["nuclei"].vertical_flip == 0.5
+    assert augments["streets"].vertical_flip == 0
+    assert augments["streets"].rotation_range == (-15, 15)  # of these there are few
+    assert augments["nuclei"].rotation_range == Augment().rotation_range
+    assert recipes.from_json(recipes.to_json(recipe)) == recipe
+    joint = mixed(background=255)[0]
+    assert joint.shares == pytest.approx(np.array([0.05, 0.105, 0.125, 0.075]) / 0.355)
+
+
+def test_what_is_said_of_a_mixture_stays():
+    augment = {"streets": {"horizontal_flip": 0.5}, "nuclei": None}
+    mix = {"shares": {"nuclei": 3, "streets": 1}, "validation_split": "test", "augment": augment}
+    asked = dataclasses.replace(SMALL, dataset="nuclei+streets", mix=mix, batch=5)
+    _, recipe, _ = mixed(given=["batch"], asked=asked)
+    assert (dict(recipe.mix), recipe.batch, recipe.fold) == (mix, 5, None)
+    bare = dataclasses.replace(STREETS, splits={"train": 100})
+    _, recipe, said = mixed(streets=bare)
+    assert recipe.fold == (0, 10)
+    assert "validation_split" not in recipe.mix
+    assert "validated on fold 0 of 10 of train" in said[0]
+
+
 def test_images_are_flipped_unless_all_differ_from_their_mirror_images_alike():
     flips = ("horizontal_flip", "vertical_flip", "quarter_turns")
 
@@ -194,7 +272,7 @@ def test_a_run_is_made_of_what_was_chosen_and_needs_no_more(roads, tmp_path, cap
     flags = ["--filters", "4", "8", "--epochs", "2", "--seed", "5"]
     train = ["train", "--recipe", "small", "--data_dir", str(roads / "data"), *flags]
     assert cli.main([*train, "--out", str(run)]) == 2
-    assert "--recipe small chooses from one dataset" in capsys.readouterr().err
+    assert "--recipe small chooses from a dataset, --dataset" in capsys.readouterr().err
     assert cli.main([*train, "--dataset", "folder:mine", "--out", str(run)]) == 0
     said = capsys.readouterr().out
     for line in (
@@ -214,6 +292,28 @@ def test_a_run_is_made_of_what_was_chosen_and_needs_no_more(roads, tmp_path, cap
     assert cli.main(["resume", str(run)]) == 0
     photo = str(roads / "images" / "x3.png")
     assert cli.main(["predict", str(run), photo, "--to", str(tmp_path / "to")]) == 0
+
+
+@pytest.mark.heavy
+def test_a_mixture_is_trained_scored_and_resumed_by_what_was_chosen(roads, tmp_path, capsys):
+    for seed in range(9):
+        own.write(tmp_path / "images" / f"x{seed}.png", own.photo(seed))
+        own.write(tmp_path / "masks" / f"x{seed}.png", own.classes(seed) == 1)
+    names = ["--classes", "background", "cell", "--data_dir", roads / "data"]
+    assert own.build(tmp_path, "--masks", tmp_path / "masks", *names, name="cells")[0] == 0
+    run = tmp_path / "run"
+    flags = ["--mix", "folder:mine=1", "folder:cells=1", "--background", "negative"]
+    flags += ["--data_dir", str(roads / "data"), "--filters", "4", "8", "--epochs", "2"]
+    capsys.readouterr()
+    assert cli.main(["train", "--recipe", "small", *flags, "--out", str(run)]) == 0
+    said = capsys.readouterr().out
+    assert "5 classes: softmax" in said
+    assert "folder:mine: Flipped: left and right; top and bottom differ alike" in said
+    assert "fold 0 of 8 of train" in said  # the one has no validation, the other 8 images
+    assert runs.settings(run).classes == ("background", "sky", "road", "car", "cell")
+    assert "dice/folder:cells" in str(runs.state(run).history[-1])
+    assert cli.main(["resume", str(run)]) == 0
+    assert cli.main(["evaluate", str(run)]) == 0
 
 
 @pytest.mark.heavy

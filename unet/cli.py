@@ -21,6 +21,7 @@ from unet.recipes import RECIPES, Loss, Recipe
 from unet.runs import Settings
 
 if TYPE_CHECKING:
+    from segdata.inspection.traits import Traits
     from unet.data import Data
 
 
@@ -356,19 +357,43 @@ def _differences(augment: Any) -> Mapping[str, Any]:
 
 
 def _chosen(recipe: Recipe, data_dir: str | None, *, given: Collection[str]) -> Recipe:
-    """The recipe `small` for a dataset; prints what was chosen and why."""
-    if recipe.mix or not recipe.dataset:
-        raise ValueError("--recipe small chooses from one dataset: --dataset folder:NAME.")
+    """The recipe `small` for a dataset or a mixture; prints what was chosen and why."""
+    if not recipe.dataset:
+        raise ValueError(
+            "--recipe small chooses from a dataset, --dataset folder:NAME, or from several, --mix "
+            "NAME=1 NAME=1."
+        )
     from segdata.building import features
     from segdata.inspection import traits
     from unet import small
 
-    named = features.from_json(recipe.features)
-    found = traits.measure(recipe.dataset, recipe.train_split, data_dir=data_dir, **named)
-    recipe, said = small.choose(found, recipe, given=given)
+    if recipe.mix:
+        recipe, said = small.choose_mixed(*_measured(recipe, data_dir), recipe, given=given)
+    else:
+        named = features.from_json(recipe.features)
+        found = traits.measure(recipe.dataset, recipe.train_split, data_dir=data_dir, **named)
+        recipe, said = small.choose(found, recipe, given=given)
     for line in said:
         console.log(line)
     return recipe
+
+
+def _measured(recipe: Recipe, data_dir: str | None) -> tuple[dict[str, "Traits"], "Traits"]:
+    """What the datasets of a mixture are like, each and together."""
+    from segdata import mixing
+    from segdata.inspection import traits
+
+    mix = mixing.from_json(recipe.mix, split=recipe.train_split).training
+    shares, splits, features = mix["shares"], mix["split"], mix["features"]
+    known = mixing.class_names(tuple(shares), features=features, data_dir=data_dir)
+    told = {name: mix[name] for name in ("labels", "background") if name in mix}
+    space = mixing.joined(known, **told)
+    found = {}
+    for name in shares:
+        split = splits if isinstance(splits, str) else splits[name]
+        found[name] = traits.measure(name, split, data_dir=data_dir, **features.get(name, {}))
+    joint = traits.joined(found, shares=shares, classes=space.classes, tables=space.tables)
+    return found, joint
 
 
 def _mixture(train: Train) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from unet.recipes import Recipe
@@ -47,9 +47,70 @@ def choose(traits: Traits, asked: Recipe, *, given: Collection[str]) -> tuple[Re
         The recipe, and in some lines what was chosen and why.
 
     Raises:
-        ValueError: If the dataset has one class, or a setting of the user's does not fit it.
+        ValueError: If the dataset has one class, or nothing but background, or one image and none
+            to validate on; or if a setting of the user's does not fit it.
     """
+    recipe, said = _chosen(traits, asked, given, sized="at the median")
+    augment, why = _augment(
+        traits,
+        count=_training_images(traits, recipe, fold=recipe.fold),
+        is_square=recipe.size[0] == recipe.size[1],
+        given=given,
+    )
+    recipe = dataclasses.replace(recipe, augment={**augment, **asked.augment})
+    return _explained(recipe, [*said, why])
+
+
+def choose_mixed(
+    found: Mapping[str, Traits], joint: Traits, asked: Recipe, *, given: Collection[str]
+) -> tuple[Recipe, list[str]]:
+    """As `choose`, for several datasets: one model and size for all, each its own augmentation.
+
+    Each dataset is validated on its own split, where all have one; else a fold of each.
+
+    Args:
+        found: By dataset what its training split is like.
+        joint: What they are like together.
+        asked: As in `choose`; what its `mix` says stays.
+        given: As in `choose`.
+    """
+    mix = dict(asked.mix)
+    if "validation_split" in mix:
+        given = {*given, "validation_split"}
+    own = {name: _validation(traits) for name, traits in found.items()}
+    if all(own.values()) and not {"fold", "validation_split"} & {*given}:
+        mix["validation_split"] = own
+        images = sum(traits.splits[own[name]] for name, traits in found.items())
+        joint = dataclasses.replace(joint, splits={_VALIDATION[0]: images})
+    recipe, said = _chosen(joint, asked, given, sized="on average over the datasets")
+    augments: dict[str, Any] = dict(mix.get("augment", {}))
+    for name in [name for name in found if name not in augments]:
+        augments[name], why = _augment(
+            found[name],
+            count=_training_images(found[name], recipe, fold=recipe.fold),
+            is_square=recipe.size[0] == recipe.size[1],
+            given=given,
+        )
+        augments[name] |= asked.augment
+        said.append(f"{name}: {why}")
+    return _explained(dataclasses.replace(recipe, mix=mix | {"augment": augments}), said)
+
+
+def _explained(recipe: Recipe, said: list[str]) -> tuple[Recipe, list[str]]:
+    source = f"Chosen from the dataset{'s' if recipe.mix else ''}. {' '.join(said)}"
+    return dataclasses.replace(recipe, source=source), said
+
+
+def _chosen(
+    traits: Traits, asked: Recipe, given: Collection[str], *, sized: str
+) -> tuple[Recipe, list[str]]:
+    """All but the augmentation; `sized` says what the height and width of the traits are."""
     require(len(traits.classes) > 1, "dataset", asked.dataset, "one of two classes or more")
+    if traits.looked_at >= traits.examples and not any(traits.shares[1:]):
+        raise ValueError(
+            f"{asked.dataset}: no pixel of its {traits.examples:,} examples is "
+            f"{' or '.join(traits.classes[1:])}; there is nothing to learn."
+        )
     chosen, said = dict[str, Any](), list[str]()
 
     def now(name: str) -> Any:
@@ -58,7 +119,7 @@ def choose(traits: Traits, asked: Recipe, *, given: Collection[str]) -> tuple[Re
     chosen["validation_split"], chosen["fold"], held_out = _held_out(traits, asked, given)
     count = _training_images(traits, asked, fold=now("fold"))
     said.append(
-        f"{count:,} images to train on, {traits.height}×{traits.width} pixels at the median; "
+        f"{_counted(count, 'image')} to train on, {traits.height}×{traits.width} pixels {sized}; "
         f"validated on {held_out}. The classes: {_listed(traits)}."
     )
     head, why = _head(traits)
@@ -76,16 +137,11 @@ def choose(traits: Traits, asked: Recipe, *, given: Collection[str]) -> tuple[Re
     chosen["epochs"] = max(2, min(_MOST_EPOCHS, round(steps / each)))
     chosen["warmup"] = min(float(now("epochs")), round(100 / each, 2))
     said.append(
-        f"{now('epochs'):,} epochs of {each:,} batches of {now('batch')}"
-        + _because("epochs", given, "for some minutes on two cores")
-        + "."
+        f"{_counted(now('epochs'), 'epoch')} of {each:,} batch{'' if each == 1 else 'es'} of "
+        f"{now('batch')}" + _because("epochs", given, "for some minutes on two cores") + "."
     )
-    augment, why = _augment(traits, count=count, is_square=height == width, given=given)
-    chosen["augment"] = {**augment, **asked.augment}
-    said.append(why)
     kept = {name: value for name, value in chosen.items() if name not in given}
-    source = "Chosen from the dataset. " + " ".join(said)
-    return dataclasses.replace(asked, **kept, source=source), said
+    return dataclasses.replace(asked, **kept), said
 
 
 def _held_out(
@@ -94,12 +150,22 @@ def _held_out(
     """The split to validate on, or else a fold of the training split; and its name."""
     if "fold" in given or "validation_split" in given:
         return asked.validation_split, asked.fold, asked.validated_on
-    for name in _VALIDATION:
-        if traits.splits.get(name):
-            return name, None, f"{name}, {traits.splits[name]:,} images"
+    if name := _validation(traits):
+        return name, None, f"{name}, {_counted(traits.splits[name], 'image')}"
+    if traits.examples < 2:
+        raise ValueError(
+            f"{asked.dataset}: {asked.train_split} has one image, and there is no other to validate "
+            f"on. Bring more; or give --validation_split {asked.train_split}, which scores the "
+            "image that was trained on."
+        )
     folds = min(_FOLDS, max(2, traits.looked_at))
     fold = dataclasses.replace(asked, fold=(0, folds))
     return asked.validation_split, fold.fold, f"{fold.validated_on}, as there is no validation"
+
+
+def _validation(traits: Traits) -> str:
+    """The split that is for validation; "" where there is none."""
+    return next((name for name in _VALIDATION if traits.splits.get(name)), "")
 
 
 def _training_images(traits: Traits, asked: Recipe, *, fold: tuple[int, int] | None) -> int:
@@ -176,6 +242,10 @@ def _augment(
     if asked := [name for name in given if name in {*sides, "quarter_turns", *_MORE}]:
         said += f". As you say: {', '.join(sorted(asked))}"
     return found, f"{said}."
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _listed(traits: Traits) -> str:

@@ -6,6 +6,7 @@ No model and no recipe is known here.
 import dataclasses
 import math
 import os
+from collections.abc import Mapping, Sequence
 from typing import Unpack
 
 import numpy as np
@@ -123,6 +124,51 @@ def measure(
         one_sided=_in_common(grids - grids[:, :, ::-1]),
         upright=_in_common(grids - grids[:, ::-1]),
         oriented=_in_common(grids - grids.swapaxes(1, 2)[:, ::-1]),
+    )
+
+
+def joined(
+    found: Mapping[str, Traits],
+    *,
+    shares: Mapping[str, float],
+    classes: Sequence[str],
+    tables: Mapping[str, np.ndarray],
+) -> Traits:
+    """What the examples of several datasets are like together.
+
+    Args:
+        found: By dataset.
+        shares: Of each in the examples, relative to each other.
+        classes: The names of the joint classes.
+        tables: By dataset uint8 [256], its own class ids to the joint ones, or the ignore label.
+
+    Returns:
+        Sums and means by share, of heights and widths geometric ones; of `best`, `looked_at` and
+        the differences from mirror images that of the dataset that needs most: the smallest of the
+        former, the largest of the latter. `splits` are those that all have.
+    """
+    parts = np.array([float(shares[name]) for name in found])
+    parts /= parts.sum()
+    every = [*found.values()]
+    counts = np.zeros(IGNORE_LABEL + 1)
+    for (name, traits), part in zip(found.items(), parts, strict=True):
+        np.add.at(counts, tables[name][: len(traits.shares)], part * np.array(traits.shares))
+    known = counts[: len(classes)]
+    sides = np.exp(parts @ np.log([(each.height, each.width) for each in every]))
+    common = set.intersection(*({*each.splits} for each in every))
+    return Traits(
+        examples=sum(each.examples for each in every),
+        splits={split: sum(each.splits[split] for each in every) for split in sorted(common)},
+        classes=tuple(classes),
+        looked_at=min(each.looked_at for each in every),
+        height=round(sides[0]),
+        width=round(sides[1]),
+        shares=tuple((known / (known.sum() or 1)).tolist()),
+        without=float(parts @ [each.without for each in every]),
+        best={side: min(each.best[side] for each in every) for side in _SIDES},
+        one_sided=max(each.one_sided for each in every),
+        upright=max(each.upright for each in every),
+        oriented=max(each.oriented for each in every),
     )
 
 
