@@ -413,7 +413,7 @@ def test_masks_that_are_black_with_transparency_are_refused(tmp_path, some):
 
 def go_on(err):
     """Types the command that an error gives."""
-    (command,) = re.findall("`(segdata build folder .*)` goes on without them", err)
+    (command,) = re.findall("`(segdata build folder .*)` continues without them", err)
     return cli.main(shlex.split(command)[1:])
 
 

@@ -49,7 +49,7 @@ def build_folder(
     Raises:
         ValueError: If a setting is wrong, the name is taken, or there is such a dataset already.
         FolderError: If anything in the folder is not understood; it names all of it, and the
-            command that goes on without it.
+            command that continues without it.
     """
     return build(
         Folder(images=pathlib.Path(images), **settings), data_dir=data_dir, overwrite=overwrite

@@ -68,7 +68,7 @@ def recover(dataset: str | os.PathLike[str]) -> None:
         dataset: Its folder, of versions or of configurations with versions; it need not exist.
 
     Raises:
-        files.HeldError: If a build that goes on has moved one aside.
+        files.HeldError: If a build that still runs has moved one aside.
     """
     for pattern in (".*.replaced", "*/.*.replaced"):
         for aside in pathlib.Path(dataset).glob(pattern):

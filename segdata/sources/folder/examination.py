@@ -1,7 +1,7 @@
 """Every file of a folder read once: how masks are understood and how brightness is scaled.
 
 Both are decided over all files. What is not understood is named, all of it in one error, with the
-command that goes on without it.
+command that continues without it.
 """
 
 import collections
@@ -359,7 +359,7 @@ def _refusal(folder: Folder, problems: Sequence[Problem]) -> str:
     if any(problem.flags is None for problem in problems):
         return text
     flags = {key: value for problem in problems for key, value in (problem.flags or {}).items()}
-    return f"{text} `{folder.command(**flags)}` goes on without them."
+    return f"{text} `{folder.command(**flags)}` continues without them."
 
 
 def _notes(

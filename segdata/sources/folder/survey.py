@@ -31,7 +31,7 @@ class Problem:
 
     Attributes:
         text: Sentences that name it.
-        flags: The settings that go on without it; None where there are none.
+        flags: The settings that continue without it; None where there are none.
     """
 
     text: str
