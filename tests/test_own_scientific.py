@@ -381,6 +381,25 @@ def test_damaged_tiffs_name_the_file(tmp_path):
     assert not unnamed
 
 
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("to", [0, 1])
+def test_a_tiff_whose_pages_lead_back_to_themselves_is_refused(big, to):
+    buffer = io.BytesIO()
+    pages = np.zeros((3, 12, 16), np.uint16)
+    tifffile.imwrite(buffer, pages, photometric="minisblack", bigtiff=big, metadata=None)
+    data = bytearray(buffer.getvalue())
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        offsets = [page.offset for page in file.pages]
+        size = file.tiff.offsetsize
+    assert data.count(offsets[2].to_bytes(size, "little")) == 1  # after the tags of page 1
+    at = data.index(offsets[2].to_bytes(size, "little"))
+    data[at : at + size] = offsets[to].to_bytes(size, "little")
+    for read in (scientific.read, scientific.read_mask):
+        with pytest.raises(ArchiveError, match=r"x\.tif .* leads back to itself"):
+            read(bytes(data), name="x.tif", page=0)
+    assert scientific.read(buffer.getvalue(), name="x.tif", page=2).pixels.shape == (12, 16, 1)
+
+
 def test_a_tiff_that_claims_to_be_huge_is_refused_before_it_is_decoded(tmp_path):
     path = tmp_path / "x.tif"
     tiff(path, np.zeros((4, 4), np.uint8))

@@ -11,6 +11,7 @@ import itertools
 import logging
 import math
 import re
+import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -280,6 +281,7 @@ def _opened_tiff(data: bytes, name: str) -> Iterator[tifffile.TiffFile]:
     try:
         # Other files that an OME-TIFF names are not opened.
         with tifffile.TiffFile(io.BytesIO(data), name=name, _multifile=False) as file:
+            _require_ending_chain(data, file, name)
             yield file
     except archives.ArchiveError:
         raise
@@ -358,6 +360,24 @@ def _palette(page: Any, name: str) -> np.ndarray:
     if np.dtype(page.dtype).kind not in "bu" or colours.shape != (3, 1 << page.bitspersample):
         raise archives.ArchiveError(f"{name} has a palette that lacks colours. Export it anew.")
     return (colours >> 8 if colours.max() > 255 else colours).astype(np.uint8).T
+
+
+def _require_ending_chain(data: bytes, file: tifffile.TiffFile, name: str) -> None:
+    """Raises ArchiveError where a page is followed by one before it: tifffile would not end."""
+    form, seen = file.tiff, set[int]()
+    (offset,) = struct.unpack_from(form.offsetformat, data, 8 if form.is_bigtiff else 4)
+    while offset and offset + form.tagnosize <= len(data):
+        if offset in seen:
+            raise archives.ArchiveError(
+                f"{name} is no readable TIFF: its list of pages leads back to itself. Copy it "
+                "again, or export it anew."
+            )
+        seen.add(offset)
+        (tags,) = struct.unpack_from(form.tagnoformat, data, offset)
+        end = offset + form.tagnosize + tags * form.tagsize
+        if end + form.offsetsize > len(data):
+            return
+        (offset,) = struct.unpack_from(form.offsetformat, data, end)
 
 
 def _require_few_planes(file: tifffile.TiffFile, name: str) -> None:
