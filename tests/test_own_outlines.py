@@ -186,6 +186,23 @@ def test_what_is_no_coco_is_one_error(text):
         annotations.read_coco(text.encode(), name="a.json")
 
 
+def test_a_message_is_short_whatever_a_file_has(tmp_path):
+    long = "x" * 5000
+    for image, points in ((0, [long] * 6), (long, [0] * 6)):
+        found = [{"image_id": image, "category_id": 1, "segmentation": [points]}]
+        kinds, images = [{"id": 1, "name": "a"}], [{"id": 0, "file_name": "x.png"}]
+        own.write(tmp_path / "images" / "x.png", own.photo(0))
+        document = {"images": images, "annotations": found, "categories": kinds}
+        (tmp_path / "a.json").write_text(json.dumps(document))
+        code, _, err = own.build(tmp_path, "--coco", tmp_path / "a.json")
+        assert code == 2
+        assert len(err) < 1000
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "x.txt").write_text(f"0 {long}\n")
+    flags = ["--yolo", tmp_path / "labels", "--classes", "background", "a"]
+    assert len(own.build(tmp_path, *flags)[2]) < 1000
+
+
 def test_text_of_run_lengths_is_read_like_pycocotools():
     for seed in range(30):
         rng = np.random.default_rng(seed)

@@ -20,6 +20,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import fuzz_folders
 import fuzz_mutations as mutations
 import numpy as np
 from PIL import Image
@@ -227,6 +228,11 @@ PARSERS = {
     "packed": Parser(packed, 2, imports="segdata.core.records"),
     "runs": Parser(run, 2),
     "checkpoints": Parser(checkpoint, 2),
+    "tiffs": Parser(fuzz_folders.tiffs, 2),
+    "coco": Parser(fuzz_folders.coco, 1),
+    "yolo": Parser(fuzz_folders.yolo, 1),
+    "pairs": Parser(fuzz_folders.pairs, 1),
+    "label-maps": Parser(fuzz_folders.label_maps, 1),
 }
 
 

@@ -152,7 +152,7 @@ def listed(names: Iterable[str]) -> str:
     """The first of them, and how many more there are."""
     every = list(names)
     more = f" and {len(every) - SHOWN:,} more" if len(every) > SHOWN else ""
-    return ", ".join(every[:SHOWN]) + more
+    return ", ".join(f"{name:.200}" for name in every[:SHOWN]) + more
 
 
 def _pairing(
@@ -409,7 +409,11 @@ def _label_map(labels: trees.Tree) -> dict[str, Any]:
     try:
         palette = parse_palette(words)
     except ValueError as error:
-        raise FolderError(f"{labels.label}: {name}: {error}") from error
+        wrong = str(error).removeprefix("--palette ")
+        raise FolderError(
+            f"{labels.label}: {name} is no list of classes as CVAT writes it, cell:250,50,83:: on a "
+            f"line: {wrong:.200}"
+        ) from error
     names = sorted(
         {*palette.values()},
         key=lambda kind: (kind != "background", [*palette.values()].index(kind)),
