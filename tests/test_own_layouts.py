@@ -255,7 +255,7 @@ def test_cvat_masks_have_their_classes_and_objects(tmp_path):
     (export / "labelmap.txt").write_text(f"{named}hole:250,50,83::\n")
     code, _, err = own.build(tmp_path, "--masks", export)
     assert code == 2
-    assert "labelmap.txt: --palette 250,50,83=hole: that colour is cell already" in err
+    assert "on a line: 250,50,83=hole: that colour is cell already" in err
     (export / "labelmap.txt").write_text(f"{named}hole:51,221,255::\n")
     code, out, err = own.build(tmp_path, "--masks", export)
     assert code == 0, err

@@ -81,7 +81,7 @@ def test_nothing_to_learn_or_to_validate_on_is_one_line():
         chosen(examples=9, looked_at=9, shares=(1.0, 0.0), without=1.0)
     assert chosen(examples=99, shares=(1.0, 0.0), without=1.0)  # 64 were looked at
     alone = {"examples": 1, "looked_at": 1, "splits": {"train": 1}}
-    with pytest.raises(ValueError, match="train has one image.* --validation_split train"):
+    with pytest.raises(ValueError, match=r"train has one image.* --validation_split train"):
         chosen(**alone)
     asked = dataclasses.replace(SMALL, validation_split="train")
     _, said = chosen(given=["validation_split"], asked=asked, **alone)

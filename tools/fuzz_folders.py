@@ -1,5 +1,7 @@
-"""What `fuzz.py` feeds to the reader of a user's own images and masks: damaged TIFFs, COCO, YOLO,
-tables of pairs, and label maps. As in `fuzz_cases`, what a message must name is called `given`.
+"""What `fuzz.py` feeds to the reader of a user's own images and masks.
+
+Damaged TIFFs, COCO, YOLO, tables of pairs, and label maps. As in `fuzz_cases`, what a message must
+name is called `given`.
 """
 
 import functools

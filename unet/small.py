@@ -154,8 +154,8 @@ def _held_out(
         return name, None, f"{name}, {_counted(traits.splits[name], 'image')}"
     if traits.examples < 2:
         raise ValueError(
-            f"{asked.dataset}: {asked.train_split} has one image, and there is no other to validate "
-            f"on. Bring more; or give --validation_split {asked.train_split}, which scores the "
+            f"{asked.dataset}: {asked.train_split} has one image, and there is no other to score. "
+            f"Bring more; or give --validation_split {asked.train_split}, which scores the "
             "image that was trained on."
         )
     folds = min(_FOLDS, max(2, traits.looked_at))

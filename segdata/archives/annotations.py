@@ -137,7 +137,7 @@ def read_coco(
             objects = tuple(_coco_outline(each, labels, shape) for each in by_image[key])
             outlines[file] = Outlines(objects=objects, shape=shape)
         except (ValueError, TypeError, KeyError, OverflowError) as error:
-            fault = f"{name}: an annotation of {file}: {str(error):.200}."
+            fault = f"{name}: an annotation of {file}: {error!s:.200}."
             outlines[file] = Outlines(shape=shape, fault=fault)
     return ("background", *(each for _, each in kinds)), outlines, _licences(found)
 
@@ -169,7 +169,7 @@ def read_yolo(text: str, *, name: str, classes: int) -> Outlines:
             if points.min() < -0.01 or points.max() > 1.01:
                 raise ValueError("its coordinates are no shares of the width and height, 0 to 1")
         except (ValueError, OverflowError) as error:
-            return Outlines(are_shares=True, fault=f"{name}, line {number}: {str(error):.200}.")
+            return Outlines(are_shares=True, fault=f"{name}, line {number}: {error!s:.200}.")
         objects.append(Outline(label=int(label) + 1, polygons=(points,)))
     return Outlines(objects=tuple(objects), are_shares=True)
 

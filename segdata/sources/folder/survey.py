@@ -411,7 +411,7 @@ def _label_map(labels: trees.Tree) -> dict[str, Any]:
     except ValueError as error:
         wrong = str(error).removeprefix("--palette ")
         raise FolderError(
-            f"{labels.label}: {name} is no list of classes as CVAT writes it, cell:250,50,83:: on a "
+            f"{labels.label}: {name} is no list of CVAT's classes, such as cell:250,50,83:: on a "
             f"line: {wrong:.200}"
         ) from error
     names = sorted(
