@@ -202,3 +202,123 @@ def test_cross_entropy_of_a_probability_is_its_logarithm():
     guess, mask = logits([0.5, 0.2, 0.9]), masks([1, 0, 1])
     wanted = -(math.log(0.5) + math.log(0.8) + math.log(0.9)) / 3
     assert np.asarray(losses.cross_entropy(mask, guess)) == pytest.approx([wanted], rel=1e-6)
+
+
+def settings_by_hand(
+    name: str, mask: np.ndarray, output: np.ndarray, *, smoothing: float, weights: tuple
+) -> list[float]:
+    """Cross-entropies with smoothed labels and weights of classes, pixel by pixel."""
+    found = []
+    for truth, z in zip(mask[..., 0], output.astype(np.float64), strict=True):
+        total, count = 0.0, 0
+        for y, x in np.argwhere(truth != 255):
+            own = z[y, x] if len(z[y, x]) > 1 else np.array([0.0, z[y, x, 0]])
+            p = np.exp(own) / np.exp(own).sum()
+            target = np.full(len(p), smoothing / len(p))
+            target[truth[y, x]] += 1 - smoothing
+            entropy = -float((target * np.log(p)).sum())
+            if name == "focal":
+                entropy *= (1 - p[truth[y, x]]) ** 2
+            total += entropy * (weights[truth[y, x]] if weights else 1)
+            count += 1
+        found.append(total / max(count, 1))
+    return found
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("name", "smoothing", "weighted"),
+    [
+        ("cross_entropy", 0.1, False),
+        ("cross_entropy", 0.0, True),
+        ("cross_entropy", 0.3, True),
+        ("focal", 0.0, True),
+        ("cross_entropy_dice", 0.2, True),
+    ],
+)
+def test_smoothing_and_weights_are_what_their_formulas_say(name, smoothing, weighted, channels):
+    mask, output = drawn(channels, seed=2)
+    weights = (0.25, 3.0, 0.0, 1.5)[: max(channels, 2)] if weighted else ()
+    loss = losses.chosen(name, smoothing=smoothing, class_weights=weights)
+    wanted = settings_by_hand(name, mask, output, smoothing=smoothing, weights=weights)
+    if name == "cross_entropy_dice":
+        wanted = np.add(wanted, by_hand("dice", mask, output))
+    assert np.asarray(loss(mask, output)) == pytest.approx(wanted, rel=1e-5, abs=1e-6)
+
+
+def test_a_loss_without_settings_is_the_plain_one():
+    for name, loss in losses.BY_NAME.items():
+        assert losses.chosen(name) is loss
+
+
+def test_balanced_weights_make_all_classes_weigh_alike():
+    rng = np.random.default_rng(0)
+    masks = [rng.choice([0, 1, 3, 255], p=[0.7, 0.05, 0.15, 0.1], size=(2, 5, 7)) for _ in range(4)]
+    weights = losses.balanced_weights([m.astype(np.uint8) for m in masks], classes=4)
+    pixels = np.concatenate([m.reshape(-1) for m in masks])
+    each = [float((pixels == k).sum() * weights[k]) for k in (0, 1, 3)]
+    assert each == pytest.approx([each[0]] * 3)
+    assert sum(each) == pytest.approx((pixels != 255).sum())
+    assert weights[2] == 0
+    with pytest.raises(ValueError, match="no pixel of the training is labelled"):
+        losses.balanced_weights([np.full((2, 2), 255, np.uint8)], classes=2)
+
+
+def boundary_by_hand(mask: np.ndarray, output: np.ndarray) -> list[float]:
+    """From the definition: each pixel's distance to every other."""
+    channels, found = output.shape[-1], []
+    for truth, z in zip(mask[..., 0], output.astype(np.float64), strict=True):
+        places = np.argwhere(truth != 255)
+        softmax = np.exp(z) / np.exp(z).sum(-1, keepdims=True)
+        p = 1 / (1 + np.exp(-z)) if channels == 1 else softmax
+        total = 0.0
+        for k in range(channels):
+            own = [(y, x) for y, x in places if truth[y, x] == (k if channels > 1 else 1)]
+            rest = [(y, x) for y, x in places if (y, x) not in own]
+            if not own or not rest:
+                continue
+            for y, x in places:
+                is_own = (y, x) in own
+                others = rest if is_own else own
+                near = min(math.hypot(y - b, x - a) for b, a in others)
+                total += (1 - near if is_own else near) * p[y, x, k] / channels
+        found.append(total / max(len(places), 1))
+    return found
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 13), (9, 1), (7, 12), (16, 5)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_boundary_loss_is_exact(channels, size):
+    rng = np.random.default_rng(size[0])
+    mask = rng.choice([0, 1, 2, 255], p=[0.8, 0.05, 0.05, 0.1], size=(5, *size, 1)).astype(np.uint8)
+    mask[0], mask[1], mask[2] = 0, 255, 1
+    mask[3] = 0
+    mask[3, -1, -1] = 1  # far from most
+    if channels == 1:
+        mask[mask == 2] = 0
+    output = rng.normal(0, 2, (5, *size, channels)).astype(np.float32)
+    found = np.asarray(losses.boundary(mask, output))
+    assert found == pytest.approx(boundary_by_hand(mask, output), rel=1e-5, abs=1e-5)
+
+
+def test_the_boundary_loss_pushes_away_what_is_outside_and_is_added_with_its_weight():
+    mask = np.zeros((1, 5, 9, 1), np.uint8)
+    mask[0, 1:4, 1:4] = 1
+    head: Any = keras.Sequential([keras.Input((5, 9, 1)), keras.layers.Conv2D(1, 1)])
+    head.compile(keras.optimizers.SGD(1.0), losses.chosen("dice", boundary_weight=0.5))
+    image = np.ones((1, 5, 9, 1), np.float32)
+    output = head.predict_on_batch(image)
+    wanted = losses.dice(mask, output) + 0.5 * losses.boundary(mask, output)
+    before = head.get_weights()[1].item()
+    assert float(head.train_on_batch(image, mask)) == pytest.approx(np.asarray(wanted).item())
+    assert head.get_weights()[1].item() < before  # most of the image is outside
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_boundary_loss_is_the_same_where_sizes_are_not_known(channels):
+    mask, output = drawn(channels, seed=3)
+    inputs = [keras.Input((None, None, 1), dtype="uint8"), keras.Input((None, None, channels))]
+    layer = keras.layers.Lambda(lambda both: losses.boundary(*both), output_shape=())
+    made: Any = keras.Model(inputs, layer(inputs))
+    found = made.predict_on_batch([mask, output])
+    assert found == pytest.approx(boundary_by_hand(mask, output), rel=1e-5, abs=1e-5)

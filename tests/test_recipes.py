@@ -123,3 +123,20 @@ def test_the_size_must_fit_the_model_that_is_used():
 def test_recipes_are_read_without_keras():
     code = "import sys, unet.recipes; sys.exit('keras' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"label_smoothing": 1.0}, r"label_smoothing is 1.0; it must be in \[0, 1\)"),
+        ({"label_smoothing": 0.1, "loss": "dice"}, "only with cross_entropy or"),
+        ({"class_weights": (1.0, 2.0, 3.0)}, "class_weights is .*; it must be 2 numbers"),
+        ({"class_weights": (0.0, 0.0)}, "not all 0"),
+        ({"class_weights": (1.0, 2.0), "loss": "dice"}, "with cross_entropy or .* or focal"),
+        ({"boundary_weight": -1.0}, "boundary_weight is -1.0"),
+        ({"boundary_weight": 0.1, "loss": "batch_dice"}, "0 with batch_dice"),
+    ],
+)
+def test_settings_of_a_loss_that_it_does_not_have_are_refused(changes, said):
+    with pytest.raises(ValueError, match=said):
+        Recipe(**changes)

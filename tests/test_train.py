@@ -360,22 +360,6 @@ def test_a_run_stops_early_and_keeps_its_best(tmp_path):
     assert runs.best_epoch(state.history) == len(state.history) - 2
 
 
-@pytest.mark.parametrize(
-    ("schedule", "warmup", "expected"),
-    [
-        ("constant", 0, [1, 1, 1, 1]),
-        ("constant", 1, [0.25, 1, 1, 1]),
-        ("cosine", 0, [1, 0.8535534, 0.5, 0.1464466]),
-        ("cosine", 2, [0.125, 0.5625, 1, 0.5]),
-    ],
-)
-def test_the_learning_rate_follows_its_schedule(schedule, warmup, expected):
-    recipe = Recipe(epochs=4, learning_rate=1.0, schedule=schedule, warmup=warmup)
-    rate: Any = train.learning_rate(recipe, steps_per_epoch=4)
-    rates = [rate if isinstance(rate, float) else float(rate(step)) for step in (0, 4, 8, 12)]
-    assert rates == pytest.approx(expected, rel=1e-5)
-
-
 SCRIPT = """
     import dataclasses, itertools, pathlib, resource, sys, time
     from unet import hardware
@@ -396,20 +380,36 @@ SCRIPT = """
     if out.exists():
         train.resume(out, data=data)
     else:
-        settings = dataclasses.replace(case.with_recipe(epochs=3), checkpoint_minutes=minutes)
+        recipe = case.with_recipe(epochs=3, **case.VARIANTS[sys.argv[5]])
+        settings = dataclasses.replace(recipe, checkpoint_minutes=minutes)
         train.run(settings, out=out, data=data)
 """
 
 
-def start(out: pathlib.Path, *, largest_file: int = 0, minutes: float = 0) -> subprocess.Popen:
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "averaged": {
+        "optimizer": "adamw",
+        "accumulation": 3,
+        "ema_momentum": 0.8,
+        "clip_norm": 0.5,
+        "weight_decay": 0.1,
+    },
+    "nesterov": {"optimizer": "sgd", "momentum": 0.9, "nesterov": True, "ema_momentum": 0.5},
+}
+
+
+def start(
+    out: pathlib.Path, *, largest_file: int = 0, minutes: float = 0, variant: str = "plain"
+) -> subprocess.Popen:
     here, script = pathlib.Path(__file__).parent, textwrap.dedent(SCRIPT)
-    command = [sys.executable, "-c", script, out, here, str(largest_file), str(minutes)]
+    command = [sys.executable, "-c", script, out, here, str(largest_file), str(minutes), variant]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def kill_at(out: pathlib.Path, step: int) -> None:
+def kill_at(out: pathlib.Path, step: int, *, variant: str = "plain") -> None:
     """Starts or resumes a run, and kills it when its state has come to a step."""
-    process = start(out)
+    process = start(out, variant=variant)
     while not (out / "state.json").exists() or runs.state(out).step < step:
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.001)
@@ -464,6 +464,24 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(tmp_path):
     damage(often)
     assert start(often).wait() == 0
 
+    require_equal(never, often)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "plain"])
+def test_whatever_the_optimizer_keeps_is_resumed_to_the_bit(tmp_path, variant):
+    """Killed within an epoch and while gradients are accumulated."""
+    never, often = tmp_path / "never", tmp_path / "often"
+    whole = start(never, variant=variant)
+    kill_at(often, 14, variant=variant)
+    assert runs.state(often).step < 20
+    assert whole.wait() == 0
+    assert start(often).wait() == 0
+    require_equal(never, often)
+
+
+def require_equal(never: pathlib.Path, often: pathlib.Path) -> None:
+    """Requires two runs to have ended with the same bits."""
     one, other = runs.state(never), runs.state(often)
     assert one.step == other.step == 30
     assert measured(one) == measured(other)

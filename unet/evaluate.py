@@ -237,7 +237,7 @@ def _summed(rows: list[Any], recipe: Recipe, *, of: str = "the set") -> dict[str
         together = metrics.scores(whole, channels=recipe.model.output_channels)
         for name in ("dice", "iou"):
             found[f"dataset_{name}"] = float(metrics.mean(together[name]))
-    loss = losses.BY_NAME[recipe.loss]
+    loss = losses.chosen(**recipe.loss_settings)
     return found | {"loss": losses.total(loss, np.array(parts, np.float64))}
 
 
@@ -249,7 +249,7 @@ class _Judge(keras.layers.Layer):
 
     def __init__(self, recipe: Recipe, *, decides: bool):
         super().__init__(dtype="float32")
-        self.loss, self.threshold = losses.BY_NAME[recipe.loss], recipe.threshold
+        self.loss, self.threshold = losses.chosen(**recipe.loss_settings), recipe.threshold
         self.activation, self.decides = recipe.model.output_activation, decides
 
     def call(self, mask, logits):

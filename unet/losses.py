@@ -8,14 +8,16 @@ out; the loss of an image without any other is 0.
 
 Losses take logits, not probabilities: a probability near 1 has no digits left to say how near.
 Only `batch_dice` is the loss of a batch as a whole and has the same value for all its images.
-`parts` and `total` score a dataset as one batch, whatever batches it came in.
+`parts` and `total` score a dataset as one batch, whatever batches it came in. `chosen` makes the
+loss of a recipe, with label smoothing, weights of classes and the boundary loss where asked for.
 """
 
 # Keras ships no stubs: a checker takes what its ops return for None.
 # pyright: reportOptionalOperand=false, reportOperatorIssue=false, reportOptionalSubscript=false
 # pyright: reportOptionalMemberAccess=false
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -29,33 +31,44 @@ Loss = Callable[[Any, Any], Any]
 
 _PIXELS = (1, 2, 3)
 _SMOOTH = 1e-5
+_FAR = 1e9  # squared pixels; beyond any distance in an image
+_MOST_DOUBLINGS = 16  # for sides that are not known when the graph is made
 
 
 @keras.saving.register_keras_serializable(package="unet")
-def cross_entropy(mask, logits):
+def cross_entropy(mask, logits, *, smoothing: float = 0.0, class_weights: Sequence[float] = ()):
     """Cross-entropy in nats, each image's mean over its labelled pixels.
 
     Args:
         mask: uint8 [B, H, W, 1].
         logits: float32 [B, H, W, C].
+        smoothing: The share of each pixel's label that is spread over all classes alike.
+        class_weights: What a pixel of each class weighs: C numbers, with one channel two, the
+            background first; all 1 where empty. The mean is over the number of pixels.
 
     Returns:
         float32 [B], 0 or more.
 
     Raises:
         ValueError: If the shapes differ.
+
+    Source: for smoothing Szegedy et al., "Rethinking the Inception architecture", CVPR 2016.
     """
     truth, labelled = _split(mask, logits)
-    return _mean(_entropy(truth, logits), labelled)
+    entropy = _entropy(truth, logits)
+    if smoothing:
+        entropy = (1 - smoothing) * entropy + smoothing * _entropy_of_any(logits)
+    return _mean(entropy * _weights(truth, class_weights), labelled)
 
 
 @keras.saving.register_keras_serializable(package="unet")
-def focal(mask, logits):
+def focal(mask, logits, *, class_weights: Sequence[float] = ()):
     """Cross-entropy in which a pixel of probability p weighs (1 − p)²; each image's mean.
 
     Args:
         mask: uint8 [B, H, W, 1].
         logits: float32 [B, H, W, C].
+        class_weights: As in `cross_entropy`.
 
     Returns:
         float32 [B], 0 or more.
@@ -63,11 +76,13 @@ def focal(mask, logits):
     Raises:
         ValueError: If the shapes differ.
 
-    Source: Lin et al., "Focal loss for dense object detection", ICCV 2017, with γ = 2, α = 1.
+    Source: Lin et al., "Focal loss for dense object detection", ICCV 2017, with γ = 2, and the
+        class weights for α.
     """
     truth, labelled = _split(mask, logits)
     entropy = _entropy(truth, logits)
-    return _mean(ops.square(-ops.expm1(-entropy)) * entropy, labelled)
+    weights = _weights(truth, class_weights)
+    return _mean(ops.square(-ops.expm1(-entropy)) * entropy * weights, labelled)
 
 
 @keras.saving.register_keras_serializable(package="unet")
@@ -176,9 +191,12 @@ def batch_dice(mask, logits):
 
 
 @keras.saving.register_keras_serializable(package="unet")
-def cross_entropy_dice(mask, logits):
+def cross_entropy_dice(
+    mask, logits, *, smoothing: float = 0.0, class_weights: Sequence[float] = ()
+):
     """`cross_entropy` plus `dice`: the one for calibration, the other for small foregrounds."""
-    return cross_entropy(mask, logits) + dice(mask, logits)
+    entropy = cross_entropy(mask, logits, smoothing=smoothing, class_weights=class_weights)
+    return entropy + dice(mask, logits)
 
 
 @keras.saving.register_keras_serializable(package="unet")
@@ -197,6 +215,87 @@ def squared_error(target, output):
     """
     _, labelled = _split(target, output)
     return _mean(ops.square(ops.cast(target, "float32") - output), labelled)
+
+
+def boundary(mask, logits):
+    """Boundary loss: the mean over labelled pixels of their probability times signed distance.
+
+    The distance, in pixels, is exact. It is that of a pixel outside a class to the nearest pixel of
+    it, and of one inside, less than 0, to the nearest of another class, plus 1; unlabelled pixels
+    are of no class. Where an image has no pixel of a class, or no other, the class costs nothing.
+
+    Args:
+        mask: uint8 [B, H, W, 1].
+        logits: float32 [B, H, W, C]; of several classes, the mean over all of them.
+
+    Returns:
+        float32 [B], of any sign.
+
+    Raises:
+        ValueError: If the shapes differ.
+
+    Source: Kervadec et al., "Boundary loss for highly unbalanced segmentation", MIDL 2019, eq. 5,
+        with the distances of the authors' code.
+    """
+    truth, labelled = _split(mask, logits)
+    is_one = logits.shape[-1] == 1
+    probability = ops.sigmoid(logits) if is_one else ops.softmax(logits, axis=-1)
+    truth, other = truth * labelled, (1 - truth) * labelled
+    outside, inside = ops.split(_distance(ops.concatenate([truth, other], axis=-1)), 2, axis=-1)
+    distance = outside - ops.maximum(inside - 1, 0)
+    occurs = ops.any(truth > 0, axis=(1, 2), keepdims=True)
+    occurs = ops.logical_and(occurs, ops.any(other > 0, axis=(1, 2), keepdims=True))
+    distance = ops.stop_gradient(ops.where(occurs, distance, 0))
+    return _mean(ops.mean(distance * probability, axis=-1, keepdims=True), labelled)
+
+
+def chosen(
+    name: str,
+    *,
+    smoothing: float = 0.0,
+    class_weights: Sequence[float] = (),
+    boundary_weight: float = 0.0,
+) -> Loss:
+    """A loss by its name and settings.
+
+    Args:
+        name: One of `BY_NAME`.
+        smoothing: As in `cross_entropy`, for losses that take it.
+        class_weights: Likewise.
+        boundary_weight: How much of `boundary` is added; 0 for nothing.
+    """
+    given = {"smoothing": smoothing, "class_weights": tuple(class_weights)}
+    given = {key: value for key, value in given.items() if value}
+    loss = functools.partial(BY_NAME[name], **given) if given else BY_NAME[name]
+    if not boundary_weight:
+        return loss
+    return lambda mask, logits: loss(mask, logits) + boundary_weight * boundary(mask, logits)
+
+
+def balanced_weights(masks: Iterable[np.ndarray], *, classes: int) -> tuple[float, ...]:
+    """Weights with which all classes weigh alike over some masks, and a pixel 1 on average.
+
+    Args:
+        masks: uint8 arrays of any shapes.
+        classes: How many there are, with one channel two.
+
+    Returns:
+        N / (K·n) for each class of n of the N labelled pixels, K the number of classes that occur;
+        0 for one that does not occur.
+
+    Raises:
+        ValueError: If nothing is labelled.
+
+    Source: King and Zeng, "Logistic regression in rare events data", Political Analysis 2001.
+    """
+    counts = np.zeros(256, np.int64)
+    for mask in masks:
+        counts += np.bincount(np.asarray(mask).reshape(-1), minlength=256)
+    counts = counts[:classes]
+    if not counts.any():
+        raise ValueError("class weights cannot be balanced: no pixel of the training is labelled.")
+    share = counts.sum() / np.count_nonzero(counts)
+    return tuple(float(share / n) if n else 0.0 for n in counts.tolist())
 
 
 BY_NAME: Mapping[str, Loss] = MappingProxyType(
@@ -241,6 +340,65 @@ def _entropy(truth, logits):
         return ops.softplus(ops.where(truth > 0, -logits, logits))
     whole = ops.logsumexp(logits, axis=-1, keepdims=True)
     return whole - ops.sum(truth * logits, axis=-1, keepdims=True)
+
+
+def _entropy_of_any(logits):
+    """Of each pixel, the mean over what its class could be; float32 [B, H, W, 1]."""
+    if logits.shape[-1] == 1:
+        return (ops.softplus(logits) + ops.softplus(-logits)) / 2
+    whole = ops.logsumexp(logits, axis=-1, keepdims=True)
+    return whole - ops.mean(logits, axis=-1, keepdims=True)
+
+
+def _weights(truth, class_weights: Sequence[float]):
+    """Of each pixel, by its class; 1 where there are none."""
+    if not class_weights:
+        return 1.0
+    if truth.shape[-1] == 1:
+        other, own = class_weights
+        return ops.where(truth > 0, own, other)
+    return ops.sum(truth * np.array(class_weights, np.float32), axis=-1, keepdims=True)
+
+
+def _distance(sites):
+    """Euclidean distance of each pixel to the nearest site of its image and channel, in pixels.
+
+    Along columns by doubling; then along rows, by ever longer shifts of squared distances, as long
+    as one may be the shortest.
+
+    Args:
+        sites: float32 {0, 1} [B, H, W, K].
+
+    Returns:
+        float32 [B, H, W, K], exact; anything in a channel without sites.
+    """
+    shape = ops.shape(sites)
+    height, width = shape[1], shape[2]
+    columns = ops.where(sites > 0, 0.0, _FAR)
+    doublings = (sites.shape[1] - 1).bit_length() if sites.shape[1] else _MOST_DOUBLINGS
+    for step in (1 << i for i in range(doublings)):
+        below = ops.pad(columns, ((0, 0), (step, 0), (0, 0), (0, 0)), constant_values=_FAR)
+        above = ops.pad(columns, ((0, 0), (0, step), (0, 0), (0, 0)), constant_values=_FAR)
+        nearest = ops.minimum(below[:, :height], above[:, step:])
+        columns = ops.minimum(columns, nearest + step)
+    has_sites = ops.any(sites > 0, axis=(1, 2), keepdims=True)
+    # Squares of what is farther than any side stay far.
+    squares = ops.minimum(ops.square(ops.minimum(columns, 30_000.0)), _FAR)
+    squares = ops.where(has_sites, squares, 0.0)
+    wide = ops.pad(squares, ((0, 0), (0, 0), (width, width), (0, 0)), constant_values=_FAR)
+
+    def may_shorten(shift, nearest):
+        return ops.logical_and(shift < width, ops.cast(shift * shift, "float32") < ops.max(nearest))
+
+    def shorten(shift, nearest):
+        left = ops.slice(wide, (0, 0, width - shift, 0), shape)
+        right = ops.slice(wide, (0, 0, width + shift, 0), shape)
+        along = ops.cast(shift * shift, "float32")
+        return shift + 1, ops.minimum(nearest, ops.minimum(left, right) + along)
+
+    start = ops.cast(1, "int32")
+    _, nearest = ops.while_loop(may_shorten, shorten, (start, squares))
+    return ops.sqrt(nearest)
 
 
 def _overlap(mask, logits):

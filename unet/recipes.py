@@ -5,6 +5,7 @@ its augmentation, which are known to the maker of the batches. Keras is not impo
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -24,6 +25,8 @@ Loss = Literal[
     "squared_error",
 ]
 
+_SMOOTHED = ("cross_entropy", "cross_entropy_dice")
+_WEIGHTED = (*_SMOOTHED, "focal")
 _EPSILON = 1e-7  # as Keras has it
 _MODELS = {kind.__name__: kind for kind in (UNet, FCN)}
 
@@ -64,6 +67,15 @@ class Recipe:
     loss: Loss = "cross_entropy"
     """The loss that training minimises."""
 
+    label_smoothing: float = 0.0
+    """Of cross-entropy: the share of each label that is spread over all classes alike."""
+
+    class_weights: tuple[float, ...] = ()
+    """Of cross-entropy and focal loss: what a pixel of each class weighs, the background first."""
+
+    boundary_weight: float = 0.0
+    """How much of the boundary loss, in pixels of distance, is added to the loss, such as 0.01."""
+
     optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
     """The optimizer."""
 
@@ -72,6 +84,26 @@ class Recipe:
 
     epsilon: float = _EPSILON
     """Keeps Adam, AdamW and RMSprop from dividing by 0."""
+
+    momentum: float = 0.0
+    """Of sgd: the share of the last update that is added to the next."""
+
+    nesterov: bool = False
+    """Of sgd with momentum: take the gradient where the momentum leads."""
+
+    weight_decay: float | None = None
+    """The share, times the learning rate, that kernels lose at each update; without a number, as in
+    Keras: 0.004 with adamw, none with others."""
+
+    clip_norm: float | None = None
+    """The largest norm of all gradients together; larger ones are scaled down to it."""
+
+    accumulation: int = 1
+    """Batches whose gradients are averaged for one update of the weights."""
+
+    ema_momentum: float = 0.0
+    """Momentum of a moving average of the weights, such as 0.99, which is validated and kept as the
+    best model; 0 for none."""
 
     schedule: Literal["constant", "cosine"] = "constant"
     """Keep the learning rate, or decay it to 0 along half a cosine."""
@@ -123,12 +155,7 @@ class Recipe:
             "K N, fold K of N, from 0 to N-1, of two or more",
         )
         self._require_loss()
-        require(
-            self.optimizer != "sgd" or self.epsilon == _EPSILON,
-            "epsilon",
-            self.epsilon,
-            f"left at {_EPSILON} with sgd, which has none",
-        )
+        self._require_optimizer()
         require(0 <= self.warmup <= self.epochs, "warmup", self.warmup, "in [0, epochs]")
         require(
             self.patience is None or self.patience > 0,
@@ -181,6 +208,67 @@ class Recipe:
             self.model.output_channels,
             f"1 with {head}: a mask has one channel",
         )
+
+        smoothing, weights = self.label_smoothing, self.class_weights
+        boundary = self.boundary_weight
+        classes = max(self.model.output_channels, 2)
+        require(
+            not smoothing or (0 < smoothing < 1 and self.loss in _SMOOTHED),
+            "label_smoothing",
+            smoothing,
+            f"in [0, 1), and above 0 only with {' or '.join(_SMOOTHED)}",
+        )
+        require(
+            not weights
+            or (
+                len(weights) == classes
+                and all(0 <= w < math.inf for w in weights)
+                and any(weights)
+                and self.loss in _WEIGHTED
+            ),
+            "class_weights",
+            weights,
+            f"{classes} numbers, one a class, not all 0, with {' or '.join(_WEIGHTED)}",
+        )
+        require(
+            not boundary or (boundary > 0 and self.loss not in ("batch_dice", "squared_error")),
+            "boundary_weight",
+            boundary,
+            "0 or more, and 0 with batch_dice and squared_error",
+        )
+
+    @property
+    def loss_settings(self) -> dict[str, Any]:
+        """The arguments of `losses.chosen`."""
+        return {
+            "name": self.loss,
+            "smoothing": self.label_smoothing,
+            "class_weights": self.class_weights,
+            "boundary_weight": self.boundary_weight,
+        }
+
+    def _require_optimizer(self) -> None:
+        """Raises ValueError for settings that the optimizer does not have."""
+        is_sgd = self.optimizer == "sgd"
+        require(
+            not is_sgd or self.epsilon == _EPSILON,
+            "epsilon",
+            self.epsilon,
+            f"left at {_EPSILON} with sgd, which has none",
+        )
+        require(is_sgd or not self.momentum, "momentum", self.momentum, "0 but with sgd")
+        require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
+        require(
+            not self.nesterov or self.momentum > 0,
+            "nesterov",
+            self.nesterov,
+            "with momentum above 0",
+        )
+        decay, clip = self.weight_decay, self.clip_norm
+        require(decay is None or decay >= 0, "weight_decay", decay, "0 or more")
+        require(clip is None or clip > 0, "clip_norm", clip, "more than 0, or none")
+        require(self.accumulation > 0, "accumulation", self.accumulation, "1 or more")
+        require(0 <= self.ema_momentum < 1, "ema_momentum", self.ema_momentum, "in [0, 1)")
 
 
 def to_json(recipe: Recipe) -> dict[str, Any]:

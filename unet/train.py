@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
-from unet import checkpoints, evaluate, hardware, losses, model, runs
+from unet import checkpoints, evaluate, hardware, losses, model, optimizers, runs
 from unet.events import Events
 from unet.metrics import Errors, Overlap
 from unet.recipes import Recipe
@@ -223,12 +223,10 @@ def compiled(recipe: Recipe, *, steps_per_epoch: int, xla: bool) -> Any:
         A model that is ready for `fit`.
     """
     network: Any = model.build(recipe.model)
-    make_optimizer: Any = type(keras.optimizers.get(recipe.optimizer))
-    rate = learning_rate(recipe, steps_per_epoch=steps_per_epoch)
-    stable = {"epsilon": recipe.epsilon}
+    variables = network.trainable_variables
     network.compile(
-        optimizer=make_optimizer(rate, **({} if recipe.optimizer == "sgd" else stable)),
-        loss=losses.BY_NAME[recipe.loss],
+        optimizer=optimizers.build(recipe, variables, steps_per_epoch=steps_per_epoch),
+        loss=losses.chosen(**recipe.loss_settings),
         metrics=[
             Errors()
             if recipe.is_regression
@@ -236,30 +234,8 @@ def compiled(recipe: Recipe, *, steps_per_epoch: int, xla: bool) -> Any:
         ],
         jit_compile=xla,
     )
-    network.optimizer.build(network.trainable_variables)
+    network.optimizer.build(variables)  # float16 adds a scale of the loss
     return network
-
-
-def learning_rate(recipe: Recipe, *, steps_per_epoch: int) -> Any:
-    """The learning rate of each step: a number, or a schedule that Keras can save.
-
-    Args:
-        recipe: Highest rate, schedule, epochs and epochs of warm-up.
-        steps_per_epoch: Batches in an epoch.
-
-    Returns:
-        float, or a `keras.optimizers.schedules.LearningRateSchedule`.
-    """
-    highest, warmup = recipe.learning_rate, round(recipe.warmup * steps_per_epoch)
-    if recipe.schedule == "constant" and not warmup:
-        return highest
-    return keras.optimizers.schedules.CosineDecay(
-        highest / warmup if warmup else highest,
-        max(recipe.epochs * steps_per_epoch - warmup, 1),
-        alpha=1.0 if recipe.schedule == "constant" else 0.0,
-        warmup_target=highest if warmup else None,
-        warmup_steps=warmup,
-    )
 
 
 class _Keeper(keras.callbacks.Callback):
@@ -367,8 +343,9 @@ class _Keeper(keras.callbacks.Callback):
     def _validate(self) -> dict[str, float]:
         recipe = self.settings.recipe
         self.judge = self.judge or evaluate.scorer(self.model, recipe)
-        images = evaluate.scored(self.judge, self.data.validation, recipe)
-        return evaluate.summary(images, recipe)
+        with optimizers.averaged(self.model):
+            images = evaluate.scored(self.judge, self.data.validation, recipe)
+            return evaluate.summary(images, recipe)
 
     def _require_finite(self) -> None:
         """Raises ValueError if the loss of the step that ended last is not finite."""
@@ -402,7 +379,10 @@ class _Keeper(keras.callbacks.Callback):
         if runs.best_epoch(self.state.history) == len(self.state.history) - 1:
             # The same layers without the optimizer, and probabilities.
             plain: Any = model.serving(network, self.settings.recipe.model.output_activation)
-            with runs.writing(self.out / "best.keras", known=self.saved) as path:
+            with (
+                optimizers.averaged(network),
+                runs.writing(self.out / "best.keras", known=self.saved) as path,
+            ):
                 plain.save(path)
 
     def _write_metrics(self) -> None:
