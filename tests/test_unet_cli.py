@@ -216,6 +216,30 @@ def test_what_a_run_was_made_with_must_be_there_or_be_given_up(tmp_path, capsys,
     assert runs.state(tmp_path / "run").step == 4
 
 
+def test_a_run_starts_from_another_and_is_extended(trained, tmp_path, capsys):
+    out = tmp_path / "run"
+    flags = [*TINY, "--init_from", str(trained), "--out", str(out)]
+    assert cli.main(["train", *flags, "--balance_classes", "--ema_momentum", "0.5"]) == 0
+    printed = capsys.readouterr().out
+    assert f"First weights are those of the best model of {trained}." in printed
+    settings = runs.settings(out)
+    assert set(settings.init_from) == {"run", "sha256"}
+    background, foreground = settings.recipe.class_weights
+    masks = np.concatenate([drawn(seed)[1] for seed in (0, 1)])
+    assert background * (masks == 0).sum() == pytest.approx(foreground * (masks == 1).sum())
+    assert f"class weights: {background:.3g}, {foreground:.3g}" in printed
+    assert cli.main(["resume", str(out), "--epochs", "2"]) == 0
+    assert runs.state(out).step == 4
+    assert "<svg" in (out / "report.html").read_text()
+    assert cli.main(["resume", str(out), "--epochs", "1"]) == 2
+    assert "--epochs 1: " in capsys.readouterr().err
+    assert cli.main(["evaluate", str(out), "--loss", "dice"]) == 0
+    both = ["--balance_classes", "--class_weights", "1", "2"]
+    assert cli.main(["train", *TINY, *both, "--out", str(tmp_path / "no")]) == 2
+    assert "give one of the two" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+
+
 def test_on_other_hardware_precision_is_chosen_anew(tmp_path, capsys, monkeypatch):
     out = tmp_path / "run"
     machine = Hardware(name="new", kind="cpu", flags=frozenset({"avx512_bf16"}))

@@ -5,6 +5,7 @@ Keras, which takes seconds to load, is imported when the arguments have been rea
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import math
 import pathlib
@@ -66,6 +67,13 @@ class Train(_Start):
     background: Literal["ignore", "negative"] = "ignore"
     """Of mixed datasets: whether a background may hold classes of the others, or holds none."""
 
+    balance_classes: bool = False
+    """Set class_weights so that all classes weigh alike in the first epoch of the training."""
+
+    init_from: pathlib.Path | None = None
+    """Start from the weights of the best model of another run; a head of other classes starts
+    afresh."""
+
     precision: Precision = "auto"
     """Precision of products; auto is the fastest that this machine supports."""
 
@@ -100,6 +108,10 @@ class Resume(_Run):
     compile: Compilation = "auto"
     """Likewise whether XLA compiles the model."""
 
+    epochs: int | None = None
+    """More epochs than before, in all; the learning rate goes on as if there had always been as
+    many: with a cosine it rises again."""
+
     accept_changes: bool = False
     """Go on although the data, the steps an epoch or the libraries are not as they were."""
 
@@ -115,7 +127,7 @@ class Evaluate(_Run):
     """Score at the images' own size, or at the size of the training."""
 
     loss: Loss | None = None
-    """The loss to score with; the recipe's if not given."""
+    """The loss to score with, without settings of its own; the recipe's if not given."""
 
     json: bool = False
     """Print one JSON object."""
@@ -185,23 +197,28 @@ def _train(argv: Sequence[str]) -> None:
     recipe = dataclasses.replace(recipe, features=train.features.as_json())
     if train.recipe == "small":
         recipe = _chosen(recipe, train.data_dir, given=console.given(argv))
+    from unet import pretrained
+    from unet import train as training
     from unet.data import Data
 
     data_dir = _kept(train.data_dir)
     data = Data(recipe, data_dir)
+    classes = data.classes()
+    if train.balance_classes:
+        recipe = _balanced(recipe, data)
+        data = dataclasses.replace(data, recipe=recipe)
     settings = Settings(
         name=train.recipe,
         recipe=recipe,
         choice=hardware.choose(train.precision, train.compile),
-        classes=data.classes(),
+        classes=classes,
         scalings=data.scalings(),
         made_with=data.made_with(),
+        init_from=pretrained.of(train.init_from) if train.init_from else {},
         data_dir=data_dir,
         deterministic=train.deterministic,
         checkpoint_minutes=train.checkpoint_minutes,
     )
-    from unet import train as training
-
     print(settings.choice)
     with _resumable(train.out):
         training.run(settings, out=train.out, data=data)
@@ -228,6 +245,9 @@ def _resume(argv: Sequence[str]) -> None:
         )
     for change in changes:
         console.log(f"going on although {change}")
+    if asked.epochs is not None:
+        recipe = runs.extend(asked.run, epochs=asked.epochs).recipe
+        settings = dataclasses.replace(settings, recipe=recipe)
     print(settings.choice)
     with _resumable(asked.run):
         training.resume(asked.run, data=data, settings=settings)
@@ -248,7 +268,8 @@ def _evaluate(argv: Sequence[str]) -> None:
         mix = {**recipe.mix, "validation_split": asked.split} if recipe.mix else {}
         recipe = dataclasses.replace(recipe, validation_split=asked.split, fold=None, mix=mix)
     if asked.loss:
-        recipe = dataclasses.replace(recipe, loss=asked.loss)
+        plain = {"label_smoothing": 0.0, "class_weights": (), "boundary_weight": 0.0}
+        recipe = dataclasses.replace(recipe, loss=asked.loss, **plain)
     data, network = Data(recipe, settings.data_dir), runs.load(asked.run)
     score = evaluate.evaluate if asked.at == "training" else evaluate.evaluate_native
     images = data.validation if asked.at == "training" else data.native()
@@ -394,6 +415,21 @@ def _measured(recipe: Recipe, data_dir: str | None) -> tuple[dict[str, "Traits"]
         found[name] = traits.measure(name, split, data_dir=data_dir, **features.get(name, {}))
     joint = traits.joined(found, shares=shares, classes=space.classes, tables=space.tables)
     return found, joint
+
+
+def _balanced(recipe: Recipe, data: "Data") -> Recipe:
+    """With weights that balance the classes of the first epoch; prints them."""
+    if recipe.class_weights:
+        raise ValueError("--balance_classes chooses class_weights; give one of the two.")
+    from unet import losses
+
+    # As many numbers as there are classes fit the loss or not, before anything is counted.
+    classes = max(recipe.model.output_channels, 2)
+    dataclasses.replace(recipe, class_weights=(1.0,) * classes)
+    batches = itertools.islice(data.batches(0), data.steps_per_epoch)
+    weights = losses.balanced_weights((mask for _, mask in batches), classes=classes)
+    console.log(f"class weights: {', '.join(f'{weight:.3g}' for weight in weights)}")
+    return dataclasses.replace(recipe, class_weights=weights)
 
 
 def _mixture(train: Train) -> dict[str, Any]:

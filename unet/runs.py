@@ -1,6 +1,6 @@
 """The folder of one training run: what it holds, and how it is written.
 
-    settings.json         the settings; written once
+    settings.json         the settings; written once, and where more epochs are asked for
     checkpoint-STEP.npz   every variable of model, optimizer and metrics, and the state they belong
                           to; the last two
     state.json            the state of the newest: step, history
@@ -67,6 +67,9 @@ class Settings:
     made_with: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """What its numbers depend on besides these settings, by name: data and libraries."""
 
+    init_from: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """The run whose best model gave the first weights, and the checksum of that; empty for none."""
+
     data_dir: str | None = None
     """Where the dataset is; None for TFDS's default."""
 
@@ -87,7 +90,7 @@ class State:
     """The training state, apart from the variables."""
 
     step: int = 0
-    """Optimizer steps taken."""
+    """Batches trained on."""
 
     checkpoint: str | None = None
     """The file of every variable at this step, and of this state; None before the first."""
@@ -131,11 +134,56 @@ def create(run: pathlib.Path, settings: Settings) -> None:
     saved.checked(settings)
     require_new(run)
     files.make_folder(run)
-    plain = dataclasses.asdict(dataclasses.replace(settings, recipe=Recipe()))
     with held(run):
         require_new(run)  # another process may have been faster
-        with writing(run / "settings.json") as file:
-            file.write_bytes(_json(plain | {"recipe": recipes.to_json(settings.recipe)}))
+        _write_settings(run, settings)
+
+
+def extend(run: pathlib.Path, *, epochs: int) -> Settings:
+    """Changes how many epochs a run has, whether or not it has finished.
+
+    From here on the learning rate is that of a run which had as many from the start: with a cosine
+    it rises from what it has come down to, and falls to 0 at the new end; a constant one stays.
+
+    Args:
+        run: The run's folder.
+        epochs: How many in all; as many as there are change nothing.
+
+    Returns:
+        The settings as they are now.
+
+    Raises:
+        ValueError: If the folder holds no run, `epochs` are fewer than before, or the run ended
+            before its last epoch because of its patience.
+        OSError: If another process trains the run; if the settings cannot be written.
+    """
+    with held(run):
+        before, reached = settings(run), state(run)
+        recipe = before.recipe
+        if epochs == recipe.epochs:
+            return before
+        if epochs < recipe.epochs:
+            raise ValueError(
+                f"--epochs {epochs}: {run} has {recipe.epochs} epochs; give more, since what was "
+                "trained cannot be taken back."
+            )
+        if is_out_of_patience(reached.history, recipe):
+            raise ValueError(
+                f"--epochs {epochs}: {run} stopped after epoch {len(reached.history)}, as "
+                f"{recipe.patience} epochs brought no lower validation loss. Train anew with "
+                "another patience; --init_from starts from its weights."
+            )
+        after = dataclasses.replace(before, recipe=dataclasses.replace(recipe, epochs=epochs))
+        _write_settings(run, after)
+        return after
+
+
+def is_out_of_patience(history: tuple[dict[str, Any], ...], recipe: Recipe) -> bool:
+    """Whether `patience` epochs brought no lower validation loss."""
+    best = best_epoch(history)
+    if recipe.patience is None or best is None:
+        return False
+    return len(history) - 1 - best >= recipe.patience
 
 
 @contextlib.contextmanager
@@ -360,6 +408,12 @@ def reason(error: Exception) -> str:
     text = str(getattr(error, "strerror", None) or error).strip().partition("\n")[0]
     plain = text and isinstance(error, ValueError | OSError)
     return f"{text if plain else f'{type(error).__name__}: {text}':.200}".rstrip(".")
+
+
+def _write_settings(run: pathlib.Path, settings: Settings) -> None:
+    plain = dataclasses.asdict(dataclasses.replace(settings, recipe=Recipe()))
+    with writing(run / "settings.json") as file:
+        file.write_bytes(_json(plain | {"recipe": recipes.to_json(settings.recipe)}))
 
 
 def _resume(run: pathlib.Path) -> str:

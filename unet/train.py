@@ -21,7 +21,8 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
-from unet import checkpoints, evaluate, hardware, losses, model, optimizers, runs
+from segdata import console
+from unet import checkpoints, evaluate, hardware, losses, model, optimizers, pretrained, runs
 from unet.events import Events
 from unet.metrics import Errors, Overlap
 from unet.recipes import Recipe
@@ -76,6 +77,8 @@ def run(settings: Settings, *, data: Data, out: pathlib.Path) -> State:
     runs.require_new(out)
     network = _made(settings, data)
     require_fit(network, next(iter(data.batches(0))), data.validation, settings.recipe)
+    if said := pretrained.load(network, settings):
+        print(console.printable(said))
     runs.create(out, settings)
     with runs.held(out):
         return _trained(network, _Keeper(out, settings, data))
@@ -205,10 +208,7 @@ def finished(state: State, recipe: Recipe, *, steps_per_epoch: int) -> bool:
     """Whether all epochs are done, or `patience` epochs brought no lower validation loss."""
     if state.step >= recipe.epochs * steps_per_epoch:
         return True
-    best = runs.best_epoch(state.history)
-    if recipe.patience is None or best is None:
-        return False
-    return len(state.history) - 1 - best >= recipe.patience
+    return runs.is_out_of_patience(state.history, recipe)
 
 
 def compiled(recipe: Recipe, *, steps_per_epoch: int, xla: bool) -> Any:
@@ -264,6 +264,7 @@ class _Keeper(keras.callbacks.Callback):
             runs.write_state(self.out, self.state)
         self._write_metrics()
         if self.state.checkpoint is None:
+            pretrained.load(network, self.settings)
             return
         path = self.out / self.state.checkpoint
         for group in ("model", "optimizer"):
