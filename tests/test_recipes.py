@@ -90,6 +90,17 @@ def test_a_loss_that_does_not_fit_the_head_is_refused(model, loss, fault):
         Recipe(model=model, loss=loss)
 
 
+def test_the_best_epoch_is_chosen_by_a_score_that_the_model_has():
+    linear = UNet(output_activation="linear")
+    assert Recipe(model=linear, loss="squared_error", best_by="rmse").best_by == "rmse"
+    with pytest.raises(ValueError, match="best_by is 'dice'; it must be loss or mae or rmse"):
+        Recipe(model=linear, loss="squared_error", best_by="dice")
+    saved = recipes.to_json(Recipe(best_by="iou"))
+    assert recipes.from_json(saved).best_by == "iou"
+    del saved["best_by"]  # as of runs from before
+    assert recipes.from_json(saved).best_by == "loss"
+
+
 def test_an_unknown_recipe_lists_those_there_are():
     with pytest.raises(ValueError, match="dsb2018, dsb2018-generator, dsb2018-dropout"):
         recipes.named("carvana-net")
@@ -107,6 +118,8 @@ def test_an_unknown_recipe_lists_those_there_are():
         ("warmup", 26.0),
         ("patience", 0),
         ("threshold", 1.0),
+        ("best_by", "accuracy"),
+        ("best_by", "rmse"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_named(field, value):

@@ -352,6 +352,32 @@ def test_early_stopping_is_a_function_of_the_history_alone():
     assert done([1.0] * 10)
 
 
+@pytest.mark.parametrize("by", ["dice", "iou", "dataset_dice", "dataset_iou", "mae", "rmse"])
+def test_the_best_epoch_is_that_of_the_score_that_is_asked_for(by):
+    values, higher = [0.3, 0.9, 0.2, 0.9, 0.4], by not in ("mae", "rmse")
+    history = tuple({"val_loss": 9.0 - i, f"val_{by}": v} for i, v in enumerate(values))
+    assert runs.best_epoch(history) == 4
+    assert runs.best_epoch(history, by) == (1 if higher else 2)
+    linear = UNet(output_activation="linear")
+    number = {} if higher else {"model": linear, "loss": "squared_error"}
+    recipe = Recipe(epochs=9, patience=3, best_by=by, **number)
+    state = State(step=5, history=history)
+    assert train.finished(state, recipe, steps_per_epoch=1) == higher  # 3 epochs after it, or 2
+    assert not train.finished(state, dataclasses.replace(recipe, best_by="loss"), steps_per_epoch=1)
+    with pytest.raises(ValueError, match=f"lacks val_{by}"):
+        runs.best_epoch(({"val_loss": 1.0},), by)
+
+
+@pytest.mark.heavy
+def test_the_model_that_is_kept_is_that_of_the_best_epoch_by_the_score(tmp_path):
+    settings = with_recipe(epochs=5, best_by="dataset_iou", learning_rate=0.3, schedule="constant")
+    history = fit(tmp_path / "run", settings).history
+    best = max(range(5), key=lambda i: history[i]["val_dataset_iou"])
+    assert len({row["val_dataset_iou"] for row in history}) > 1
+    scores = evaluate.evaluate(runs.load(tmp_path / "run"), VALIDATION, settings.recipe)
+    assert scores["dataset_iou"] == pytest.approx(history[best]["val_dataset_iou"], rel=1e-5)
+
+
 def test_a_run_stops_early_and_keeps_its_best(tmp_path):
     # A rate of next to nothing: the loss falls or it does not, but patience 1 ends it soon.
     settings = with_recipe(epochs=8, patience=1, learning_rate=3.0, schedule="constant", warmup=0)

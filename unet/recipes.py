@@ -25,6 +25,8 @@ Loss = Literal[
     "squared_error",
 ]
 
+BestBy = Literal["loss", "dice", "iou", "dataset_dice", "dataset_iou", "mae", "rmse"]
+
 _SMOOTHED = ("cross_entropy", "cross_entropy_dice")
 _WEIGHTED = (*_SMOOTHED, "focal")
 _EPSILON = 1e-7  # as Keras has it
@@ -111,8 +113,11 @@ class Recipe:
     warmup: float = 0.0
     """Epochs in which the learning rate first rises from 0."""
 
+    best_by: BestBy = "loss"
+    """The score on the validation images by which the best epoch is chosen, whose model is kept."""
+
     patience: int | None = None
-    """Stop after this many epochs without a lower validation loss; without a number, never."""
+    """Stop after this many epochs without a better one; without a number, never."""
 
     threshold: float = 0.5
     """A pixel is foreground above this probability."""
@@ -197,11 +202,15 @@ class Recipe:
         return f"fold {self.fold[0]} of {self.fold[1]} of {split}"
 
     def _require_loss(self) -> None:
-        """Raises ValueError if the loss does not fit the model's output."""
+        """Raises ValueError if the loss, or the score that is best, does not fit the output."""
         head = self.model.output_activation
         is_number = head == "linear"
         fitting = [x for x in get_args(Loss) if (x == "squared_error") == is_number]
         require(self.loss in fitting, "loss", self.loss, f"{' or '.join(fitting)} with {head}")
+        scores = ["loss", *(x for x in get_args(BestBy)[1:] if (x in ("mae", "rmse")) == is_number)]
+        require(
+            self.best_by in scores, "best_by", self.best_by, f"{' or '.join(scores)} with {head}"
+        )
         require(
             head == "softmax" or self.model.output_channels == 1,
             "output_channels",

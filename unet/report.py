@@ -40,7 +40,7 @@ def write(
     judge = evaluate.scorer(network or runs.load(run), recipe)
     scored = evaluate.scored(judge, batches, recipe)
     scores = evaluate.summary(_observed(scored, best, worst), recipe)
-    shown = runs.best_epoch(state.history)
+    shown = runs.best_epoch(state.history, recipe.best_by)
     body = f"""<div class="cards">{_scores(scores, recipe)}</div>
 <h2>Curves</h2>
 <div class="cards">{_charts(state.history, shown) if state.history else ""}</div>

@@ -4,7 +4,7 @@
     checkpoint-STEP.npz   every variable of model, optimizer and metrics, and the state they belong
                           to; the last two
     state.json            the state of the newest: step, history
-    best.keras            the model of the epoch with the lowest validation loss
+    best.keras            the model of the best epoch by `Recipe.best_by`
     metrics.jsonl         the history, a line an epoch
     sources.json          of a mixture: what the epochs that ended held of each dataset
     tensorboard/          the history as event files
@@ -170,7 +170,7 @@ def extend(run: pathlib.Path, *, epochs: int) -> Settings:
         if is_out_of_patience(reached.history, recipe):
             raise ValueError(
                 f"--epochs {epochs}: {run} stopped after epoch {len(reached.history)}, as "
-                f"{recipe.patience} epochs brought no lower validation loss. Train anew with "
+                f"{recipe.patience} epochs brought no better one. Train anew with "
                 "another patience; --init_from starts from its weights."
             )
         after = dataclasses.replace(before, recipe=dataclasses.replace(recipe, epochs=epochs))
@@ -179,8 +179,8 @@ def extend(run: pathlib.Path, *, epochs: int) -> Settings:
 
 
 def is_out_of_patience(history: tuple[dict[str, Any], ...], recipe: Recipe) -> bool:
-    """Whether `patience` epochs brought no lower validation loss."""
-    best = best_epoch(history)
+    """Whether `patience` epochs brought no better one."""
+    best = best_epoch(history, recipe.best_by)
     if recipe.patience is None or best is None:
         return False
     return len(history) - 1 - best >= recipe.patience
@@ -360,9 +360,20 @@ def is_state(run: pathlib.Path, reached: State) -> bool:
         return reached == State()
 
 
-def best_epoch(history: tuple[dict[str, Any], ...]) -> int | None:
-    """Index of the first epoch with the lowest validation loss; None without epochs."""
-    return min(range(len(history)), key=lambda i: history[i]["val_loss"], default=None)
+def best_epoch(history: tuple[dict[str, Any], ...], by: str = "loss") -> int | None:
+    """Index of the first of the best epochs; None without epochs.
+
+    Args:
+        history: Of a state.
+        by: A score on the validation images, as `Recipe.best_by` names it.
+
+    Raises:
+        ValueError: If an epoch lacks that score.
+    """
+    if any(f"val_{by}" not in row for row in history):
+        raise ValueError(f"the history lacks val_{by}, by which the best epoch is chosen.")
+    sign = 1 if by in ("loss", "mae", "rmse") else -1
+    return min(range(len(history)), key=lambda i: sign * history[i][f"val_{by}"], default=None)
 
 
 def load(run: pathlib.Path, choice: Choice | None = None) -> keras.Model:

@@ -205,7 +205,7 @@ def require_fit(
 
 
 def finished(state: State, recipe: Recipe, *, steps_per_epoch: int) -> bool:
-    """Whether all epochs are done, or `patience` epochs brought no lower validation loss."""
+    """Whether all epochs are done, or `patience` epochs brought no better one."""
     if state.step >= recipe.epochs * steps_per_epoch:
         return True
     return runs.is_out_of_patience(state.history, recipe)
@@ -377,9 +377,10 @@ class _Keeper(keras.callbacks.Callback):
 
     def _keep_best(self, network: keras.Model) -> None:
         """Writes the model if the epoch that has just ended is the best so far."""
-        if runs.best_epoch(self.state.history) == len(self.state.history) - 1:
+        recipe, history = self.settings.recipe, self.state.history
+        if runs.best_epoch(history, recipe.best_by) == len(history) - 1:
             # The same layers without the optimizer, and probabilities.
-            plain: Any = model.serving(network, self.settings.recipe.model.output_activation)
+            plain: Any = model.serving(network, recipe.model.output_activation)
             with (
                 optimizers.averaged(network),
                 runs.writing(self.out / "best.keras", known=self.saved) as path,
