@@ -331,13 +331,48 @@ def test_scores_are_printed_for_people_and_as_json(trained, capsys, asked):
     assert cli.main(["evaluate", str(trained), "--json", "--split", "test"]) == 0
     scores = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert set(scores) == {
-        *("images", "dice", "iou", "dataset_dice", "dataset_iou", "threshold", "loss")
+        *("images", "dice", "iou", "dataset_dice", "dataset_iou", "threshold", "loss"),
+        *("classes", "confusion", "calibration", "calibration_error"),
     }
     assert asked[-1][0].recipe.validation_split == "test"
     assert cli.main(["evaluate", str(trained)]) == 0
     printed = capsys.readouterr().out
     assert f"dice          {scores['dice']:.4f}" in printed
     assert "images        3" in printed
+
+
+def test_contours_are_scored_when_asked_for(trained, capsys):
+    def score(*flags: str) -> float:
+        assert cli.main(["evaluate", str(trained), "--json", "--boundary", *flags]) == 0
+        return json.loads(capsys.readouterr().out.splitlines()[-1])["boundary_f1"]
+
+    assert 0 <= score("--at", "training") <= score("--boundary_tolerance", "20") <= 1
+
+
+def test_the_threshold_is_a_number_or_the_best_for_the_images_of_the_training(
+    trained, capsys, asked
+):
+    def scores(*flags: str) -> dict[str, Any]:
+        assert cli.main(["evaluate", str(trained), "--json", *flags]) == 0
+        return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    given = {t: scores("--threshold", str(t)) for t in (0.1, 0.5, 0.9)}
+    assert [found["threshold"] for found in given.values()] == [0.1, 0.5, 0.9]
+    asked.clear()
+    best = scores("--threshold", "best")
+    assert [data.recipe.validation_split for data, _ in asked] == ["train", "validation"]
+    choice = best["threshold_choice"]
+    assert (choice["score"], choice["images"]) == ("dice", 3)
+    assert best["threshold"] == choice["threshold"]
+    # Here the images of the training are those of the validation.
+    assert choice["value"] == pytest.approx(best["dice"])
+    assert best["dice"] >= max(found["dice"] for found in given.values()) - 1e-6
+    assert cli.main(["evaluate", str(trained), "--threshold", "best"]) == 0
+    printed = capsys.readouterr().out.splitlines()[0]
+    assert printed.startswith(f"the threshold {best['threshold']:.4f} gives the highest dice")
+    asked.clear()
+    scores("--threshold", "best", "--at", "training")
+    assert [data.recipe.validation_split for data, _ in asked] == ["train", "validation"]
 
 
 def test_predict_names_each_bad_file_and_does_the_others(trained, tmp_path, capsys):
@@ -423,6 +458,11 @@ def test_recipes_are_listed(capsys):
         (["resume", "{new}"], "holds no run"),
         (["evaluate", "{new}"], "holds no run"),
         (["evaluate", "{begun}"], "no best.keras"),
+        (
+            ["evaluate", "{run}", "--boundary_tolerance", "2"],
+            "2: 0 or more pixels, with --boundary",
+        ),
+        (["evaluate", "{run}", "--boundary", "--boundary_tolerance=-1"], "0 or more pixels"),
         (["predict", "{new}", "x.png", "--to", "{new}"], "holds no run"),
         (["report", "{begun}"], "no best.keras"),
         (["tran"], "train, resume"),

@@ -129,6 +129,16 @@ class Evaluate(_Run):
     loss: Loss | None = None
     """The loss to score with, without settings of its own; the recipe's if not given."""
 
+    threshold: str | None = None
+    """A pixel is foreground above this probability: a number; or best, the one that scores best on
+    the training images, which takes a pass over them. The recipe's if not given."""
+
+    boundary: bool = False
+    """Score contours too, by boundary F1; that takes about as long as all other scores."""
+
+    boundary_tolerance: float | None = None
+    """Pixels that a contour may be off, with --boundary; 0.75 % of the diagonal if not given."""
+
     json: bool = False
     """Print one JSON object."""
 
@@ -260,30 +270,49 @@ def _evaluate(argv: Sequence[str]) -> None:
     settings = _settings(asked)
     _load_keras()
     console.import_modules(asked.imports)
-    from unet import evaluate
-    from unet.data import Data
+    from unet import judging
 
     recipe = settings.recipe
+    tolerance = asked.boundary_tolerance
+    if tolerance is not None and not (asked.boundary and 0 <= tolerance < math.inf):
+        raise ValueError(f"--boundary_tolerance {tolerance:g}: 0 or more pixels, with --boundary.")
+    if asked.boundary and recipe.is_regression:
+        raise ValueError("--boundary: a regression has no contours.")
     if asked.split:  # all of it, and no fold
         mix = {**recipe.mix, "validation_split": asked.split} if recipe.mix else {}
         recipe = dataclasses.replace(recipe, validation_split=asked.split, fold=None, mix=mix)
     if asked.loss:
         plain = {"label_smoothing": 0.0, "class_weights": (), "boundary_weight": 0.0}
         recipe = dataclasses.replace(recipe, loss=asked.loss, **plain)
-    data, network = Data(recipe, settings.data_dir), runs.load(asked.run)
-    score = evaluate.evaluate if asked.at == "training" else evaluate.evaluate_native
-    images = data.validation if asked.at == "training" else data.native()
-    scores = score(network, images, recipe)
+    network, chosen = runs.load(asked.run), None
+    if asked.threshold == "best":
+        several = judging.trained_on(settings.recipe)
+        place = settings.data_dir
+        trained = (x for one in several for x in _scored(network, one, place, at=asked.at))
+        chosen = judging.best_threshold(trained, recipe)
+        recipe = dataclasses.replace(recipe, threshold=chosen.threshold)
+    elif asked.threshold is not None:
+        recipe = dataclasses.replace(recipe, threshold=_threshold(asked.threshold, recipe))
+    found = judging.judge(
+        _scored(network, recipe, settings.data_dir, at=asked.at),
+        recipe,
+        classes=settings.classes,
+        boundary=asked.boundary,
+        tolerance=tolerance,
+    )
     if asked.json:
-        print(json.dumps({**scores, **({"fold": recipe.fold} if recipe.fold else {})}))
+        more: dict[str, Any] = {"fold": recipe.fold} if recipe.fold else {}
+        more |= {"threshold_choice": chosen._asdict()} if chosen else {}
+        print(json.dumps(judging.to_json(found) | more))
         return
-    wide = max(13, *map(len, scores))
+    if chosen:
+        print(
+            f"the threshold {chosen.threshold:.4f} gives the highest {chosen.score}, "
+            f"{chosen.value:.4f}, on the {chosen.images:,} training images"
+        )
     if recipe.fold:
-        print(f"{'scored on':{wide}} {recipe.validated_on}")
-    for name, value in scores.items():
-        is_count = name.startswith(("images", "unlabelled"))
-        shown = f"{value:,.0f}" if is_count else f"{value:.4f}"
-        print(f"{name:{wide}} {shown}")
+        print(f"{'scored on':13} {recipe.validated_on}")
+    print(judging.text(found))
 
 
 def _predict(argv: Sequence[str]) -> int:
@@ -481,6 +510,29 @@ def _shares(given: Sequence[str]) -> dict[str, float]:
                 "dsb2018=0.5."
             )
     return shares
+
+
+def _scored(network: Any, recipe: Recipe, data_dir: str | None, *, at: str) -> Iterator[Any]:
+    """The images that a recipe is judged by, scored one by one."""
+    from unet import evaluate
+    from unet.data import Data
+
+    data = Data(recipe, data_dir)
+    if at == "training":
+        return evaluate.scored(evaluate.scorer(network, recipe), data.validation, recipe)
+    judge = evaluate.scorer(network, recipe, decides=False)
+    return evaluate.scored_native(judge, data.native(), recipe)
+
+
+def _threshold(given: str, recipe: Recipe) -> float:
+    """The number of `--threshold`."""
+    with contextlib.suppress(ValueError):
+        if recipe.model.output_activation == "sigmoid" and 0 <= float(given) < 1:
+            return float(given)
+    raise ValueError(
+        f"--threshold {given}: best, or a number in [0, 1), for a model with sigmoid; this one has "
+        f"{recipe.model.output_activation}."
+    )
 
 
 def _like(scalings: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -49,6 +49,12 @@ class Scored(NamedTuple):
     dataset: str = ""
     """Which dataset it is of, where there are several."""
 
+    id: str = ""
+    """Its name in the dataset; empty where it is scored at the size of the training."""
+
+    group: str = ""
+    """Its group, likewise."""
+
 
 def scorer(network: Any, recipe: Recipe, *, decides: bool = True) -> keras.Model:
     """What `scored` runs: a model of images and masks that shares the network's variables.
@@ -125,7 +131,8 @@ def scored_native(
         parts = inference.parts(ask, example.record, shape, recipe)
         found, probability = inference.decided(parts, shape, recipe)
         loss = np.concatenate(losses).mean(axis=0)
-        yield _of_image(example.image, example.mask, found, probability, loss, recipe)
+        one = _of_image(example.image, example.mask, found, probability, loss, recipe)
+        yield one._replace(id=example.id, group=example.group)
 
 
 def scored(
@@ -169,13 +176,12 @@ def summary(images: Iterable[Scored], recipe: Recipe) -> dict[str, float]:
     Raises:
         ValueError: If no image has labels.
     """
-    rows: dict[str, list[Any]] = {}
+    added: dict[str, _Added] = {}
     for image in images:
-        row = image.scores, image.sums, image.loss
-        rows.setdefault(image.dataset, []).append(row)
-    together = _summed([row for own in rows.values() for row in own], recipe)
-    for name in filter(None, rows):
-        scores = _summed(rows[name], recipe, of=name)
+        added.setdefault(image.dataset, _Added()).add(image)
+    together = _summed([*added.values()], recipe)
+    for name in filter(None, added):
+        scores = _summed([added[name]], recipe, of=name)
         together |= {f"{score}/{name}": value for score, value in scores.items()}
     return together | ({} if recipe.is_regression else {"threshold": recipe.threshold})
 
@@ -217,23 +223,41 @@ def _of_image(
     return Scored(image, mask, found, probability, sums, loss, scores)
 
 
-def _summed(rows: list[Any], recipe: Recipe, *, of: str = "the set") -> dict[str, float]:
-    labelled = [row for row in rows if row[0]]
-    if not labelled:
+class _Added:
+    """What is added up of the images of a dataset."""
+
+    def __init__(self) -> None:
+        self.images = 0
+        self.sums: Any = 0
+        self.scores: list[Mapping[str, float]] = []
+        self.parts: list[np.ndarray] = []
+
+    def add(self, image: Scored) -> None:
+        self.images += 1
+        if image.scores:
+            self.scores.append(image.scores)
+            self.parts.append(image.loss)
+            self.sums = self.sums + image.sums
+
+
+def _summed(added: list[_Added], recipe: Recipe, *, of: str = "the set") -> dict[str, float]:
+    images = sum(each.images for each in added)
+    rows = [row for each in added for row in each.scores]
+    parts = [part for each in added for part in each.parts]
+    if not rows:
         raise ValueError(
-            f"there is nothing to score: none of the {len(rows)} images of {of} has labels. "
+            f"there is nothing to score: none of the {images} images of {of} has labels. "
             "Score a split that has them."
         )
-    scores, sums, parts = zip(*labelled, strict=True)
-    whole = np.sum(sums, axis=0)
-    found: dict[str, float] = {"images": len(labelled)}
-    if len(labelled) < len(rows):
-        found["unlabelled"] = len(rows) - len(labelled)
+    whole: Any = sum(each.sums for each in added)
+    found: dict[str, float] = {"images": len(rows)}
+    if len(rows) < images:
+        found["unlabelled"] = images - len(rows)
     if recipe.is_regression:
         found |= metrics.regression(whole)
     else:
         for name in ("dice", "iou"):
-            found[name] = float(np.mean([row[name] for row in scores]))
+            found[name] = float(np.mean([row[name] for row in rows]))
         together = metrics.scores(whole, channels=recipe.model.output_channels)
         for name in ("dice", "iou"):
             found[f"dataset_{name}"] = float(metrics.mean(together[name]))

@@ -53,12 +53,15 @@ def confusion(mask: np.ndarray, found: np.ndarray, *, channels: int = 1) -> np.n
     """
     if mask.shape != found.shape:
         raise ValueError(f"mask {mask.shape} and prediction {found.shape} differ in shape.")
-    labelled = mask != IGNORE_LABEL
-    truth, found = mask[labelled].astype(np.int64), found[labelled]
     side = max(channels, 2)
-    if truth.size and truth.max() >= side:
-        raise ValueError(f"a mask has class {truth.max()}; the model's are 0 to {side - 1}.")
-    return np.bincount(truth * side + found, minlength=side**2).reshape(side, side)
+    # Of all pairs of bytes: twice as fast as picking out the labelled pixels.
+    pairs = mask.astype(np.uint16).ravel() << 8 | found.ravel()
+    counts = np.bincount(pairs, minlength=1 << 16).reshape(256, 256)
+    counts[IGNORE_LABEL] = 0
+    if (beyond := np.flatnonzero(counts[side:IGNORE_LABEL].any(axis=1))).size:
+        most = side + beyond[-1]
+        raise ValueError(f"a mask has class {most}; the model's are 0 to {side - 1}.")
+    return counts[:side, :side].copy()
 
 
 def scores(confusion: np.ndarray, *, channels: int = 1) -> dict[str, np.ndarray]:
@@ -73,10 +76,27 @@ def scores(confusion: np.ndarray, *, channels: int = 1) -> dict[str, np.ndarray]
         `recall`, TP / (TP + FN): float64 [..., K], or [..., 1] for one channel; NaN where the
         denominator is 0.
     """
+    return of_counts(counts(confusion, channels=channels))
+
+
+def counts(confusion: np.ndarray, *, channels: int = 1) -> np.ndarray:
+    """Pixels of each class found rightly, found, and true; what `of_counts` needs of a matrix.
+
+    Args:
+        confusion: int64 [..., K, K], of each image or a sum.
+        channels: 1 for the foreground alone.
+
+    Returns:
+        int64 [..., 3, K], or [..., 3, 1] for one channel; TP, TP + FP and TP + FN.
+    """
     right = np.diagonal(confusion, axis1=-2, axis2=-1)
-    found, true = confusion.sum(axis=-2), confusion.sum(axis=-1)
-    if channels == 1:
-        right, found, true = (x[..., 1:] for x in (right, found, true))
+    each = np.stack([right, confusion.sum(axis=-2), confusion.sum(axis=-1)], axis=-2)
+    return each[..., 1:] if channels == 1 else each
+
+
+def of_counts(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """`scores` from the numbers of `counts`, or from sums of them."""
+    right, found, true = np.moveaxis(counts, -2, 0)
     return {
         "dice": _ratio(2 * right, found + true),
         "iou": _ratio(right, found + true - right),
@@ -116,9 +136,15 @@ def regression(sums: np.ndarray) -> dict[str, float]:
     Args:
         sums: float64 [5], from `errors`, added up over images.
     """
-    count, absolute, squared, total, squares = sums.tolist()
+    return {name: float(value) for name, value in regression_of(sums).items()}
+
+
+def regression_of(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """`regression` of many sums at once: float64 [..., 5] to [...] by name."""
+    count, absolute, squared, total, squares = np.moveaxis(sums, -1, 0)
     variance = squares - total**2 / count
-    r2 = 1 - squared / variance if variance > 0 else float(squared == 0)
+    explained = 1 - squared / np.where(variance > 0, variance, 1)
+    r2 = np.where(variance > 0, explained, squared == 0)
     return {"mae": absolute / count, "rmse": (squared / count) ** 0.5, "r2": r2}
 
 

@@ -26,7 +26,7 @@ from segdata.sources.folder.reading import (
     require_same_size,
 )
 from segdata.sources.folder.settings import Folder, FolderError, parse_palette
-from segdata.sources.folder.survey import SHOWN, Problem, Survey, counted
+from segdata.sources.folder.survey import SHOWN, Problem, Survey, counted, listed
 
 _THUMBNAIL = 32  # pixels of a side
 _MOST_NAMED = 1 << 16  # colours of which it is known which mask has them
