@@ -66,7 +66,7 @@ class Drawn(Data):
 
     def native(self):
         return [
-            Native(str(number), "", image, mask[..., 0], np.dstack([image, mask]))
+            Native(f"{len(images)}-{number}", "", image, mask[..., 0], np.dstack([image, mask]))
             for images, masks in self.validation
             for number, (image, mask) in enumerate(zip(images, masks, strict=True))
         ]
@@ -375,6 +375,22 @@ def test_the_threshold_is_a_number_or_the_best_for_the_images_of_the_training(
     assert [data.recipe.validation_split for data, _ in asked] == ["train", "validation"]
 
 
+def test_runs_are_compared_on_the_same_images(trained, tmp_path, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(trained, other)
+    both, page = [str(trained), str(other)], tmp_path / "page.html"
+    assert cli.main(["compare", *both, "--boundary", "--to", str(page)]) == 0
+    printed = capsys.readouterr().out
+    assert "3 images, at their own size" in printed
+    assert "dataset_iou" in printed
+    assert "Boundary F1" in page.read_text()
+    assert cli.main(["compare", *both, "--split", "test", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["differences"]["other"]["dice"] == {"difference": 0.0, "interval": None}
+    assert cli.main(["compare", *both, "--to", str(tmp_path / "no" / "page.html")]) == 2
+    assert f"there is no folder {tmp_path / 'no'}" in capsys.readouterr().err
+
+
 def test_predict_names_each_bad_file_and_does_the_others(trained, tmp_path, capsys):
     for name in ("a.png", "b.png"):
         Image.fromarray(drawn(5)[0][0]).resize((31, 17)).save(tmp_path / name)
@@ -463,6 +479,9 @@ def test_recipes_are_listed(capsys):
             "2: 0 or more pixels, with --boundary",
         ),
         (["evaluate", "{run}", "--boundary", "--boundary_tolerance=-1"], "0 or more pixels"),
+        (["compare", "{run}"], "name two runs or more, each once"),
+        (["compare", "{run}", "{run}"], "name two runs or more, each once"),
+        (["compare", "{run}", "{new}"], "holds no run"),
         (["predict", "{new}", "x.png", "--to", "{new}"], "holds no run"),
         (["report", "{begun}"], "no best.keras"),
         (["tran"], "train, resume"),

@@ -9,7 +9,6 @@ segmentation?", BMVC 2013, after Martin, Fowlkes and Malik's of contours, PAMI 2
 """
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from scipy import spatial
@@ -65,7 +64,7 @@ def _matched(true: np.ndarray, seen: np.ndarray, *, reach: float) -> float:
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
-def _share(points: np.ndarray, others: Sequence[Sequence[int]], *, reach: float) -> float:
+def _share(points: np.ndarray, others: np.ndarray, *, reach: float) -> float:
     """The share of points that have one of the others within reach."""
     tree = spatial.KDTree(others, compact_nodes=False, balanced_tree=False)
     # Squares of distances are whole: no other lies within a millionth of a pixel of the reach.

@@ -1,4 +1,4 @@
-"""The command `unet`: train, resume, evaluate, predict, report, recipes.
+"""The command `unet`: train, resume, evaluate, compare, predict, report, recipes.
 
 Keras, which takes seconds to load, is imported when the arguments have been read.
 """
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from segdata import console
 from segdata.cli import Features
+from segdata.core.system import files
 from unet import hardware, recipes, runs, saved
 from unet.hardware import Compilation, Precision
 from unet.recipes import RECIPES, Loss, Recipe
@@ -144,6 +145,35 @@ class Evaluate(_Run):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Compare:
+    """Scores the best models of several runs on the same images, at the images' own size.
+
+    Differences are to the first run, with intervals of paired draws of groups of images.
+    """
+
+    runs: list[pathlib.Path] = dataclasses.field(metadata=_positional("RUN", nargs="+"))
+    """The folders of two or more runs."""
+
+    data_dir: str | None = None
+    """Where the dataset is now, if it has moved since the runs began."""
+
+    imports: str = ""
+    """Modules to import first, which register datasets; separated by commas."""
+
+    split: str | None = None
+    """The split to score on; what each run was validated on if not given."""
+
+    boundary: bool = False
+    """Score contours too, by boundary F1."""
+
+    to: pathlib.Path | None = None
+    """An HTML page to write."""
+
+    json: bool = False
+    """Print one JSON object."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Predict:
     """Writes a mask and an overlay for each image file.
 
@@ -177,6 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "train": _train,
             "resume": _resume,
             "evaluate": _evaluate,
+            "compare": _compare,
             "predict": _predict,
             "report": _report,
             "recipes": _recipes,
@@ -278,9 +309,7 @@ def _evaluate(argv: Sequence[str]) -> None:
         raise ValueError(f"--boundary_tolerance {tolerance:g}: 0 or more pixels, with --boundary.")
     if asked.boundary and recipe.is_regression:
         raise ValueError("--boundary: a regression has no contours.")
-    if asked.split:  # all of it, and no fold
-        mix = {**recipe.mix, "validation_split": asked.split} if recipe.mix else {}
-        recipe = dataclasses.replace(recipe, validation_split=asked.split, fold=None, mix=mix)
+    recipe = _on_split(recipe, asked.split)
     if asked.loss:
         plain = {"label_smoothing": 0.0, "class_weights": (), "boundary_weight": 0.0}
         recipe = dataclasses.replace(recipe, loss=asked.loss, **plain)
@@ -313,6 +342,36 @@ def _evaluate(argv: Sequence[str]) -> None:
     if recipe.fold:
         print(f"{'scored on':13} {recipe.validated_on}")
     print(judging.text(found))
+
+
+def _compare(argv: Sequence[str]) -> None:
+    """Compare the best models of several runs."""
+    asked = console.parse(Compare, argv, prog="unet compare")
+    names = _names(asked.runs)
+    every = [runs.settings(run) for run in asked.runs]
+    if asked.to is not None and not asked.to.absolute().parent.is_dir():
+        raise ValueError(f"--to {asked.to}: there is no folder {asked.to.absolute().parent}.")
+    _load_keras()
+    console.import_modules(asked.imports)
+    from unet import comparing, judging
+
+    judged = {}
+    for name, run, settings in zip(names, asked.runs, every, strict=True):
+        recipe = _on_split(settings.recipe, asked.split)
+        place = asked.data_dir or settings.data_dir
+        judged[name] = judging.judge(
+            _scored(runs.load(run), recipe, place, at="native"),
+            recipe,
+            classes=settings.classes,
+            boundary=asked.boundary,
+        )
+    found = comparing.compare(judged)
+    if asked.to is not None:
+        with files.replacing(asked.to) as unfinished:
+            unfinished.write_text(comparing.document(found), encoding="utf-8")
+    print(json.dumps(comparing.to_json(found)) if asked.json else comparing.text(found))
+    if asked.to is not None and not asked.json:
+        console.log(str(asked.to))
 
 
 def _predict(argv: Sequence[str]) -> int:
@@ -522,6 +581,28 @@ def _scored(network: Any, recipe: Recipe, data_dir: str | None, *, at: str) -> I
         return evaluate.scored(evaluate.scorer(network, recipe), data.validation, recipe)
     judge = evaluate.scorer(network, recipe, decides=False)
     return evaluate.scored_native(judge, data.native(), recipe)
+
+
+def _on_split(recipe: Recipe, split: str | None) -> Recipe:
+    """A recipe that is judged by all of a split, and by no fold; the same where there is none."""
+    if split is None:
+        return recipe
+    mix = {**recipe.mix, "validation_split": split} if recipe.mix else {}
+    return dataclasses.replace(recipe, validation_split=split, fold=None, mix=mix)
+
+
+def _names(folders: Sequence[pathlib.Path]) -> list[str]:
+    """What runs are called: by their folders' names, or by whole paths where these are the same.
+
+    Raises:
+        ValueError: If there are fewer than two, or one is there twice.
+    """
+    whole = [str(folder.absolute()) for folder in folders]
+    if len(whole) < 2 or len(set(whole)) < len(whole):
+        listed = " ".join(map(str, folders))
+        raise ValueError(f"RUN {listed}: name two runs or more, each once.")
+    short = [folder.absolute().name for folder in folders]
+    return short if len(set(short)) == len(short) else [str(folder) for folder in folders]
 
 
 def _threshold(given: str, recipe: Recipe) -> float:

@@ -205,8 +205,13 @@ def scores_of(sums: np.ndarray, recipe: Recipe) -> dict[str, np.ndarray]:
     channels = recipe.model.output_channels
     whole = metrics.of_counts(sums[..., 5:].reshape(*sums.shape[:-1], 3, channels))
     with np.errstate(invalid="ignore", divide="ignore"):
-        means = {"dice": dice / images, "iou": iou / images, "boundary_f1": contour / contours}
-    return means | {f"dataset_{name}": metrics.mean(whole[name]) for name in ("dice", "iou")}
+        return {
+            "dice": dice / images,
+            "iou": iou / images,
+            "dataset_dice": metrics.mean(whole["dice"]),
+            "dataset_iou": metrics.mean(whole["iou"]),
+            "boundary_f1": contour / contours,
+        }
 
 
 def to_json(judgement: Judgement) -> dict[str, Any]:

@@ -1,17 +1,22 @@
-"""Charts as SVG, styled by `page`: lines by epoch, histograms of shares."""
+"""Charts as SVG, styled by `page`: lines by epoch, histograms, reliability, intervals."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from segdata.inspection.page import escaped
 
-_WIDTH, _HEIGHT = 420, 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 12, 30
+_WIDTH, _HEIGHT = 420, 242
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 12, 42
+_ROW, _MARGIN = 38, 24
 _BARS_HEIGHT, _BARS_TOP, _BARS_BOTTOM = 180, 18, 26
 
 
 def lines(
-    title: str, epochs: Sequence[int], series: Mapping[str, Sequence[float]], *, marked: int | None
+    title: str,
+    epochs: Sequence[int],
+    series: Mapping[str, Sequence[float]],
+    *,
+    marked: int | None,
 ) -> str:
     """Draws one chart of values by epoch.
 
@@ -41,7 +46,8 @@ def lines(
         + _text(f"{t:g}", _LEFT - 7, y(t) + 4, anchor="end")
         for t in ticks
     ]
-    parts += [_text(f"{e}", x(e), _HEIGHT - 10) for e in _whole_ticks(epochs[0], epochs[-1])]
+    parts += [_text(f"{e}", x(e), _HEIGHT - 23) for e in _whole_ticks(epochs[0], epochs[-1])]
+    parts += _axes("epoch", title)
     if marked is not None:
         at = f"{x(marked):.1f}"
         parts.append(
@@ -94,6 +100,82 @@ def histogram(title: str, counts: Sequence[int], *, of: str) -> str:
     return _figure(title, f"<span>{escaped(of)}</span>", parts, height=_BARS_HEIGHT)
 
 
+def reliability(title: str, points: Sequence[tuple[float, float, int]]) -> str:
+    """Draws how often what was predicted with a probability is so; on the diagonal it is right.
+
+    Args:
+        title: Its name.
+        points: Mean probability and frequency, in [0, 1], and number of pixels; one or more.
+
+    Returns:
+        A `<figure>` with SVG.
+    """
+
+    def place(share: float, frequency: float) -> tuple[float, float]:
+        return (
+            _LEFT + share * (_WIDTH - _LEFT - _RIGHT),
+            _TOP + (1 - frequency) * (_HEIGHT - _TOP - _BOTTOM),
+        )
+
+    (left, base), (right, top) = place(0, 0), place(1, 1)
+    parts = [f'<line class="mark" x1="{left}" x2="{right}" y1="{base}" y2="{top}"/>']
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        x, y = place(share, share)
+        parts.append(
+            f'<line class="grid" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            + _text(f"{share:g}", _LEFT - 7, y + 4, anchor="end")
+            + _text(f"{share:g}", x, _HEIGHT - 23)
+        )
+    every = sum(pixels for *_, pixels in points)
+    path = [place(share, frequency) for share, frequency, _ in points]
+    parts.append(
+        f'<polyline class="line s0" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in path)}"/>'
+    )
+    parts += [
+        f'<circle class="dot s0" cx="{x:.1f}" cy="{y:.1f}" r="3"><title>probability {share:.3f}: '
+        f"so in {frequency:.3f} of {pixels:,} pixels, {pixels / every:.1%} of all</title></circle>"
+        for (x, y), (share, frequency, pixels) in zip(path, points, strict=True)
+    ]
+    parts += _axes("probability", "frequency")
+    return _figure(title, "", parts, height=_HEIGHT)
+
+
+def intervals(title: str, rows: Sequence[tuple[str, float, float, float]], *, of: str) -> str:
+    """Draws values with their intervals below each other, and a line at 0.
+
+    Args:
+        title: Its name.
+        rows: Name, value, lower and upper end of each; one or more.
+        of: What the values are.
+
+    Returns:
+        A `<figure>` with SVG.
+    """
+    ticks = nice_ticks(min(0, *(row[2] for row in rows)), max(0, *(row[3] for row in rows)))
+    low, high = ticks[0], ticks[-1]
+    height = _TOP + _ROW * len(rows) + _BOTTOM
+    base = height - _BOTTOM
+
+    def x(value: float) -> float:
+        return _MARGIN + (value - low) / (high - low) * (_WIDTH - 2 * _MARGIN)
+
+    parts = [
+        f'<line class="{"mark" if t == 0 else "grid"}" x1="{x(t):.1f}" x2="{x(t):.1f}" '
+        f'y1="{_TOP}" y2="{base}"/>' + _text(f"{t:g}", x(t), base + 19)
+        for t in ticks
+    ]
+    for i, (name, value, least, most) in enumerate(rows):
+        y = _TOP + _ROW * (i + 0.7)
+        parts.append(
+            _text(escaped(name), _MARGIN, y - 9, anchor="start")
+            + f'<line class="line s0" x1="{x(least):.1f}" x2="{x(most):.1f}" y1="{y}" y2="{y}"/>'
+            f'<circle class="dot s0" cx="{x(value):.1f}" cy="{y}" r="4"><title>{escaped(name)}: '
+            f"{value:.4g}, {least:.4g} to {most:.4g}</title></circle>"
+        )
+    parts.append(_text(escaped(of), _WIDTH / 2, height - 6))
+    return _figure(title, "", parts, height=height)
+
+
 def nice_ticks(low: float, high: float) -> list[float]:
     """Round numbers, at most seven, the first at or below `low` and the last at or above `high`."""
     if high - low < 1e-9 * max(abs(high), 1e-9):
@@ -107,6 +189,15 @@ def nice_ticks(low: float, high: float) -> list[float]:
 
 def _whole_ticks(first: int, last: int) -> range:
     return range(first, last + 1, max(1, math.ceil((last - first) / 8)))
+
+
+def _axes(along: str, up: str) -> list[str]:
+    """The names of a chart's axes."""
+    middle = _TOP + (_HEIGHT - _TOP - _BOTTOM) / 2
+    return [
+        _text(escaped(along), (_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 6),
+        f'<g transform="rotate(-90 12 {middle})">{_text(escaped(up.lower()), 12, middle)}</g>',
+    ]
 
 
 def _text(text: str, x: float, y: float, *, anchor: str = "middle") -> str:

@@ -122,10 +122,13 @@ th { text-align: left; font-weight: 500; vertical-align: top; padding: .22rem 1.
 td { padding: .22rem 0; overflow-wrap: anywhere; }
 tbody th, .cards td + td { color: var(--soft); }
 tr + tr > *, thead + tbody > tr > * { border-top: 1px solid var(--rule); }
+.figures .card { overflow-x: auto; }
+.figures tbody th { overflow-wrap: anywhere; min-width: 7rem; }
 .figures td, .figures th + th { text-align: right; padding: .22rem 0 .22rem 1rem; }
+.figures td { white-space: nowrap; }
 .gallery td { width: 23%; padding: .35rem .35rem .35rem 0; }
 .gallery th { padding-top: .5rem; font-size: .85rem; }
-.gallery img { display: block; width: 100%; border-radius: 6px; image-rendering: pixelated; }
+.gallery img { display: block; width: 100%; border-radius: 6px; }
 .cases, .strip, .case > div { display: flex; flex-wrap: wrap; gap: .8rem; }
 .case > div { gap: .4rem; } .case small { display: block; max-width: 20rem; }
 .cases figure, .strip figure { width: 9.4rem; }
