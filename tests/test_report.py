@@ -7,12 +7,14 @@ import shutil
 import subprocess
 from typing import Any
 
+import keras
 import networks
 import numpy as np
 import pytest
 
 from segdata.inspection import charts
-from unet import report, runs
+from segdata.native import Native
+from unet import evaluate, judging, pictures, report, runs
 from unet.hardware import Choice
 from unet.recipes import Recipe
 from unet.runs import Settings, State
@@ -70,10 +72,17 @@ def run(tmp_path):
     return folder
 
 
-def batches(images: int = 9):
+def natives(images: int = 9, classes: int = 2):
+    """Examples of odd sizes, in groups of two."""
     rng = np.random.default_rng(0)
-    mask = rng.choice(np.array([0, 1, 255], np.uint8), (images, 16, 16, 1), p=[0.6, 0.3, 0.1])
-    yield rng.integers(0, 256, (images, 16, 16, 3), np.uint8), mask
+    known = np.array([*range(classes), 255], np.uint8)
+    for number in range(images):
+        shape = (16 + number, 29 - number)
+        mask = rng.choice(known, shape)
+        image = rng.integers(0, 256, (*shape, 3), np.uint8)
+        small = rng.integers(0, 256, (8, 12, 4), np.uint8)
+        small[..., 3] = rng.choice(known, (8, 12))
+        yield Native(f"<n{number}>", f"g{number // 2}", image, mask, small)
 
 
 def read(page) -> tuple[str, Tags]:
@@ -85,26 +94,32 @@ def read(page) -> tuple[str, Tags]:
 
 
 def test_the_page_is_whole_and_fetches_nothing(run):
-    text, tags = read(report.write(run, batches(), network=networks.fixed()))
+    text, tags = read(report.write(run, natives(), network=networks.fixed()))
     assert text.startswith("<!DOCTYPE html>")
     assert tags.links
-    assert all(link.startswith("data:image/png;base64,") for link in tags.links)
+    assert all(re.match("data:image/(png|jpeg);base64,", link) for link in tags.links)
     assert not re.search(r"https?://|@import|url\(", text)
     assert "script" not in tags.count
 
 
 def test_the_page_shows_curves_scores_settings_and_images(run):
-    text, tags = read(report.write(run, batches(), network=networks.fixed()))
-    assert tags.count["svg"] == 4
+    text, tags = read(report.write(run, natives(), network=networks.fixed()))
+    assert tags.count["svg"] == 5
     assert tags.count["img"] == 2 * 6 * 4
-    for shown in ("validation", "Dataset IoU", "learning_rate", "filters", "9 validation images"):
+    for shown in (
+        "validation",
+        "Dataset IoU",
+        "learning_rate",
+        "filters",
+        "9 validation images, at",
+    ):
         assert shown in text
     assert "my &lt;run&gt;" in text
     assert "<&>" not in text
 
 
 def test_best_and_worst_are_in_order_and_few_images_are_enough(run):
-    text, tags = read(report.write(run, batches(8), network=networks.fixed()))
+    text, tags = read(report.write(run, natives(8), network=networks.fixed()))
     assert tags.count["img"] == 2 * 6 * 4
     dice = [float(n) for n in re.findall(r"<tr><th>(\d\.\d{3})</th>", text)]
     worst, best = dice[:6], dice[6:]
@@ -114,18 +129,17 @@ def test_best_and_worst_are_in_order_and_few_images_are_enough(run):
 
 
 def test_few_images_are_shown_once_and_said_to_be_few(run):
-    text, tags = read(report.write(run, batches(4), network=networks.fixed()))
+    text, tags = read(report.write(run, natives(4), network=networks.fixed()))
     assert tags.count["img"] == 4 * 4
     assert "4 images are too few to judge a model by: each weighs 25%" in text
     assert "Best images" not in text
-    assert "too few" not in read(report.write(run, batches(20), network=networks.fixed()))[0]
+    assert "too few" not in read(report.write(run, natives(20), network=networks.fixed()))[0]
 
 
 def test_images_without_labels_are_neither_best_nor_worst(run):
-    (images, masks), *_ = batches(9)
-    masks[:2] = 255
-    text, tags = read(report.write(run, [(images, masks)], network=networks.fixed()))
-    assert "7 validation images; 2 without labels left out" in text
+    images = [x._replace(mask=np.full_like(x.mask, 255)) for x in natives(2)]
+    text, tags = read(report.write(run, [*images, *natives(7)], network=networks.fixed()))
+    assert "7 validation images, at their own size; 2 without labels left out" in text
     assert tags.count["img"] == 2 * 6 * 4
 
 
@@ -134,7 +148,7 @@ def test_a_regression_is_reported_by_its_errors(run):
     saved["recipe"] |= {"loss": "squared_error"}
     saved["recipe"]["model"] |= {"output_activation": "linear"}
     (run / "settings.json").write_text(json.dumps(saved))
-    text, _ = read(report.write(run, batches(), network=networks.fixed()))
+    text, _ = read(report.write(run, natives(), network=networks.fixed()))
     assert "Root of squared error" in text
     assert "RMSE" in text
     assert "Dataset Dice" not in text
@@ -142,8 +156,60 @@ def test_a_regression_is_reported_by_its_errors(run):
 
 def test_a_run_of_one_epoch_has_a_report(run):
     runs.write_state(run, State(step=1, history=(row(1),)))
-    _, tags = read(report.write(run, batches(1), network=networks.fixed()))
-    assert tags.count["svg"] == 4
+    _, tags = read(report.write(run, natives(1), network=networks.fixed()))
+    assert tags.count["svg"] == 5
+
+
+def test_scores_intervals_classes_and_calibration_are_those_of_the_judgement(run):
+    recipe = runs.settings(run).recipe
+    judge = evaluate.scorer(networks.fixed(), recipe, decides=False)
+    found = judging.judge(evaluate.scored_native(judge, natives(), recipe), recipe)
+    text, _ = read(report.write(run, natives(), network=networks.fixed(), objects={"AP": 0.25}))
+    for name in ("dice", "iou", "dataset_dice", "dataset_iou"):
+        low, high = found.intervals[name]
+        assert f"<td>{found.scores[name]:.4f}</td><td>{low:.3f} to {high:.3f}</td>" in text
+    for value in found.by_class()["foreground"].values():
+        assert f"<td>{value:.4f}</td>" in text
+    whole = found.parts[""].confusion
+    assert f"{whole[0, 1] / whole[0].sum():.2%}" in text
+    assert f"Calibration error {judging.to_json(found)['calibration_error']:.4f}" in text
+    assert "<th>AP</th><td>0.25</td>" in text
+
+
+def test_several_datasets_have_a_table_each(run):
+    images = {"one": natives(5), "<two>": natives(4)}
+    text, _ = read(report.write(run, images, network=networks.fixed()))
+    for shown in ("one, 5 of them", "&lt;two&gt;, 4 of them", "Classes of one"):
+        assert shown in text
+    assert "<two>" not in text
+
+
+def test_many_classes_are_listed_by_their_errors(run):
+    saved = json.loads((run / "settings.json").read_text())
+    saved["classes"] = [f"class {i}" for i in range(9)]
+    saved["recipe"]["model"] |= {"output_activation": "softmax", "output_channels": 9}
+    (run / "settings.json").write_text(json.dumps(saved))
+    network: Any = networks.fixed(3)
+    padded = keras.ops.pad(network.output, [[0, 0], [0, 0], [0, 0], [0, 6]])
+    network = keras.Model(network.input, padded)
+    network.jit_compile = False
+    text, _ = read(report.write(run, natives(classes=9), network=network))
+    assert "The most frequent errors" in text
+    assert "share of the truth" in text
+
+
+@pytest.mark.parametrize("shape", [(7, 100), (300, 241), (1920, 1081, 3), (1, 1), (33, 479, 3)])
+def test_a_picture_is_brought_to_a_length_that_is_seen(shape):
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    shown = pictures.resized(pixels, least=240, most=480)
+    assert 240 <= max(shown.shape[:2]) <= 480
+    height, width = (side / max(shape[:2]) for side in shape[:2])
+    assert shown.shape[0] / max(shown.shape[:2]) == pytest.approx(height, abs=1 / 480)
+    assert shown.shape[1] / max(shown.shape[:2]) == pytest.approx(width, abs=1 / 480)
+    if max(shape[:2]) < 240:
+        times = shown.shape[0] // shape[0]
+        assert np.array_equal(shown[::times, ::times], pixels)
+    assert abs(float(shown.mean()) - float(pixels.mean())) < 2
 
 
 @pytest.mark.parametrize(
@@ -161,7 +227,7 @@ def test_several_classes_have_colours_and_names(run):
     saved = json.loads((run / "settings.json").read_text()) | {"classes": names}
     saved["recipe"]["model"] |= {"output_activation": "softmax", "output_channels": 3}
     (run / "settings.json").write_text(json.dumps(saved))
-    text, tags = read(report.write(run, batches(), network=networks.fixed(3)))
+    text, tags = read(report.write(run, natives(classes=3), network=networks.fixed(3)))
     assert tags.count["img"] == 2 * 6 * 4
     for shown in ("road", "sky", "&lt;ego&gt;", "another class than the truth"):
         assert shown in text
@@ -178,16 +244,16 @@ def test_whatever_history_is_read_can_be_drawn(run):
         )
         runs.write_state(run, State(step=9, history=history))
         assert runs.state(run).history == history
-        read(report.write(run, batches(1), network=networks.fixed()))
+        read(report.write(run, natives(1), network=networks.fixed()))
 
 
 def test_a_page_that_cannot_be_written_leaves_the_one_before(run):
-    before = report.write(run, batches(), network=networks.fixed()).read_bytes()
+    before = report.write(run, natives(), network=networks.fixed()).read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
         with pytest.raises(OSError, match=r"report\.html cannot be written: File too large"):
-            report.write(run, batches(), network=networks.fixed())
+            report.write(run, natives(), network=networks.fixed())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (run / "report.html").read_bytes() == before
@@ -199,7 +265,7 @@ def test_a_browser_draws_the_page_and_asks_for_nothing(run, tmp_path):
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("no chromium and no google-chrome to draw the page with")
-    page = report.write(run, batches(), network=networks.fixed())
+    page = report.write(run, natives(), network=networks.fixed())
     text = page.read_text(encoding="utf-8")
     page.write_text(text.replace("</body>", f"<script>{LOOK}</script></body>"), encoding="utf-8")
     drawn = subprocess.run(
@@ -220,4 +286,4 @@ def test_a_browser_draws_the_page_and_asks_for_nothing(run, tmp_path):
     title = re.search("<title>({.*?})</title>", drawn)
     assert title, drawn[:500]
     seen = json.loads(html.unescape(title[1]))
-    assert seen == {"images": 48, "broken": 0, "charts": 4, "flat": 0, "fetched": []}
+    assert seen == {"images": 48, "broken": 0, "charts": 5, "flat": 0, "fetched": []}

@@ -142,7 +142,10 @@ def test_a_fold_is_left_out_of_training_and_scored(tmp_path, asked, capsys):
     assert cli.main(["train", "--out", str(out), *TINY, "--fold", "1", "4"]) == 0
     assert runs.settings(out).recipe.fold == (1, 4)
     assert {data.recipe.fold for data, _ in asked} == {(1, 4)}
-    assert "validation images, fold 1 of 4 of train" in (out / "report.html").read_text()
+    assert (
+        "validation images, at their own size, fold 1 of 4 of train"
+        in (out / "report.html").read_text()
+    )
     capsys.readouterr()
     asked.clear()
     assert cli.main(["evaluate", str(out), "--json"]) == 0

@@ -644,7 +644,7 @@ def _resumable(run: pathlib.Path) -> Iterator[None]:
 def _finish(run: pathlib.Path, settings: Settings, data: "Data") -> None:
     from unet import report
 
-    console.log(str(report.write(run, data.validation)))
+    console.log(str(report.write(run, data.native())))
 
 
 if __name__ == "__main__":

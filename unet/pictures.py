@@ -8,6 +8,7 @@ target of the image.
 from collections.abc import Sequence
 
 import numpy as np
+from PIL import Image
 
 from segdata.core import IGNORE_LABEL
 from segdata.inspection import overlays, page
@@ -39,6 +40,44 @@ def views(scored: Scored, *, channels: int = 1) -> dict[str, np.ndarray]:
         known[unlabelled] = overlays.GREY
         seen, compared = palette[found], _misnamed(image, truth, found)
     return {"image": image, "truth": known, "prediction": seen, "overlay": compared}
+
+
+def strip(scored: Scored, *, channels: int = 1, most: int) -> np.ndarray:
+    """The pictures of `views` beside each other.
+
+    Args:
+        scored: The image with its prediction.
+        channels: Of the model.
+        most: The longer side of each, in pixels; larger ones are shrunk by area.
+
+    Returns:
+        uint8 [H, 4·W, 3].
+    """
+    every = [resized(x, least=1, most=most) for x in views(scored, channels=channels).values()]
+    return np.concatenate(
+        [x if x.ndim == 3 else np.repeat(x[..., None], 3, axis=-1) for x in every], axis=1
+    )
+
+
+def resized(pixels: np.ndarray, *, least: int, most: int) -> np.ndarray:
+    """A picture whose longer side is between two lengths, if a whole factor makes it so.
+
+    Args:
+        pixels: uint8 [H, W] or [H, W, 3].
+        least: In pixels; of a smaller one each pixel becomes a square of several.
+        most: In pixels, at least twice `least`; a larger one is shrunk by area.
+
+    Returns:
+        uint8, of the same shape but for height and width.
+    """
+    longest = max(pixels.shape[:2])
+    if longest < least:
+        times = -(-least // longest)
+        return pixels.repeat(times, axis=0).repeat(times, axis=1)
+    if longest <= most:
+        return pixels
+    height, width = (max(1, round(side * most / longest)) for side in pixels.shape[:2])
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BOX))
 
 
 def legend(classes: Sequence[str]) -> str:

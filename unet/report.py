@@ -1,50 +1,63 @@
-"""A run as one HTML page: curves, scores, settings, and the images it does best and worst."""
+"""A run as one HTML page: scores, curves, settings, and the images it does best and worst.
+
+Images are scored at their own size, one by one; pictures are kept of those that are shown.
+"""
 
 import dataclasses
 import heapq
+import math
 import pathlib
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from segdata.inspection import charts, page
-from unet import evaluate, pictures, recipes, runs
+from unet import calibration, evaluate, judging, pictures, recipes, runs
 from unet.evaluate import Scored
+from unet.judging import Judgement
 
 _SHOWN = 6
 _FEW = 20  # images: below, one more or less changes the mean Dice by more than models differ
+_PICTURE = (240, 480)  # pixels of a picture's longer side, least and most
+_MATRIX = 8  # classes, above which a matrix is too wide for a phone
+_ERRORS = 12
 
 
 def write(
     run: pathlib.Path,
-    batches: evaluate.Batches | Mapping[str, evaluate.Batches],
+    images: Iterable[Any] | Mapping[str, Iterable[Any]],
     *,
     network: Any = None,
+    objects: Mapping[str, float] | None = None,
 ) -> pathlib.Path:
     """Scores a run's best model and writes `report.html` into its folder.
 
     Args:
         run: The run's folder.
-        batches: Validation images and masks, as for `evaluate.evaluate`.
+        images: Validation images at their own size, as for `evaluate.evaluate_native`.
         network: The run's best model; loaded if not given.
+        objects: Scores of objects by name, if there are such.
 
     Returns:
         The page.
 
     Raises:
-        ValueError: If the folder holds no run that has finished an epoch, or `batches` nothing.
+        ValueError: If the folder holds no run that has finished an epoch, or no image has labels.
         OSError: If the page cannot be written.
     """
     settings, state = runs.settings(run), runs.state(run)
     recipe = settings.recipe
     best, worst = _Extremes(+1, recipe), _Extremes(-1, recipe)
-    judge = evaluate.scorer(network or runs.load(run), recipe)
-    scored = evaluate.scored(judge, batches, recipe)
-    scores = evaluate.summary(_observed(scored, best, worst), recipe)
+    judge = evaluate.scorer(network or runs.load(run), recipe, decides=False)
+    scored = evaluate.scored_native(judge, images, recipe)
+    judgement = judging.judge(_observed(scored, best, worst), recipe, classes=settings.classes)
     shown = runs.best_epoch(state.history, recipe.best_by)
-    body = f"""<div class="cards">{_scores(scores, recipe)}</div>
+    body = f"""<div class="figures">{_scores(judgement, objects or {})}</div>
+{_classes(judgement)}
 <h2>Curves</h2>
 <div class="cards">{_charts(state.history, shown) if state.history else ""}</div>
-{_galleries(worst.images(), best.images(), int(scores["images"]), settings)}
+{_galleries(worst.shown(), best.shown(), int(judgement.scores["images"]), settings)}
 <h2>Settings</h2>
 <div class="cards">{_settings(settings)}</div>"""
     title = f"{settings.name or recipe.dataset}: {run.name}"
@@ -54,21 +67,38 @@ def write(
     return run / "report.html"
 
 
+class _Shown(NamedTuple):
+    """An image as it is shown."""
+
+    id: str
+    score: float
+    views: Mapping[str, np.ndarray]
+
+
 class _Extremes:
     """Keeps only the few best (`sign` 1) or worst (−1) images that have labels."""
 
     def __init__(self, sign: int, recipe: recipes.Recipe):
         self.name, larger_is_better = _judged_by(recipe)
+        self.channels = recipe.model.output_channels
         self.sign = sign if larger_is_better else -sign
-        self.heap: list[tuple[float, int, Scored]] = []
+        self.heap: list[tuple[float, int, _Shown]] = []
 
     def add(self, image: Scored, position: int) -> None:
         if not image.scores:
             return
-        item = (self.sign * image.scores[self.name], -position, image)  # of equals, the first ones
+        score = image.scores[self.name]
+        key = (self.sign * score, -position)  # of equals, the first ones
+        if len(self.heap) == _SHOWN and key < self.heap[0][:2]:
+            return
+        views = {
+            name: pictures.resized(pixels, least=_PICTURE[0], most=_PICTURE[1])
+            for name, pixels in pictures.views(image, channels=self.channels).items()
+        }
+        item = (*key, _Shown(image.id, score, views))
         (heapq.heappush if len(self.heap) < _SHOWN else heapq.heappushpop)(self.heap, item)
 
-    def images(self) -> list[Scored]:
+    def shown(self) -> list[_Shown]:
         return [image for *_, image in sorted(self.heap, key=lambda item: item[:2], reverse=True)]
 
 
@@ -96,35 +126,102 @@ def _lead(settings: runs.Settings, history: tuple[dict[str, Any], ...], best: in
     return " ".join(filter(None, parts))
 
 
-def _scores(scores: Mapping[str, float], recipe: recipes.Recipe) -> str:
+def _scores(judgement: Judgement, objects: Mapping[str, float]) -> str:
+    recipe, scores = judgement.recipe, judgement.scores
     shown = {
-        "Dice": ("dice", "mean over images"),
-        "IoU": ("iou", "mean over images"),
-        "Dataset Dice": ("dataset_dice", "all pixels together"),
-        "Dataset IoU": ("dataset_iou", "all pixels together"),
-        "Absolute error": ("mae", "mean over all pixels"),
-        "Root of squared error": ("rmse", "mean over all pixels"),
-        "R²": ("r2", "share of the variance explained"),
-        "Loss": ("loss", "all images" if recipe.loss == "batch_dice" else "mean over images"),
+        "dice": "Dice, mean over images",
+        "iou": "IoU, mean over images",
+        "dataset_dice": "Dataset Dice, of all pixels together",
+        "dataset_iou": "Dataset IoU, of all pixels together",
+        "mae": "Absolute error, mean over all pixels",
+        "rmse": "Root of squared error, all pixels",
+        "r2": "R², share of the variance explained",
+        "loss": "Loss, at the training size",
     }
-    shown = {label: each for label, each in shown.items() if each[0] in scores}
-    rows = [(label, f"{scores[name]:.4f}", note) for label, (name, note) in shown.items()]
-    caption = f"Best model on {scores['images']:,.0f} validation images"
+
+    def rows(of: str = "") -> Iterator[tuple[str, str, str]]:
+        for name, label in shown.items():
+            if name in scores:
+                ends = judgement.intervals.get(name + of)
+                interval = f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else "–"
+                yield label, f"{scores[name + of]:.4f}", interval
+
+    heads = ("", "score", "95 % interval")
+    caption = f"Best model on {scores['images']:,.0f} validation images, at their own size"
     caption += f", {recipe.validated_on}" if recipe.fold else ""
     if "unlabelled" in scores:
         caption += f"; {scores['unlabelled']:,.0f} without labels left out"
-    whole = page.table(rows, caption=caption)
+    whole = page.table(rows(), caption=caption, heads=heads)
     names = [name.partition("/")[2] for name in scores if name.startswith("images/")]
-    return whole + "".join(
+    whole += "".join(
         page.table(
-            [
-                (label, f"{scores[f'{score}/{name}']:.4f}", note)
-                for label, (score, note) in shown.items()
-            ],
+            rows(f"/{name}"),
             caption=f"{name}, {scores[f'images/{name}']:,.0f} of them",
+            heads=heads,
         )
         for name in names
     )
+    if objects:
+        cells = ((name, f"{value:,.4g}") for name, value in objects.items())
+        whole += page.table(cells, caption="Objects")
+    note = (
+        f"<p>Intervals: {judgement.groups:,} groups of images drawn anew, 1,000 times.</p>"
+        if judgement.intervals
+        else ""
+    )
+    return whole + note
+
+
+def _classes(judgement: Judgement) -> str:
+    """Scores and confusion of the classes, and how right the probabilities are."""
+    if not judgement.parts:
+        return ""
+    tables = ""
+    for dataset, part in judgement.parts.items():
+        of = f" of {dataset}" if dataset else ""
+        rows = judgement.by_class(dataset).items()
+        heads = ("", "Dice", "IoU", "precision", "recall")
+        tables += page.table(
+            ((name, *map(_number, each.values())) for name, each in rows),
+            caption=f"Classes{of}, all pixels together",
+            heads=heads,
+        )
+        tables += _confusion(judgement.classes, part.confusion, of)
+    histogram = judgement.parts[""].histogram
+    points = [x for x in calibration.bins(histogram) if x.pixels]
+    several = judgement.recipe.model.output_channels > 1
+    what = "of the predicted class, and how often it is right" if several else "of the foreground"
+    chart = charts.reliability(
+        f"Calibration error {calibration.error(histogram):.4f}",
+        [(x.confidence, x.frequency, x.pixels) for x in points],
+    )
+    return (
+        f'<h2>Classes</h2><div class="figures">{tables}</div>'
+        f"<h2>Calibration</h2><p>The probability {what}, in {calibration.BINS} bins; on the "
+        f'diagonal it is what it says.</p><div class="cards">{chart}</div>'
+    )
+
+
+def _confusion(classes: tuple[str, ...], matrix: np.ndarray, of: str) -> str:
+    if len(classes) > _MATRIX:
+        found = judging.confusions(classes, matrix, most=_ERRORS)
+        return page.table(
+            [(true, seen, f"{pixels:,}", f"{share:.1%}") for true, seen, pixels, share in found],
+            caption=f"The most frequent errors{of}",
+            heads=("truth", "found", "pixels", "share of the truth"),
+        )
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    rows = [
+        (name, *(f"{share:.2%}" for share in row), f"{pixels:,}")
+        for name, row, pixels in zip(classes, shares, matrix.sum(axis=1).tolist(), strict=True)
+    ]
+    return page.table(
+        rows, caption=f"What the truth{of} is found as", heads=("truth", *classes, "pixels")
+    )
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.4f}"
 
 
 def _charts(history: tuple[dict[str, Any], ...], best: int | None) -> str:
@@ -150,7 +247,7 @@ def _charts(history: tuple[dict[str, Any], ...], best: int | None) -> str:
     )
 
 
-def _galleries(worst: list[Scored], best: list[Scored], count: int, settings: runs.Settings) -> str:
+def _galleries(worst: list[_Shown], best: list[_Shown], count: int, settings: runs.Settings) -> str:
     """Worst and best images; those of a small split once."""
     few = (
         f"<p>{count} images are too few to judge a model by: each weighs {1 / count:.0%} of the "
@@ -167,16 +264,13 @@ def _galleries(worst: list[Scored], best: list[Scored], count: int, settings: ru
     )
 
 
-def _gallery(images: list[Scored], settings: runs.Settings) -> str:
-    recipe = settings.recipe
-    name, _ = _judged_by(recipe)
+def _gallery(images: list[_Shown], settings: runs.Settings) -> str:
+    name, _ = _judged_by(settings.recipe)
     rows = "".join(
-        f"<tr><th>{image.scores[name]:.3f}</th>"
+        f"<tr><th>{image.score:.3f}</th>"
         + "".join(
-            f"<td>{page.image(page.data_uri(pixels), label)}</td>"
-            for label, pixels in pictures.views(
-                image, channels=recipe.model.output_channels
-            ).items()
+            f"<td>{page.image(_encoded(pixels, label), f'{label} {image.id}'.strip())}</td>"
+            for label, pixels in image.views.items()
         )
         + "</tr>"
         for image in images
@@ -184,6 +278,12 @@ def _gallery(images: list[Scored], settings: runs.Settings) -> str:
     columns = "RMSE" if name == "rmse" else "Dice", "Image", "Truth", "Prediction", "Overlay"
     heads = "".join(f"<th>{column}</th>" for column in columns)
     return f'<table class="gallery"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
+
+
+def _encoded(pixels: np.ndarray, label: str) -> str:
+    """A picture as the address of itself; photos in a fifth of the bytes."""
+    is_photo = label in ("image", "overlay") and pixels.ndim == 3
+    return page.data_uri(pixels, "JPEG" if is_photo else "PNG")
 
 
 def _settings(settings: runs.Settings) -> str:
@@ -194,8 +294,8 @@ def _settings(settings: runs.Settings) -> str:
             "data_dir": settings.data_dir,
             "deterministic": settings.deterministic,
             "checkpoint_minutes": settings.checkpoint_minutes,
-            **dataclasses.asdict(settings.choice),
         },
+        "Made with": {**dataclasses.asdict(settings.choice), **settings.made_with},
         "Recipe": {
             k: v for k, v in recipe.items() if k not in ("model", "augment", "mix", "source")
         },

@@ -126,7 +126,11 @@ tr + tr > *, thead + tbody > tr > * { border-top: 1px solid var(--rule); }
 .figures tbody th { overflow-wrap: anywhere; min-width: 7rem; }
 .figures td, .figures th + th { text-align: right; padding: .22rem 0 .22rem 1rem; }
 .figures td { white-space: nowrap; }
-.gallery td { width: 23%; padding: .35rem .35rem .35rem 0; }
+@media (max-width: 36rem) { body { padding: 1.5rem .8rem 3rem; } .card { padding: .8rem; }
+  .figures table { font-size: .8rem; } .figures tbody th { min-width: 4.5rem; padding-right: 0; }
+  .figures td, .figures th + th { padding-left: .5rem; } .figures thead th { font-size: .72rem; } }
+.gallery { table-layout: fixed; } .gallery th:first-child { width: 3.2rem; }
+.gallery td { padding: .35rem .35rem .35rem 0; }
 .gallery th { padding-top: .5rem; font-size: .85rem; }
 .gallery img { display: block; width: 100%; border-radius: 6px; }
 .cases, .strip, .case > div { display: flex; flex-wrap: wrap; gap: .8rem; }
