@@ -55,6 +55,18 @@ def built_dsb2018(
 
 
 @pytest.fixture(scope="session")
+def built_borders(
+    drawn_dsb2018: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
+) -> pathlib.Path:
+    """A TFDS data dir with dsb2018/borders alone, built from the same drawn examples."""
+    from building import build
+
+    data_dir = tmp_path_factory.mktemp("borders")
+    build("dsb2018/borders", drawn_dsb2018, data_dir)
+    return data_dir
+
+
+@pytest.fixture(scope="session")
 def drawn_carvana(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A manual dir with 3 cars of 4 views in train_hq.zip and train_masks.zip; 2 in test_hq.zip."""
     folder = tmp_path_factory.mktemp("drawn") / "manual"

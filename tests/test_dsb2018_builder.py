@@ -12,7 +12,7 @@ from PIL import Image
 
 import segdata.datasets  # noqa: F401 - registers the builder
 from segdata import archives
-from segdata.archives import trees
+from segdata.archives import masks, trees
 from segdata.datasets.dsb2018 import dsb2018_dataset_builder
 from segdata.sources import dsb2018
 
@@ -71,6 +71,28 @@ def test_the_default_has_the_same_images_and_masks_without_instances(built_dsb20
     for key, example in plain.items():
         assert set(example) == {"image", "mask", "id", "group"}
         np.testing.assert_array_equal(example["mask"], full[key]["mask"])
+
+
+def test_where_nuclei_touch_the_borders_have_a_class(built_borders, built_dsb2018):
+    seen = 0
+    for split in ("train", "validation", "test"):
+        found = examples(built_borders, split, "borders")
+        full = examples(built_dsb2018, split, "instances")
+        assert list(found) == list(full)
+        for key, example in found.items():
+            mask, plain = example["mask"][..., 0], full[key]["mask"][..., 0]
+            np.testing.assert_array_equal(example["image"], full[key]["image"])
+            np.testing.assert_array_equal(example["instances"], full[key]["instances"])
+            np.testing.assert_array_equal(np.where(mask == 2, 1, mask), plain)
+            touching = masks.borders(full[key]["instances"][..., 0], reach=2)
+            np.testing.assert_array_equal(mask == 2, touching)
+            seen += np.count_nonzero(touching)
+    assert seen > 100
+
+
+def test_borders_are_built_when_they_are_asked_for():
+    usual = [config.name for config in dsb2018_dataset_builder.Builder.BUILDER_CONFIGS]
+    assert usual == ["default", "instances"]
 
 
 def test_splits_share_no_group_and_validation_has_every_look(built_dsb2018):

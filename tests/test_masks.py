@@ -102,3 +102,17 @@ def test_a_smear_between_two_regions_is_unknown_and_a_clean_border_is_kept():
     flat = np.array([[0, 0, 1, 1]] * 3, np.uint8)
     kept = masks.without_smears(flat, np.full((3, 4), 9.0), radius=30, clean=10)
     np.testing.assert_array_equal(kept, flat)
+
+
+@pytest.mark.parametrize("reach", [1, 2, 3])
+@pytest.mark.parametrize("shape", [(1, 12), (11, 1), (9, 14)])
+def test_borders_are_the_pixels_of_objects_with_another_near(shape, reach):
+    rng = np.random.default_rng(reach)
+    for numbers in ([0, 1], [0, 0, 0, 1, 2], [1, 2, 65_535], [0, 7, 65_534, 65_535]):
+        labels = rng.choice(np.array(numbers, np.uint16), [-(-side // 3) for side in shape])
+        labels = labels.repeat(3, 0).repeat(3, 1)[: shape[0], : shape[1]]
+        wanted = np.zeros(shape, bool)
+        for y, x in np.ndindex(shape):
+            near = labels[max(0, y - reach) : y + reach + 1, max(0, x - reach) : x + reach + 1]
+            wanted[y, x] = labels[y, x] and {*near.ravel().tolist()} - {0, int(labels[y, x])}
+        np.testing.assert_array_equal(masks.borders(labels, reach=reach), wanted)

@@ -138,6 +138,22 @@ def without_smears(
     return np.where(unsure, np.uint8(IGNORE_LABEL), labels)
 
 
+def borders(labels: np.ndarray, *, reach: int) -> np.ndarray:
+    """Finds where objects touch or nearly touch.
+
+    Args:
+        labels: uint16 [H, W], 0 for background, else the number of an object.
+        reach: In pixels along rows, columns and diagonals.
+
+    Returns:
+        Bool [H, W]: the pixels of objects that have another object within `reach`.
+    """
+    highest, lowest = labels, labels - np.uint16(1)  # background becomes the highest number
+    for _ in range(reach):
+        highest, lowest = _of_neighbours(np.maximum, highest), _of_neighbours(np.minimum, lowest)
+    return (labels > 0) & ((highest != labels) | (lowest + np.uint16(1) != labels))
+
+
 @compiled
 def _claim(inside: np.ndarray, number: int, labels: np.ndarray, contested: np.ndarray) -> None:
     """Gives pixels to an object but for those that have one, which become contested."""

@@ -61,9 +61,9 @@ class SourceBuilder(internals.BaseBuilder, skip_registration=True):
 
     def __init_subclass__(cls, **kwargs: Any):
         configs = cls.SOURCE.configs
-        usual = [config for config in configs if config.files == configs[0].files]
+        usual = [x for x in configs if x.files == configs[0].files and not x.is_extra]
         cls.BUILDER_CONFIGS = [_described(config) for config in usual]
-        # They need archives that the first does not.
+        # They need archives that the first does not, or are extra.
         cls.MORE_CONFIGS = [_described(config) for config in configs if config not in usual]
         cls.MANUAL_DOWNLOAD_INSTRUCTIONS = downloads.instructions(cls.SOURCE, "MANUAL_DIR")
         super().__init_subclass__(**kwargs)

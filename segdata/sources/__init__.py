@@ -156,6 +156,7 @@ class Config:
         files: The archives that it is built from.
         colours: Class to its RGB in the raw masks, where they are coloured.
         objects: What an object is called, if the dataset has a map of objects, `instances`.
+        is_extra: Whether it is built only when it is asked for by name.
     """
 
     name: str
@@ -164,6 +165,7 @@ class Config:
     files: tuple[File, ...]
     colours: Mapping[str, tuple[int, int, int]] = dataclasses.field(default_factory=dict)
     objects: str = ""
+    is_extra: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.classes) <= IGNORE_LABEL or len({*self.classes}) < len(self.classes):
@@ -185,8 +187,8 @@ class Source:
         homepage: Where the data are from.
         license: The data's.
         group: What examples of one group have in common, in words.
-        configs: The datasets that can be built; those that need files which the first does not are
-            built when they are asked for by name.
+        configs: The datasets that can be built; those that are extra or need files which the first
+            does not are built when they are asked for by name.
         parts: Given what finds archives, and a config: lists what is there, part by part. It asks
             for all archives that it can read; those that the config has no files of are not found.
         example_bytes: About how many an example takes in a dataset's files.

@@ -30,6 +30,8 @@ from segdata.sources import Example, SizeMismatchError
 from segdata.testing import layouts
 
 COMPETITION = "data-science-bowl-2018"
+BORDER = 2
+"""The class of pixels of a nucleus within two pixels of another, in the config `borders`."""
 
 # (H, W) of nearly all real images, about as often as they occur.
 _SIZES = (*4 * [(256, 256)], (256, 320), (360, 360), (520, 696))
@@ -135,6 +137,19 @@ def read_example(tree: trees.Tree, entry: Entry) -> Example:
     )
 
 
+def read_bordered(tree: trees.Tree, entry: Entry) -> Example:
+    """As `read_example`, but where nuclei touch, their pixels are of a class of their own.
+
+    What its width was measured by is in docs/objects.md.
+    """
+    example = read_example(tree, entry)
+    if example.instances is None:
+        return example
+    touching = masks.borders(example.instances, reach=_REACH)
+    mask = np.where(touching, np.uint8(BORDER), example.mask)
+    return dataclasses.replace(example, mask=mask)
+
+
 def parts(find: sources.Find, config: sources.Config) -> Iterator[sources.Part]:
     """Lists the labelled and the unlabelled images."""
     for name, split, listing in (
@@ -142,9 +157,8 @@ def parts(find: sources.Find, config: sources.Config) -> Iterator[sources.Part]:
         ("stage1_test", "test", survey_unlabelled),
     ):
         if tree := find(name):
-            yield sources.Part(
-                name, split, tree, *listing(tree), functools.partial(read_example, tree)
-            )
+            read = read_bordered if config.name == "borders" else read_example
+            yield sources.Part(name, split, tree, *listing(tree), functools.partial(read, tree))
 
 
 def draw(folder: str | os.PathLike[str], *, examples: int, seed: int, unlabelled: int = 0) -> None:
@@ -391,6 +405,7 @@ def _stretch(values: np.ndarray, at: np.ndarray) -> np.ndarray:
     return values[below] * (1 - weight) + values[below + 1] * weight
 
 
+_REACH = 2  # pixels to another nucleus
 _CLASSES = ("background", "nucleus")
 _FILES = (
     sources.File("stage1_train.zip", 83_000_000),
@@ -408,6 +423,14 @@ SOURCE = sources.Source(
         sources.Config("default", "Image and class mask.", _CLASSES, _FILES),
         sources.Config(
             "instances", "With a map of single nuclei.", _CLASSES, _FILES, objects="nucleus"
+        ),
+        sources.Config(
+            "borders",
+            "The same, and a class for where nuclei touch.",
+            (*_CLASSES, "border"),
+            _FILES,
+            objects="nucleus",
+            is_extra=True,
         ),
     ),
     parts=parts,
