@@ -245,3 +245,27 @@ def test_a_long_table_is_read_in_little_memory(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 6e6  # 3.2 MB: a chunk, as bytes, as text and as lines
+
+
+@pytest.mark.parametrize("order", ["columns", "rows"])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (31, 47)])
+def test_objects_written_at_once_are_those_written_one_by_one(order, shape):
+    for seed in range(5):
+        labels = np.random.default_rng(seed).integers(0, 2 + 3 * seed, shape, np.int32)
+        labels *= 3  # numbers without pixels
+        numbers = np.unique(labels[labels > 0])
+        one_by_one = [rle.encode(labels == number, order=order) for number in numbers]
+        rows = rle.encode_objects(labels, order=order)
+        assert rows == one_by_one
+        read = rle.Encoded(id="a", runs=tuple(rows), order=order, shape=None, where="here")
+        wanted = np.where(labels > 0, np.searchsorted(numbers, labels) + 1, 0)
+        assert np.array_equal(read.labels(shape), wanted)
+
+
+def test_objects_that_share_pixels_are_named():
+    runs = ("1 3", "5 2", "2 1 9 1")
+    read = rle.Encoded(id="a", runs=runs, order="rows", shape=None, where="table, line 2")
+    with pytest.raises(ValueError, match="table, line 2: a: objects 1 and 3 share pixels"):
+        read.labels((3, 4))
+    empty = rle.Encoded(id="a", runs=("",), order="rows", shape=None, where="here")
+    assert not empty.labels((3, 4)).any()

@@ -52,6 +52,28 @@ def encode(mask: np.ndarray, *, order: Order) -> str:
     return " ".join(map(str, np.stack([starts + 1, ends - starts], axis=1).ravel().tolist()))
 
 
+def encode_objects(labels: np.ndarray, *, order: Order) -> list[str]:
+    """Writes each object of a label map as run lengths; one pass, however many there are.
+
+    Args:
+        labels: Integers [H, W], 0 for background, else the number of the object.
+        order: As in `encode`.
+
+    Returns:
+        A row of pairs an object, by their numbers; numbers that do not occur have none.
+    """
+    flat = np.ravel(labels, order=_layout(order))
+    starts = np.flatnonzero(np.diff(flat, prepend=0 if not flat.size else ~flat[:1]))
+    lengths = np.diff(starts, append=flat.size)
+    numbers = flat[starts]
+    rows = np.argsort(numbers, kind="stable")[np.count_nonzero(numbers == 0) :]
+    pairs = np.stack([starts + 1, lengths], axis=1)[rows]
+    ends = np.flatnonzero(np.diff(numbers[rows])) + 1
+    return [
+        " ".join(map(str, part.ravel().tolist())) for part in np.split(pairs, ends) if part.size
+    ]
+
+
 def decode(runs: str, *, shape: tuple[int, int], order: Order) -> np.ndarray:
     """Reads run lengths.
 
@@ -131,6 +153,25 @@ class Encoded:
             return _inside((_ends(runs, shape) for runs in self.runs), shape, self.order)
         except ValueError as error:
             raise ValueError(f"{self.where}: {self.id}: {error}") from error
+
+    def labels(self, shape: tuple[int, int]) -> np.ndarray:
+        """Each object by its number, int32 [H, W], from 1 in the order of the rows; 0 elsewhere.
+
+        Raises:
+            ValueError: As `mask`, and if a pixel is in two objects.
+        """
+        self.mask(shape)
+        numbers = np.zeros(shape[0] * shape[1], np.int32)
+        for number, runs in enumerate(self.runs, start=1):
+            for first, end in zip(*_ends(runs, shape), strict=True):
+                part = numbers[first - 1 : end - 1]
+                if part.any():
+                    raise ValueError(
+                        f"{self.where}: {self.id}: objects {part[part > 0][0]} and {number} share "
+                        "pixels."
+                    )
+                part[:] = number
+        return numbers.reshape(shape, order=_layout(self.order))
 
 
 def read_stage1(
