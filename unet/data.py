@@ -1,7 +1,7 @@
 """What a recipe trains on and is judged by: streams of segdata.
 
 The only module that knows where batches come from. Keras's backend decides what they are handed
-over as: a `tf.data.Dataset` for TensorFlow, NumPy for JAX, which needs no TensorFlow for them.
+over as: a `tf.data.Dataset` for TensorFlow, arrays for JAX, which needs no TensorFlow for them.
 """
 
 import dataclasses
@@ -56,11 +56,11 @@ class Data:
         """An endless stream of image uint8 [B, H, W, 3] and mask uint8 [B, H, W, 1]."""
         import keras
 
-        if keras.backend.backend() != "tensorflow":
-            return self.training.batches(start_step)
-        from segdata.adapters import tf
-
-        return tf.training(self.training, start_step=start_step)
+        if keras.backend.backend() == "jax":  # on an accelerator, made there
+            from segdata.adapters import jax as adapter
+        else:
+            from segdata.adapters import tf as adapter
+        return adapter.training(self.training, start_step=start_step)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -91,11 +91,11 @@ def _stream(recipe: Recipe, folder: pathlib.Path) -> Callable[[int], Any]:
     packed = records.write(folder / "drawn.json", drawn, size=recipe.size, source={})
     augment = Augment(**recipe.augment)
     made = Stream(packed, batch=recipe.batch, augment=augment, size=recipe.size)
-    if keras.backend.backend() != "tensorflow":
-        return made.batches
-    from segdata.adapters import tf
-
-    return lambda step: tf.training(made, start_step=step)
+    if keras.backend.backend() == "jax":
+        from segdata.adapters import jax as adapter
+    else:
+        from segdata.adapters import tf as adapter
+    return lambda step: adapter.training(made, start_step=step)
 
 
 def _drawn(recipe: Recipe, rng: np.random.Generator) -> np.ndarray:
@@ -113,8 +113,10 @@ def _repeated(batch: tuple[np.ndarray, ...]) -> Any:
     """One batch again and again, in the way that the backend takes fastest."""
     import keras
 
-    if keras.backend.backend() != "tensorflow":
-        return itertools.repeat(batch)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return itertools.repeat(jax.device_put(batch))
     import tensorflow as tf
 
     return tf.data.Dataset.from_tensors(batch).repeat()
