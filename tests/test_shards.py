@@ -45,6 +45,28 @@ def test_every_example_is_written_once_in_order_and_accounted_for(tmp_path, coun
     assert noted == {"0": 0, "5": 5, "10": 10, "15": 15}
 
 
+def test_the_bar_ends_before_an_error_is_printed(tmp_path, monkeypatch):
+    ended = []
+
+    class Bar(list):
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            ended.append(True)
+
+    monkeypatch.setattr(shards.internals, "progress", lambda records, **_: Bar(records))
+
+    class Full:
+        def write(self, path, examples):
+            raise OSError(28, "No space left on device")
+
+    full: Any = Full()
+    with pytest.raises(OSError, match="No space"):
+        shards.write({"train": shards.Part(range(3), record)}, {"train": [tmp_path / "x"]}, to=full)
+    assert ended
+
+
 def test_shares_are_even_and_in_order():
     part = shards.Part(list("abcdefghij"), record)
     assert ["".join(share.entries) for share in part.shares(3)] == ["abc", "defg", "hij"]

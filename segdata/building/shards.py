@@ -157,9 +157,10 @@ def _write(part: Part, paths: Sequence[Path], to: tfds.core.ExampleWriter) -> It
     shown = internals.progress(
         records, desc=f"Writing {name}...", unit=" examples", total=len(part.entries), leave=False
     )
-    passing = iter(shown)  # one iterator for all files, as its end closes the bar
-    for path, share in zip(paths, part.shares(len(paths)), strict=True):
-        yield _shard(path, itertools.islice(passing, len(share.entries)), to)
+    with shown:  # ends the bar before an error is printed
+        passing = iter(shown)  # one iterator for all files, as its end closes the bar
+        for path, share in zip(paths, part.shares(len(paths)), strict=True):
+            yield _shard(path, itertools.islice(passing, len(share.entries)), to)
 
 
 def _shard(path: Path, records: Iterator[Record], to: tfds.core.ExampleWriter) -> Written:
