@@ -156,7 +156,11 @@ def folds(groups: Sequence[str], *, strata: Sequence[str], count: int) -> np.nda
     """
     sizes = collections.Counter(groups)
     if not 2 <= count <= len(sizes):
-        raise ValueError(f"{count} folds of {len(sizes):,} groups: from 2 to as many as groups.")
+        few = " This one group cannot be divided." if len(sizes) == 1 else ""
+        raise ValueError(
+            f"{count} folds of {len(sizes):,} groups: each fold has whole groups, so there are "
+            f"from 2 to as many as groups.{few}"
+        )
     stratum_of = dict(sorted(zip(groups, strata, strict=True), reverse=True))
     by_stratum = collections.defaultdict[str, list[str]](list)
     for group in sorted(sizes, key=_digest):
