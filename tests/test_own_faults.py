@@ -77,6 +77,20 @@ def test_two_builds_of_one_name_are_not_taken_for_one(tmp_path, monkeypatch, whe
     assert sorted(own.examples(tmp_path)) == [f"x{seed}" for seed in range(10, 16)]
 
 
+def test_a_file_for_a_folder_and_a_folder_for_a_file_are_one_line(tmp_path):
+    laid = lay(tmp_path)
+    image = tmp_path / "images" / "x0.png"
+    code, _, err = own.build(tmp_path, images="images/x0.png")
+    assert (code, image.exists()) == (2, True)
+    assert f"--images {image} is a file; give the folder that it is in, or a zip." in err
+    for flag in ("--masks", "--yolo"):
+        assert f"{flag} {image} is a file; give the folder" in own.build(tmp_path, flag, image)[2]
+    for flag in ("--coco", "--pairs"):
+        _, _, err = own.build(tmp_path, flag, tmp_path / "images")
+        assert f"{tmp_path / 'images'} is a folder; give the file in it." in err
+    assert own.build(tmp_path, *laid)[0] == 0
+
+
 TABLES = {
     "a long cell": (
         b"image,mask\n" + b"a" * 140_000 + b",x\n",

@@ -73,10 +73,10 @@ def survey(folder: Folder) -> Survey:
     Raises:
         ArchiveError: If a folder or a table cannot be read, or nothing is paired.
     """
-    photos = _without(trees.open(folder.images), folder.images, (folder.masks,))
+    photos = _without(_tree(folder.images, "images"), folder.images, (folder.masks,))
     labels = photos
     if folder.masks:
-        labels = _without(trees.open(folder.masks), folder.masks, (folder.images,))
+        labels = _without(_tree(folder.masks, "masks"), folder.masks, (folder.images,))
     found, more = _pairing(folder, photos, labels)
     problems = [*more.get("problems", ()), *_unpaired(folder, found)]
     skipped = dict[str, str]()
@@ -197,7 +197,7 @@ def _by_coco(
 def _by_yolo(
     folder: Folder, path: pathlib.Path, photos: trees.Tree
 ) -> tuple[pairing.Pairing, dict[str, Any]]:
-    tree = trees.open(path)
+    tree = _tree(path, "yolo")
     naming = [
         name
         for name in tree.names
@@ -515,7 +515,15 @@ def _in_tree(cell: str, table: pathlib.Path, folder: pathlib.Path, named: Mappin
     return next((named[each] for each in every if each in named), "")
 
 
+def _tree(path: pathlib.Path, flag: str) -> trees.Tree:
+    if path.is_file() and path.suffix.lower() != ".zip":
+        raise FolderError(f"--{flag} {path} is a file; give the folder that it is in, or a zip.")
+    return trees.open(path)
+
+
 def _file(path: pathlib.Path) -> bytes:
+    if path.is_dir():
+        raise FolderError(f"{path} is a folder; give the file in it.")
     if not path.is_file():
         raise FolderError(f"{path}: there is no such file.")
     return path.read_bytes()
