@@ -130,14 +130,14 @@ SPELLINGS = {
 
 @pytest.mark.parametrize("layout", SPELLINGS)
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
-def test_accented_letters_are_the_same_in_one_character_and_in_two(tmp_path, layout, form):
-    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+def test_accented_letters_are_the_same_in_one_character_and_in_two(tmp_path, layout, form: Any):
+    other: Any = {"NFC": "NFD", "NFD": "NFC"}[form]
+    mask = np.zeros(own.SIZE, np.uint8)
+    mask[5:15, 5:15] = 1
     rows, images, shapes = ["image,mask"], [], []
     for seed, key in enumerate(("Zellé", "naïve", "b")):
         here, there = (unicodedata.normalize(each, key) for each in (form, other))
         own.write(tmp_path / "images" / f"{here}.png", own.photo(seed))
-        mask = np.zeros(own.SIZE, np.uint8)
-        mask[5:15, 5:15] = 1
         own.write(tmp_path / "masks" / f"{there}.png", mask)
         rows.append(f"{there}.png,masks/{here}.png")
         images.append({"id": seed, "file_name": f"{there}.png"})

@@ -79,7 +79,8 @@ def test_classes_decide_the_head_and_one_class_is_refused():
 def test_nothing_to_learn_or_to_validate_on_is_one_line():
     with pytest.raises(ValueError, match="mine: no pixel of its 9 examples is nucleus"):
         chosen(examples=9, looked_at=9, shares=(1.0, 0.0), without=1.0)
-    assert chosen(examples=99, shares=(1.0, 0.0), without=1.0)  # 64 were looked at
+    recipe, _ = chosen(examples=99, shares=(1.0, 0.0), without=1.0)  # 64 were looked at
+    assert recipe.loss == "batch_dice"
     alone = {"examples": 1, "looked_at": 1, "splits": {"train": 1}}
     with pytest.raises(ValueError, match=r"train has one image.* --validation_split train"):
         chosen(**alone)

@@ -77,7 +77,8 @@ def build(
     kind = _builder_of(examined, divided)
     made = kind(skip_damaged=source.skip_damaged, renew=overwrite, data_dir=place)
     made.download_and_prepare()
-    for note in _covered(examined, made.info.metadata):
+    metadata: Any = made.info.metadata
+    for note in _covered(examined, metadata):
         console.log(note)
     return made
 

@@ -67,8 +67,8 @@ def read_example(examined: Examined[Any], entry: Entry) -> Example:
             raise archives.ArchiveError(
                 f"{folder.coco or folder.yolo}: {entry.id}: {error}."
             ) from error
-        said: dict[str, int] = {"overlap": drawn.overlap, "hidden": len(drawn.hidden)}
-        return Example(**common, mask=drawn.mask, instances=drawn.instances, **said)
+        common |= {"overlap": drawn.overlap, "hidden": len(drawn.hidden)}
+        return Example(**common, mask=drawn.mask, instances=drawn.instances)
     if not entry.masks:
         mask = np.zeros(shape, np.uint8)
         return Example(**common, mask=mask, instances=mask.astype(np.uint16))
