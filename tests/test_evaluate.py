@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from segdata.native import Native
-from unet import evaluate, losses, metrics
+from unet import evaluate, inference, losses, metrics, objects, watershed
 from unet.model import UNet
 from unet.recipes import Recipe
 
@@ -166,6 +166,44 @@ def test_at_native_size_probabilities_are_enlarged_and_decided_there(batch):
     both = evaluate.evaluate_native(networks.fixed(), {"a": natives(), "b": natives(2)}, recipe)
     assert both["dice/a"] == pytest.approx(found["dice"])
     assert (both["images/a"], both["images/b"], both["images"]) == (5, 2, 7)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 8])
+@pytest.mark.parametrize("border", [None, 2])
+def test_objects_are_scored_at_native_size_image_by_image(batch, border):
+    model = UNet(output_activation="softmax", output_channels=3) if border else UNet()
+    recipe = dataclasses.replace(RECIPE, batch=batch, model=model, threshold=0.5)
+    separation = objects.Separation(least_area=3)
+    channels = 3 if border else 1
+    rng = np.random.default_rng(1)
+    examples = natives()
+    for number, example in enumerate(examples):
+        instances = rng.integers(0, 4, example.mask.shape, np.uint16)
+        mask = np.full_like(example.mask, 255) if number == 2 else example.mask
+        examples[number] = example._replace(mask=mask, instances=instances)
+    matches = []
+    for example in examples:
+        image = example.record[..., :3]
+        parts = inference.parts(
+            lambda batch: networks.probability(batch[..., :3], channels),
+            image,
+            example.mask.shape,
+            recipe,
+        )
+        found = inference.decided(parts, example.mask.shape, recipe).found
+        labels = watershed.objects(found, separation, border=border)
+        if not (example.mask == 255).all():
+            matches.append(
+                objects.match(np.asarray(example.instances), labels, example.mask == 255)
+            )
+    judge = evaluate.scorer(networks.fixed(channels), recipe, decides=False)
+    scored = evaluate.scored_native(judge, iter(examples), recipe)
+    made: list[objects.Matches] = []
+    passed = list(evaluate.matching(scored, made, separation=separation, border=border))
+    assert [image.id for image in passed] == [example.id for example in examples]
+    found, wanted = objects.summary(made), objects.summary(matches)
+    assert min(found["objects_true"], found["objects_found"]) > 0
+    assert found == wanted
 
 
 def test_a_regression_is_scored_by_its_errors():

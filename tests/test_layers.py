@@ -18,9 +18,10 @@ LAYERS = [
 KNOWING = ("unet.cli", "unet.data")  # where the data come from
 # What the rest of the trainer shares with the data.
 SHARED = {
-    *("segdata", "segdata.console", "segdata.core", "segdata.core.system.files"),
-    "segdata.core.tiles",
-    *(f"segdata.archives.{name}" for name in ("images", "intensity", "resizing", "scientific")),
+    *("segdata", "segdata.console", "segdata.core", "segdata.core.tiles"),
+    *(f"segdata.core.system.{name}" for name in ("compiling", "files")),
+    *(f"segdata.archives.{name}" for name in ("images", "intensity", "resizing", "rle")),
+    "segdata.archives.scientific",
     *(f"segdata.inspection.{name}" for name in ("charts", "overlays", "page")),
 }
 

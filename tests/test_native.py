@@ -1,12 +1,15 @@
 """Examples at their own size, against TFDS's own reading."""
 
+import shutil
 from typing import Any
 
+import building
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
 from segdata import native, packing
+from segdata.sources import dsb2018
 from unet import data
 from unet.recipes import Recipe
 
@@ -81,3 +84,65 @@ def test_of_a_mixture_masks_have_the_joint_classes(built_dsb2018):
     for tiles in made.validation.values():
         count = sum(int((mask == 1).sum()) for _, mask in tiles)
         assert count == sum(int((record[..., 3] == 1).sum()) for record in records)
+
+
+def test_objects_come_from_the_config_that_has_them(built_dsb2018):
+    recipe = Recipe(size=(32, 48))
+    plain = list(data.Data(recipe, str(built_dsb2018)).native())
+    found = list(data.Data(recipe, str(built_dsb2018)).native(objects=True))
+    assert [each.id for each in found] == [each.id for each in plain]
+    for own, other in zip(found, plain, strict=True):
+        np.testing.assert_array_equal(own.image, other.image)
+        np.testing.assert_array_equal(own.mask, other.mask)
+        np.testing.assert_array_equal(own.record, other.record)
+        np.testing.assert_array_equal(own.instances > 0, other.mask == 1)
+    fold = Recipe(size=(32, 48), fold=(1, 3))
+    held_out, with_objects = (
+        [each.id for each in data.Data(fold, str(built_dsb2018)).native(objects=asked)]
+        for asked in (False, True)
+    )
+    assert held_out == with_objects
+    assert 0 < len(held_out) < 24
+
+
+def test_borders_have_their_objects_themselves(built_borders):
+    recipe = Recipe(dataset="dsb2018/borders", size=(32, 48))
+    found = list(data.Data(recipe, str(built_borders)).native(objects=True))
+    assert {2} <= {*np.unique(np.concatenate([each.mask.ravel() for each in found])).tolist()}
+    for each in found:
+        np.testing.assert_array_equal(each.instances > 0, each.mask > 0)
+
+
+def test_objects_that_are_not_there_are_named(
+    built_dsb2018, built_borders, built_datasets, tmp_path
+):
+    def ask(dataset: str, place, **changes):
+        recipe = Recipe(dataset=dataset, size=(32, 48), **changes)
+        data.Data(recipe, str(place)).native(objects=True)
+
+    with pytest.raises(ValueError, match="segdata build dsb2018/instances --data_dir"):
+        ask("dsb2018", built_datasets)
+    with pytest.raises(ValueError, match="carvana has no map of objects"):
+        ask("carvana", built_datasets)
+    with pytest.raises(ValueError, match="this run has several"):
+        ask("dsb2018+carvana", built_datasets, mix={"shares": {"dsb2018": 1, "carvana": 1}})
+    # The same numbers of images, but others.
+    dsb2018.draw_zips(tmp_path / "manual", examples=24, seed=9, unlabelled=2)
+    building.build("dsb2018/instances", tmp_path / "manual", tmp_path / "data")
+    shutil.copytree(
+        built_dsb2018 / "dsb2018" / "default", tmp_path / "data" / "dsb2018" / "default"
+    )
+    with pytest.raises(ValueError, match="dsb2018/instances has other images than that of dsb2018"):
+        ask("dsb2018", tmp_path / "data")
+
+
+def test_images_without_labels_are_those_of_the_split_asked_for(built_dsb2018, built_datasets):
+    recipe = Recipe(size=(32, 48), fold=(0, 2))
+    found = list(data.Data(recipe, str(built_dsb2018)).unlabelled("test"))
+    assert len(found) == 2
+    assert all((each.mask == 255).all() for each in found)
+    with pytest.raises(ValueError, match="no split 'tset'"):
+        data.Data(recipe, str(built_dsb2018)).unlabelled("tset")
+    cars = Recipe(dataset="carvana", size=(32, 48))
+    with pytest.raises(ValueError, match="segdata build carvana/with_test"):
+        data.Data(cars, str(built_datasets)).unlabelled("test")

@@ -64,7 +64,7 @@ class Drawn(Data):
         self.asked.append((self, None))
         return [drawn(1000), drawn(1001, images=1)]
 
-    def native(self):
+    def native(self, *, objects=False):
         return [
             Native(f"{len(images)}-{number}", "", image, mask[..., 0], np.dstack([image, mask]))
             for images, masks in self.validation

@@ -1,4 +1,4 @@
-"""The command `unet`: train, resume, evaluate, compare, predict, report, recipes.
+"""The command `unet`: train, resume, evaluate, compare, submit, predict, report, recipes.
 
 Keras, which takes seconds to load, is imported when the arguments have been read.
 """
@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from segdata import console
 from segdata.cli import Features
 from segdata.core.system import files
-from unet import hardware, recipes, runs, saved
+from unet import hardware, objects, recipes, runs, saved, submissions
 from unet.hardware import Compilation, Precision
+from unet.objects import Separation
 from unet.recipes import RECIPES, Loss, Recipe
 from unet.runs import Settings
 
@@ -127,6 +128,11 @@ class Evaluate(_Run):
     at: Literal["native", "training"] = "native"
     """Score at the images' own size, or at the size of the training."""
 
+    objects: bool = False
+    """Score single objects too, as the Data Science Bowl 2018 does (docs/objects.md)."""
+
+    separation: Separation = dataclasses.field(default_factory=Separation)
+
     loss: Loss | None = None
     """The loss to score with, without settings of its own; the recipe's if not given."""
 
@@ -174,6 +180,23 @@ class Compare:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Submit(_Run):
+    """Predicts the unlabelled images of a competition and writes the table that it takes.
+
+    Of dsb2018 a row an object, of carvana a row an image, as run lengths. The table is read back
+    and compared with the masks before it gets its name.
+    """
+
+    to: pathlib.Path
+    """The table to write, a .csv; replaced if it is there."""
+
+    split: str = "test"
+    """The split to predict."""
+
+    separation: Separation = dataclasses.field(default_factory=Separation)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Predict:
     """Writes a mask and an overlay for each image file.
 
@@ -208,6 +231,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "resume": _resume,
             "evaluate": _evaluate,
             "compare": _compare,
+            "submit": _submit,
             "predict": _predict,
             "report": _report,
             "recipes": _recipes,
@@ -299,9 +323,13 @@ def _evaluate(argv: Sequence[str]) -> None:
     """Score the best model of a run."""
     asked = console.parse(Evaluate, argv, prog="unet evaluate")
     settings = _settings(asked)
+    if asked.objects and (asked.at == "training" or settings.recipe.is_regression):
+        raise ValueError(
+            "--objects: objects are scored at the images' own size, of a model of classes."
+        )
     _load_keras()
     console.import_modules(asked.imports)
-    from unet import judging
+    from unet import evaluate, judging
 
     recipe = settings.recipe
     tolerance = asked.boundary_tolerance
@@ -322,13 +350,20 @@ def _evaluate(argv: Sequence[str]) -> None:
         recipe = dataclasses.replace(recipe, threshold=chosen.threshold)
     elif asked.threshold is not None:
         recipe = dataclasses.replace(recipe, threshold=_threshold(asked.threshold, recipe))
+    images = _scored(network, recipe, settings.data_dir, at=asked.at, objects=asked.objects)
+    matches: list[objects.Matches] = []
+    if asked.objects:
+        border = objects.border_of(settings.classes)
+        images = evaluate.matching(images, matches, separation=asked.separation, border=border)
     found = judging.judge(
-        _scored(network, recipe, settings.data_dir, at=asked.at),
+        images,
         recipe,
         classes=settings.classes,
         boundary=asked.boundary,
         tolerance=tolerance,
     )
+    if asked.objects:
+        found = dataclasses.replace(found, scores={**found.scores, **objects.summary(matches)})
     if asked.json:
         more: dict[str, Any] = {"fold": recipe.fold} if recipe.fold else {}
         more |= {"threshold_choice": chosen._asdict()} if chosen else {}
@@ -372,6 +407,31 @@ def _compare(argv: Sequence[str]) -> None:
     print(json.dumps(comparing.to_json(found)) if asked.json else comparing.text(found))
     if asked.to is not None and not asked.json:
         console.log(str(asked.to))
+
+
+def _submit(argv: Sequence[str]) -> None:
+    """Write the table that a competition takes."""
+    asked = console.parse(Submit, argv, prog="unet submit")
+    settings = _settings(asked)
+    form = submissions.format_of(settings.recipe)
+    submissions.require_table(asked.to)
+    _load_keras()
+    console.import_modules(asked.imports)
+    from unet import evaluate
+    from unet.data import Data
+
+    recipe = settings.recipe
+    images = Data(recipe, settings.data_dir).unlabelled(asked.split)
+    judge = evaluate.scorer(runs.load(asked.run), recipe, decides=False)
+    scored = evaluate.scored_native(judge, images, recipe)
+    written = submissions.write(
+        asked.to,
+        ((image.id, image.found) for image in scored),
+        form=form,
+        separation=asked.separation,
+        border=objects.border_of(settings.classes),
+    )
+    console.log(f"{asked.to}: {written}")
 
 
 def _predict(argv: Sequence[str]) -> int:
@@ -571,7 +631,9 @@ def _shares(given: Sequence[str]) -> dict[str, float]:
     return shares
 
 
-def _scored(network: Any, recipe: Recipe, data_dir: str | None, *, at: str) -> Iterator[Any]:
+def _scored(
+    network: Any, recipe: Recipe, data_dir: str | None, *, at: str, objects: bool = False
+) -> Iterator[Any]:
     """The images that a recipe is judged by, scored one by one."""
     from unet import evaluate
     from unet.data import Data
@@ -580,7 +642,7 @@ def _scored(network: Any, recipe: Recipe, data_dir: str | None, *, at: str) -> I
     if at == "training":
         return evaluate.scored(evaluate.scorer(network, recipe), data.validation, recipe)
     judge = evaluate.scorer(network, recipe, decides=False)
-    return evaluate.scored_native(judge, data.native(), recipe)
+    return evaluate.scored_native(judge, data.native(objects=objects), recipe)
 
 
 def _on_split(recipe: Recipe, split: str | None) -> Recipe:

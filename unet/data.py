@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from segdata import mixing, native, packing
+from segdata import mixing, native, packing, sources
 from segdata.archives.intensity import Scaling
-from segdata.building import features
+from segdata.building import features, reading, slices, stored
 from segdata.core import stream
 from segdata.core.augment import Augment
 from segdata.core.records import Records
@@ -89,17 +89,27 @@ class Data:
         records = self._records(split, part="held-out")
         return stream.Evaluation(records, batch=recipe.batch, size=recipe.size)
 
-    def native(self) -> Any:
+    def native(self, *, objects: bool = False) -> Any:
         """The same images at their own size: `segdata.native.Native`; of several datasets by name.
 
         Iterated over once.
+
+        Args:
+            objects: Whether to read the maps of objects, from the dataset's config `instances`
+                where it has none itself.
+
+        Raises:
+            ValueError: If a dataset is not built, or has no such maps.
         """
         recipe = self.recipe
         what: dict[str, Any] = {"rule": self._rule, "fold": recipe.fold, "data_dir": self.data_dir}
         if not recipe.mix:
             split = recipe.train_split if recipe.fold else recipe.validation_split
             named = features.from_json(recipe.features)
-            return native.examples(recipe.dataset, split, **what, **named)
+            name = self._with_objects(split) if objects else recipe.dataset
+            return native.examples(name, split, instances=objects, **what, **named)
+        if objects:
+            raise ValueError("objects are scored of one dataset, and this run has several.")
         given, labels = self._mix.evaluation, self._labels()
         splits = given["split"]
         found = {}
@@ -108,6 +118,22 @@ class Data:
             own = native.examples(name, split, **what, **given["features"].get(name, {}))
             found[name] = (example.relabelled(labels.tables[name]) for example in own)
         return found
+
+    def unlabelled(self, split: str) -> Any:
+        """Images of a split at their own size, which needs no labels; as `native`.
+
+        Raises:
+            ValueError: If a dataset is not built, or has no such split.
+        """
+        name = self.recipe.dataset
+        base = name.partition("/")[0]
+        if (
+            base == "carvana"
+            and split not in packing.built(name, data_dir=self.data_dir).info.splits
+        ):
+            name = "carvana/with_test"
+        recipe = dataclasses.replace(self.recipe, dataset=name, validation_split=split, fold=None)
+        return dataclasses.replace(self, recipe=recipe).native()
 
     def account(self, steps: int) -> Mapping[str, Any]:
         """Of a mixture: what its first steps hold of each dataset; else nothing."""
@@ -204,6 +230,27 @@ class Data:
         """How large the records are that training takes its examples from."""
         return packing.Rule.of_batches(self.recipe.size, self.recipe.records)
 
+    def _with_objects(self, split: str) -> str:
+        """The dataset, or its config that has the objects of the same examples as well."""
+        name, data_dir = self.recipe.dataset, self.data_dir
+        builder: Any = packing.built(name, data_dir=data_dir)
+        if "instances" in builder.info.features:
+            return name
+        base = name.removeprefix("folder:").partition("/")[0]
+        if name.startswith("folder:") or not _has_config(base, "instances"):
+            how = "; build it of masks that number objects: --mask_kind objects"
+            raise ValueError(
+                f"{name} has no map of objects, `instances`"
+                f"{how if name.startswith('folder:') else ''}."
+            )
+        other = packing.built(f"{base}/instances", data_dir=data_dir)
+        if _ids(builder, split) != _ids(other, split):
+            raise ValueError(
+                f"{split} of {base}/instances has other images than that of {name}: build both "
+                "again, of the same archives, with --overwrite."
+            )
+        return f"{base}/instances"
+
     @functools.cached_property
     def _mix(self) -> mixing.Arguments:
         recipe = self.recipe
@@ -215,6 +262,18 @@ class Data:
             record_size=recipe.record_size,
             fold=recipe.fold,
         )
+
+
+def _has_config(base: str, config: str) -> bool:
+    return base in sources.names() and any(x.name == config for x in sources.named(base).configs)
+
+
+def _ids(builder: Any, split: str) -> list[str]:
+    """The names of the examples of a split, in order."""
+    names = reading.Names(builder, features.Features())
+    packing.examples(builder, split)
+    parts = slices.absolute(builder.info.splits, split)
+    return [names.read(frame)[0] for frame in stored.frames(builder, parts)]
 
 
 def _scaling(builder: Any, named: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ import numpy as np
 from keras import ops
 
 from segdata.core import IGNORE_LABEL
-from unet import inference, losses, metrics
+from unet import inference, losses, metrics, objects, watershed
 from unet.recipes import Recipe
 
 Batches = Iterable[tuple[Any, Any]]
@@ -54,6 +54,9 @@ class Scored(NamedTuple):
 
     group: str = ""
     """Its group, likewise."""
+
+    instances: np.ndarray | None = None
+    """uint16 [H, W], its true objects, where they were asked for."""
 
 
 def scorer(network: Any, recipe: Recipe, *, decides: bool = True) -> keras.Model:
@@ -110,6 +113,29 @@ def evaluate_native(
     return summary(scored_native(judge, images, recipe), recipe)
 
 
+def matching(
+    images: Iterable[Scored],
+    matches: list[objects.Matches],
+    *,
+    separation: objects.Separation,
+    border: int | None = None,
+) -> Iterator[Scored]:
+    """Passes scored images on, and matches the objects of those that have labels.
+
+    Args:
+        images: Of `scored_native`, from examples with instances.
+        matches: What is found is appended, for `objects.summary`.
+        separation: How the predicted mask is split into objects.
+        border: The model's class of what is between touching objects, if it has one.
+    """
+    for image in images:
+        ignored = image.mask == IGNORE_LABEL
+        if image.instances is not None and not ignored.all():
+            found = watershed.objects(image.found, separation, border=border)
+            matches.append(objects.match(image.instances, found, ignored))
+        yield image
+
+
 def scored_native(
     judge: Any, images: Iterable[Any] | Mapping[str, Iterable[Any]], recipe: Recipe
 ) -> Iterator[Scored]:
@@ -132,7 +158,7 @@ def scored_native(
         found, probability = inference.decided(parts, shape, recipe)
         loss = np.concatenate(losses).mean(axis=0)
         one = _of_image(example.image, example.mask, found, probability, loss, recipe)
-        yield one._replace(id=example.id, group=example.group)
+        yield one._replace(id=example.id, group=example.group, instances=example.instances)
 
 
 def scored(

@@ -50,7 +50,7 @@ class Judgement:
     """The names of the classes, by their ids."""
 
     scores: Mapping[str, float]
-    """As `evaluate.summary` returns them, and `boundary_f1` if it was asked for."""
+    """As `evaluate.summary` returns them, `boundary_f1` and those of objects if asked for."""
 
     intervals: Mapping[str, Interval]
     """Of some of the scores; empty where groups are not known, or are fewer than two."""
@@ -243,7 +243,7 @@ def text(judgement: Judgement) -> str:
     wide = max(13, *map(len, scores))
     lines = []
     for name, value in scores.items():
-        is_count = name.startswith(("images", "unlabelled"))
+        is_count = name.startswith(("images", "unlabelled", "objects_"))
         line = f"{name:{wide}} {value:,.0f}" if is_count else f"{name:{wide}} {value:.4f}"
         if ends := judgement.intervals.get(name):
             line += f"  {ends[0]:.4f} to {ends[1]:.4f}"

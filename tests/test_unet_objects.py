@@ -1,0 +1,123 @@
+"""Objects and tables from the command line, on drawn datasets."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from building import build
+
+from segdata import native, packing
+from segdata.archives import rle, trees
+from segdata.sources import carvana
+from unet import cli, runs
+
+FLAGS = ["--filters", "4", "8", "--size", "64", "64", "--batch", "4", "--checkpoint_minutes", "100"]
+
+
+def train(out: pathlib.Path, data_dir: pathlib.Path, *flags: str) -> None:
+    where = ["--data_dir", str(data_dir), "--out", str(out)]
+    assert cli.main(["train", *where, *FLAGS, *flags]) == 0
+
+
+@pytest.fixture(scope="module")
+def nuclei(built_dsb2018, tmp_path_factory) -> pathlib.Path:
+    out = tmp_path_factory.mktemp("runs") / "nuclei"
+    train(out, built_dsb2018, "--recipe", "dsb2018", "--epochs", "12")
+    return out
+
+
+@pytest.mark.heavy
+def test_objects_are_scored_beside_pixels(nuclei, capsys):
+    def scores(*flags: str) -> dict[str, float]:
+        capsys.readouterr()
+        assert cli.main(["evaluate", str(nuclei), "--json", *flags]) == 0
+        return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    found = scores("--objects")
+    plain = scores()
+    assert {name: found[name] for name in plain} == pytest.approx(plain)
+    assert {*found} - {*plain} == {
+        *("object_ap", "object_ap50", "object_f1"),
+        *("objects_true", "objects_found", "objects_matched"),
+    }
+    assert 0.1 < found["object_ap"] <= found["object_ap50"] <= 1
+    assert found["objects_matched"] <= min(found["objects_true"], found["objects_found"])
+    none = scores("--objects", "--least_area", "1000000")
+    assert (none["objects_found"], none["object_ap"]) == (0, 0)
+    assert none["objects_true"] == found["objects_true"]
+    assert scores("--objects", "--split", "train")["objects_true"] > found["objects_true"]
+    assert cli.main(["evaluate", str(nuclei), "--objects"]) == 0
+    lines = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert int(lines["objects_true"].replace(",", "")) == found["objects_true"]
+
+
+@pytest.mark.heavy
+def test_a_table_of_nuclei_is_of_the_test_images(nuclei, built_dsb2018, tmp_path, capsys):
+    path = tmp_path / "table.csv"
+    assert cli.main(["submit", str(nuclei), "--to", str(path)]) == 0
+    said = capsys.readouterr().out.splitlines()[-1]
+    rule = packing.Rule.of((64, 64), fit="stretch")
+    images = list(native.examples("dsb2018", "test", rule=rule, data_dir=built_dsb2018))
+    table = list(rle.read_stage1(path))
+    assert [each.id for each in table] == [each.id for each in images]
+    assert said.startswith(f"{path}: 2 images, {sum(len(each.runs) for each in table)} masks")
+    for each, image in zip(table, images, strict=True):
+        mask = each.mask(image.mask.shape)
+        assert 0.01 < mask.mean() < 0.7
+        grey = image.image.mean(axis=-1)
+        assert abs(grey[mask].mean() - grey[~mask].mean()) > 5  # nuclei, and no others
+
+
+@pytest.mark.heavy
+def test_a_table_of_cars_is_of_the_config_that_has_test_images(drawn_carvana, tmp_path, capsys):
+    data_dir, path = tmp_path / "data", tmp_path / "table.csv"
+    build("carvana", drawn_carvana, data_dir)
+    run = tmp_path / "run"
+    train(run, data_dir, *["--recipe", "carvana", "--epochs", "1", "--stem_stride", "1"])
+    capsys.readouterr()
+    assert cli.main(["submit", str(run), "--to", str(path)]) == 2
+    assert "segdata build carvana/with_test" in capsys.readouterr().err
+    assert not path.exists()
+    build("carvana/with_test", drawn_carvana, data_dir)
+    assert cli.main(["submit", str(run), "--to", str(path)]) == 0
+    lines = path.read_text().splitlines()
+    assert lines[0] == "img,rle_mask"
+    tree = trees.find(drawn_carvana, "test_hq")
+    assert tree
+    photos = carvana.survey_unlabelled(tree)[0]
+    assert sorted(line.partition(",")[0] for line in lines[1:]) == [f"{p.id}.jpg" for p in photos]
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["evaluate", "--objects", "--at", "training"], "at the images' own size"),
+        (["evaluate", "--objects", "--seed_depth", "0"], "seed_depth"),
+        (["evaluate", "--objects", "--split", "test"], "none of the 2 images"),
+        (["submit", "--to", "table.txt"], "such as table.csv"),
+        (["submit", "--to", "no/table.csv"], "there is no folder"),
+        (["submit", "--to", "table.csv", "--split", "tests"], "no split 'tests'"),
+    ],
+)
+def test_a_mistake_is_one_line(nuclei, command, said, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    assert cli.main([command[0], str(nuclei), *command[1:]]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert said in lines[-1]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.heavy
+def test_borders_are_trained_on_as_classes(built_borders, tmp_path, capsys):
+    run = tmp_path / "run"
+    softmax = "--output_activation softmax --output_channels 3 --dataset dsb2018/borders"
+    train(run, built_borders, "--recipe", "dsb2018", "--epochs", "1", *softmax.split())
+    assert runs.settings(run).classes == ("background", "nucleus", "border")
+    capsys.readouterr()
+    assert cli.main(["evaluate", str(run), "--objects", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["objects_true"] > 0
+    assert np.isfinite(found["object_ap"])
