@@ -43,3 +43,13 @@ def test_numbers_are_grey_in_the_range_of_the_truth():
     assert views["truth"].tolist() == [[0, 128, 150, 255]]
     assert views["prediction"].tolist() == [[0, 191, 150, 255]]
     assert views["overlay"].tolist() == [[128, 64, 150, 128]]
+
+
+def test_a_strip_holds_all_pictures_beside_each_other_shrunk_alike():
+    one = scored([0, 1, 255, 1], [1, 1, 1, 0], [151, 153, 255, 0])
+    views = pictures.views(one)
+    strip = pictures.strip(one, most=4)
+    for i, name in enumerate(views):
+        wanted = views[name] if views[name].ndim == 3 else np.dstack([views[name]] * 3)
+        assert np.array_equal(strip[:, 4 * i : 4 * i + 4], wanted)
+    assert pictures.strip(one, most=2).shape == (1, 8, 3)

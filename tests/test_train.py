@@ -1,5 +1,6 @@
 import dataclasses
 import errno
+import io
 import itertools
 import json
 import os
@@ -15,6 +16,8 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from PIL import Image
+from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import RecordWriter
 
 from segdata.core.system import files
@@ -350,6 +353,24 @@ def test_early_stopping_is_a_function_of_the_history_alone():
     assert not done([3.0, 2.0, 2.5, 1.9], patience=2)
     assert not done([1.0] + [2.0] * 8)
     assert done([1.0] * 10)
+
+
+def test_each_epoch_leaves_pictures_of_the_same_validation_images(whole):
+    (file,) = (whole / "tensorboard").iterdir()
+    data, found = file.read_bytes(), []
+    while data:
+        length = int.from_bytes(data[:8], "little")
+        event, data = Event.FromString(data[12 : 12 + length]), data[16 + length :]
+        for value in event.summary.value:
+            if value.HasField("image"):
+                with Image.open(io.BytesIO(value.image.encoded_image_string)) as image:
+                    found.append((event.step, value.tag, np.asarray(image)))
+    tags = [f"validation/{number}" for number in (1, 2, 3)]
+    assert [(step, tag) for step, tag, _ in found] == [(s, tag) for s in (3, 6) for tag in tags]
+    images = np.concatenate([images for images, _ in VALIDATION])
+    for i, (_, _, picture) in enumerate(found):
+        assert picture.shape == (8, 32, 3)
+        assert np.array_equal(picture[:, :8], images[i % 3])
 
 
 @pytest.mark.parametrize("by", ["dice", "iou", "dataset_dice", "dataset_iou", "mae", "rmse"])

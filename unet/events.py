@@ -5,11 +5,14 @@ and blocks whoever adds to it. Here the caller's thread writes.
 """
 
 import contextlib
+import io
 import pathlib
 import time
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import RecordWriter
@@ -28,8 +31,19 @@ class Events:
         self.file: RecordWriter | None = None
         self.broken = False
 
-    def add(self, values: Mapping[str, float], *, step: int) -> None:
-        """Writes and flushes values by name; does nothing after an error.
+    def add(
+        self,
+        values: Mapping[str, float],
+        *,
+        step: int,
+        pictures: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """Writes and flushes values and pictures by name; does nothing after an error.
+
+        Args:
+            values: Numbers.
+            step: Of the run.
+            pictures: uint8 [H, W, 3] each.
 
         Raises:
             OSError: At the first error.
@@ -38,8 +52,9 @@ class Events:
             return
         self.broken = True
         scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        shown = [Summary.Value(tag=name, image=_image(x)) for name, x in (pictures or {}).items()]
         file = self.file or self._open()
-        _write(file, step=step, summary=Summary(value=scalars))
+        _write(file, step=step, summary=Summary(value=[*scalars, *shown]))
         file.flush()
         self.broken = False
 
@@ -58,6 +73,14 @@ class Events:
             start = SessionLog(status=SessionLog.START)
             _write(self.file, step=self.step + 1, session_log=start)
         return self.file
+
+
+def _image(pixels: np.ndarray) -> Any:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    height, width, channels = pixels.shape
+    png = buffer.getvalue()
+    return Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=png)
 
 
 def _write(file: RecordWriter, **event: Any) -> None:

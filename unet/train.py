@@ -6,6 +6,7 @@ checkpoint holds them all, so a run that was killed and resumed ends with the sa
 that was not; bit for bit where the backend is deterministic.
 """
 
+import collections
 import contextlib
 import dataclasses
 import math
@@ -22,11 +23,23 @@ import keras
 import numpy as np
 
 from segdata import console
-from unet import checkpoints, evaluate, hardware, losses, model, optimizers, pretrained, runs
+from unet import (
+    checkpoints,
+    evaluate,
+    hardware,
+    losses,
+    model,
+    optimizers,
+    pictures,
+    pretrained,
+    runs,
+)
 from unet.events import Events
 from unet.metrics import Errors, Overlap
 from unet.recipes import Recipe
 from unet.runs import Settings, State
+
+_PICTURES, _PICTURE_SIDE = 3, 128  # of each dataset, for TensorBoard: some 100 KB an epoch
 
 Validation = evaluate.Batches | Mapping[str, evaluate.Batches]
 
@@ -249,6 +262,7 @@ class _Keeper(keras.callbacks.Callback):
         self.steps_per_epoch = data.steps_per_epoch
         self.state = self.saved = State()
         self.metrics: list[np.ndarray] = []
+        self.pictures: dict[str, np.ndarray] = {}
         self.reported: set[str] = set()
         self.signals = _Signals()
         self.judge: Any = None
@@ -309,7 +323,7 @@ class _Keeper(keras.callbacks.Callback):
         self._write_metrics()
         self._keep_best(self.model)
         with self._optional("tensorboard"):
-            self.events.add(row, step=self.state.step)
+            self.events.add(row, step=self.state.step, pictures=self.pictures)
         self.model.stop_training = finished(
             self.state, self.settings.recipe, steps_per_epoch=self.steps_per_epoch
         )
@@ -346,7 +360,19 @@ class _Keeper(keras.callbacks.Callback):
         self.judge = self.judge or evaluate.scorer(self.model, recipe)
         with optimizers.averaged(self.model):
             images = evaluate.scored(self.judge, self.data.validation, recipe)
-            return evaluate.summary(images, recipe)
+            return evaluate.summary(self._pictured(images), recipe)
+
+    def _pictured(self, images: Iterator[evaluate.Scored]) -> Iterator[evaluate.Scored]:
+        """The same images; keeps pictures of the first ones, for TensorBoard."""
+        channels = self.settings.recipe.model.output_channels
+        self.pictures, shown = {}, collections.Counter[str]()
+        for image in images:
+            if image.scores and shown[image.dataset] < _PICTURES:
+                shown[image.dataset] += 1
+                parts = ("validation", image.dataset, str(shown[image.dataset]))
+                own = pictures.strip(image, channels=channels, most=_PICTURE_SIDE)
+                self.pictures["/".join(filter(None, parts))] = own
+            yield image
 
     def _require_finite(self) -> None:
         """Raises ValueError if the loss of the step that ended last is not finite."""
