@@ -1,6 +1,8 @@
 import dataclasses
 import json
 import math
+import pathlib
+import re
 
 import networks
 import numpy as np
@@ -222,3 +224,16 @@ def test_what_a_recipe_trains_on_is_its_training_split_or_all_other_folds():
     assert several.mix == {**mix, "validation_split": {"a": "train", "b": "all"}}
     (several,) = judging.trained_on(Recipe(dataset="a+b", mix={"shares": {"a": 1, "b": 2}}))
     assert several.mix["validation_split"] == "train"
+
+
+@pytest.mark.parametrize("recipe", [SIGMOID, SOFTMAX, LINEAR])
+def test_the_page_about_scores_explains_every_key(recipe):
+    images = [*natives(max(2, recipe.model.output_channels))]
+    found = judged(recipe, {"a": images, "b": images}, boundary=not recipe.is_regression)
+    saved = judging.to_json(found)
+    page = pathlib.Path(__file__).parent.parent / "docs" / "evaluation.md"
+    explained = set(re.findall("`(.+?)`", page.read_text(encoding="utf-8")))
+    keys = {key.partition("/")[0] for key in saved}
+    keys |= set(saved.get("calibration", [{}])[0]) | set(judging.Threshold._fields)
+    assert keys <= explained | {"threshold"}
+    assert {"images/a", "images/b"} <= saved.keys()
