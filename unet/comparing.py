@@ -140,19 +140,7 @@ def document(comparison: Comparison) -> str:
         for score in comparison.scores
         for name in comparison.judged
     ]
-    drawn = "".join(
-        charts.intervals(
-            _LABELS[score],
-            [
-                (name, scores[score].value, *scores[score].interval)
-                for name, scores in comparison.differences.items()
-                if scores[score].interval
-            ],
-            of=f"difference to {comparison.first}",
-        )
-        for score in comparison.scores
-        if all(scores[score].interval for scores in comparison.differences.values())
-    )
+    drawn = "".join(_chart(comparison, score) for score in comparison.scores)
     none = "<p>Groups of images are not known, or there is one: there are no intervals.</p>"
     body = f"""<div class="figures">{page.table(rows, heads=heads)}</div>
 <p>* the interval does not hold 0. Intervals of differences are of draws that are the same for both
@@ -222,6 +210,17 @@ def _cells(comparison: Comparison, score: str, name: str) -> tuple[str, str, str
 
 def _range(ends: Interval | None, sign: str = "") -> str:
     return f"{ends[0]:{sign}.4f} to {ends[1]:{sign}.4f}" if ends else "–"
+
+
+def _chart(comparison: Comparison, score: str) -> str:
+    """The differences of a score with their intervals; nothing where there are none."""
+    rows = [
+        (name, each.value, *each.interval)
+        for name, scores in comparison.differences.items()
+        if (each := scores[score]).interval is not None
+    ]
+    of = f"difference to {comparison.first}"
+    return charts.intervals(_LABELS[score], rows, of=of) if rows else ""
 
 
 def _images(comparison: Comparison, name: str) -> str:
