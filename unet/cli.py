@@ -1,4 +1,4 @@
-"""The command `unet`: train, resume, evaluate, compare, submit, predict, report, recipes.
+"""The command `unet`: train, resume, evaluate, compare, submit, predict, export, report, recipes.
 
 Keras, which takes seconds to load, is imported when the arguments have been read.
 """
@@ -221,6 +221,17 @@ class Predict:
     say it."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Export(_Run):
+    """Writes the best model of a run as a file or folder that runs without this package.
+
+    It takes uint8 images and gives masks and probabilities. It is compared with the original first.
+    """
+
+    to: pathlib.Path
+    """NAME.onnx, NAME.tflite (LiteRT), NAME.keras, or without an ending a SavedModel's folder."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     return console.run(
@@ -233,6 +244,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "compare": _compare,
             "submit": _submit,
             "predict": _predict,
+            "export": _export,
             "report": _report,
             "recipes": _recipes,
         },
@@ -458,6 +470,43 @@ def _predict(argv: Sequence[str]) -> int:
         else:
             console.fail("unet predict", str(error))
     return 2 if failed else 0
+
+
+def _export(argv: Sequence[str]) -> None:
+    """Write the best model as ONNX, LiteRT, SavedModel or Keras file."""
+    asked = console.parse(Export, argv, prog="unet export")
+    settings = _settings(asked)
+    from unet import export
+
+    kind = export.kind_of(asked.to)  # before Keras is loaded
+    _load_keras()
+    console.import_modules(asked.imports)
+    original = export.network(asked.run, settings)
+    what, images = _to_compare(settings)
+    compared = export.write(asked.to, original, settings=settings, images=images)
+    size = export.input_size(settings, kind)
+    taken = f"{size[0]}×{size[1]} pixels" if size else "any size"
+    console.log(f"{asked.to}: takes images of {taken}, multiples of {settings.recipe.model.stride}")
+    console.log(
+        f"compared with the original on {compared.images} {what}: largest difference "
+        f"{compared.difference:.2g}, equal pixels of masks {compared.equal:.4%}"
+    )
+
+
+def _to_compare(settings: Settings) -> tuple[str, Iterator[Any]]:
+    """What an export is compared on: images of the validation if they are there, else random."""
+    from unet import export
+    from unet.data import Data
+
+    try:
+        native = Data(settings.recipe, settings.data_dir).native()
+        several = native.values() if isinstance(native, dict) else [native]
+        images = (example.record[..., :3] for each in several for example in each)
+        first = next(images)
+    except (ValueError, OSError, StopIteration) as error:
+        console.log(f"the validation images are not there: {runs.reason(error)}")
+        return "random images", export.random_images(settings)
+    return "images of the validation", itertools.chain([first], images)
 
 
 def _report(argv: Sequence[str]) -> None:
