@@ -20,8 +20,8 @@ KNOWING = ("unet.cli", "unet.data")  # where the data come from
 SHARED = {
     *("segdata", "segdata.console", "segdata.core", "segdata.core.tiles"),
     *(f"segdata.core.system.{name}" for name in ("compiling", "files")),
-    *(f"segdata.archives.{name}" for name in ("images", "intensity", "resizing", "rle")),
-    "segdata.archives.scientific",
+    *(f"segdata.archives.{name}" for name in ("images", "intensity", "large", "resizing")),
+    *(f"segdata.archives.{name}" for name in ("rle", "scientific", "trees")),
     *(f"segdata.inspection.{name}" for name in ("charts", "overlays", "page")),
 }
 

@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import tracemalloc
+import zipfile
 from typing import Any
 
 import foreign
@@ -19,7 +20,7 @@ from segdata.archives import resizing
 from segdata.archives.intensity import Scaling
 from segdata.building.reading import Stored
 from segdata.inspection import overlays
-from unet import inference, metrics, predict
+from unet import inference, metrics, predict, results
 from unet.data import Data
 from unet.model import UNet
 from unet.recipes import Recipe
@@ -469,3 +470,104 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
     assert "cell.mask.png" in str(error)
     assert str(error).endswith("cannot be written: No space left on device.")
     assert list((tmp_path / "to").iterdir()) == []
+
+
+class Uneven(Bright):
+    """Says something else of an image that is flipped or turned."""
+
+    def predict_on_batch(self, images) -> np.ndarray:
+        ramp = np.linspace(0, 1, images.shape[1] * images.shape[2], dtype=np.float32)
+        return super().predict_on_batch(images) * ramp.reshape(*images.shape[1:3], 1)
+
+
+@pytest.mark.parametrize(("size", "ways"), [((8, 8), 8), ((8, 12), 4)])
+def test_flips_are_averaged_where_they_came_from(size, ways):
+    network, images = Uneven(), np.random.default_rng(0).integers(0, 256, (3, *size, 3), np.uint8)
+    found = inference.flipped(network.predict_on_batch, size)(images)
+    assert found.dtype == np.float32
+    total = np.zeros((3, *size, 1))
+    turned = []
+    for turn in range(4 if ways == 8 else 1):
+        for upside_down in (False, True):
+            for mirrored in (False, True):
+                way = np.rot90(np.arange(size[0] * size[1]).reshape(size), turn)
+                way = way[::-1] if upside_down else way
+                way = way[:, ::-1] if mirrored else way
+                if any(np.array_equal(way, other) for other in turned):
+                    continue
+                turned.append(way)
+                for number, image in enumerate(images):
+                    answer = Uneven().predict_on_batch(image.reshape(-1, 3)[way][None])[0, ..., 0]
+                    for place in np.ndindex(*way.shape):
+                        total[number].reshape(-1)[way[place]] += answer[place]
+    assert len(turned) == len(network.seen) == ways
+    np.testing.assert_allclose(found, total / ways, atol=1e-5)
+
+
+def test_an_overlap_is_for_crops(tmp_path):
+    image = cell(tmp_path)
+    with pytest.raises(ValueError, match=r"--overlap 0\.5: .* for a run on crops"):
+        predicted([image], tmp_path / "to", overlap=0.5)
+    for overlap, tiles in ((0.0, 4), (0.5, 7)):
+        network = Bright()
+        recipe = at(16, 8, record_size="native", batch=100)
+        options: dict[str, Any] = {"recipe": recipe, "classes": (), "overlap": overlap}
+        list(predict.files(network, [image], **options, to=tmp_path / str(overlap)))
+        assert network.seen[0][0] == tiles
+    with pytest.raises(ValueError, match=r"--overlap 0\.9"):
+        list(predict.files(Bright(), [image], **{**options, "overlap": 0.9}, to=tmp_path))
+
+
+def test_folders_patterns_and_zips_are_searched(tmp_path):
+    folder = tmp_path / "in"
+    for name in ("b.png", "deep/a.PNG", "deep/er/a.png", "to/b.mask.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        cell(folder, name)
+    (folder / "notes.txt").write_text("hello")
+    with zipfile.ZipFile(tmp_path / "some.zip", "w") as archive:
+        for name in ("x.png", "inner/y.png"):
+            archive.write(folder / "b.png", name)
+        archive.writestr("inner/bad.png", "hello")
+    to = folder / "to"
+    given = predict.inputs([folder, tmp_path / "some.zip"], to=to)
+    assert [(str(each.path.relative_to(tmp_path)), each.stem) for each in given] == [
+        ("in/b.png", "b"),
+        ("in/deep/a.PNG", "deep/a"),
+        ("in/deep/er/a.png", "deep/er/a"),
+        ("some.zip/inner/bad.png", "inner/bad"),
+        ("some.zip/inner/y.png", "inner/y"),
+        ("some.zip/x.png", "x"),
+    ]
+    done = list(predict.files(Bright(), given, recipe=at(8, 8), classes=(), to=tmp_path / "out"))
+    assert [error is None for _, error in done] == [True, True, True, False, True, True]
+    assert "some.zip/inner/bad.png" in str(done[3][1])
+    masks = sorted((tmp_path / "out").rglob("*.mask.png"))
+    assert [str(path.relative_to(tmp_path / "out")) for path in masks] == [
+        *("b.mask.png", "deep/a.mask.png", "deep/er/a.mask.png", "inner/y.mask.png"),
+        "x.mask.png",
+    ]
+    assert len({path.read_bytes() for path in masks}) == 1
+    pattern = predict.inputs([folder / "**" / "a.*"], to=to)
+    assert [each.path.name for each in pattern] == ["a.PNG", "a.png"]
+
+
+def test_a_folder_without_images_and_a_pattern_without_files_are_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty has no images in it"):
+        predict.inputs([tmp_path / "empty"], to=tmp_path / "to")
+    with pytest.raises(ValueError, match=r"\*\.png: no file has such a name"):
+        predict.inputs([tmp_path / "*.png"], to=tmp_path / "to")
+    cell(tmp_path)
+    with pytest.raises(ValueError, match="is the folder of the images"):
+        predict.inputs([tmp_path], to=tmp_path)
+    (tmp_path / "bad.zip").write_bytes(b"PK")
+    with pytest.raises(OSError, match=r"bad\.zip"):
+        predict.inputs([tmp_path / "bad.zip"], to=tmp_path / "to")
+
+
+def test_a_regression_has_nothing_else_to_write(tmp_path):
+    model = UNet(filters=(2,), output_activation="linear")
+    recipe = Recipe(size=(8, 8), model=model, loss="squared_error")
+    how: dict[str, Any] = {"recipe": recipe, "classes": (), "to": tmp_path}
+    with pytest.raises(ValueError, match="of a regression its values are written"):
+        list(predict.files(Bright(), [cell(tmp_path)], **how, wanted=results.Wanted()))

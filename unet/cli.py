@@ -207,11 +207,24 @@ class Predict:
     run: pathlib.Path = dataclasses.field(metadata=_positional("RUN"))
     """The run's folder."""
 
-    files: list[pathlib.Path] = dataclasses.field(metadata=_positional("FILE", nargs="+"))
-    """Images of any size: files, no folders; of a folder FOLDER/*.tif."""
+    inputs: list[pathlib.Path] = dataclasses.field(metadata=_positional("INPUT", nargs="+"))
+    """Images of any size: files, folders with all that are in them, zips, patterns in quotes."""
 
     to: pathlib.Path
     """The folder to write into; made if missing."""
+
+    write: list[str] = dataclasses.field(default_factory=list)
+    """What to write: mask, overlay, probability, labels, contours, objects, page; the first two if
+    not given. docs/prediction.md says what each is."""
+
+    flips: bool = False
+    """Average over mirror images and, of square tiles, quarter turns: up to 8 times the work."""
+
+    overlap: float | None = None
+    """Of a run on crops: the share of a tile's side by which tiles overlap; 0.25 if not given."""
+
+    pixel_size: float | None = None
+    """Side of a pixel in µm, for objects and contours; in pixels if not given."""
 
     overwrite: bool = False
     """Replace masks and overlays that are there already."""
@@ -451,22 +464,28 @@ def _predict(argv: Sequence[str]) -> int:
     asked = console.parse(Predict, argv, prog="unet predict")
     settings = runs.settings(asked.run)
     _load_keras()
-    from unet import model, predict
+    from unet import model, predict, results
 
+    chosen = {"kinds": tuple(asked.write)} if asked.write else {}
+    wanted = results.Wanted(**chosen, pixel_size=asked.pixel_size)
+    given = predict.inputs(asked.inputs, to=asked.to)
+    is_plain = not asked.write and asked.pixel_size is None
     failed = 0
     for path, error in predict.files(
         model.serving(runs.load(asked.run), settings.recipe.model.output_activation),
-        asked.files,
+        given,
         recipe=settings.recipe,
         classes=settings.classes,
         to=asked.to,
         overwrite=asked.overwrite,
         scalings=_like(runs.scalings(settings), asked.like),
+        wanted=None if is_plain else wanted,
+        flips=asked.flips,
+        overlap=asked.overlap,
     ):
         failed += error is not None
         if error is None:
-            kind = "values.tif" if settings.recipe.is_regression else "mask.png"
-            console.log(f"{asked.to / path.stem}.{kind}")
+            console.log(str(path))
         else:
             console.fail("unet predict", str(error))
     return 2 if failed else 0

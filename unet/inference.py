@@ -3,12 +3,13 @@
 A model that was trained on whole images sees an image as a whole, squashed; one that was trained on
 crops sees it in tiles of the same size and at the same scale. Tiles overlap, and what they say is
 blended. The probability, not the mask, is enlarged, so that edges stay smooth; and part by part, so
-that memory does not grow with the classes.
+that memory does not grow with the classes. An image that is too large for memory is read and
+answered in stretches of rows.
 """
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
@@ -22,9 +23,24 @@ Ask = Callable[[np.ndarray], np.ndarray]
 Part = tuple[slice, slice, np.ndarray]
 """Rows and columns of an image, and what is said of them: float32 [rows, columns, K]."""
 
+
+class Pixels(Protocol):
+    """An image, uint8 [H, W, C]: an array, or what reads rows as they are asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """H, W and C."""
+        ...
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray:
+        """Rows from a first one to a last one, uint8 [n, W, C]."""
+        ...
+
+
 _BILINEAR = Image.Resampling.BILINEAR
 _RESIZED = 1 << 16  # pixels that are enlarged at once
-_OVERLAP = 4  # tiles overlap by this part of their sides
+OVERLAP = 0.25
+"""Tiles overlap by this share of their sides."""
 
 
 class Answer(NamedTuple):
@@ -52,7 +68,31 @@ def asked(network: Any, *inputs: np.ndarray) -> Any:
     return np.asarray(answers)[:count]
 
 
-def parts(ask: Ask, seen: np.ndarray, shape: Sequence[int], recipe: Recipe) -> Iterator[Part]:
+def flipped(ask: Ask, size: Sequence[int]) -> Ask:
+    """The mean of what a model says of an image, of its mirror images and, if square, its turns.
+
+    Args:
+        ask: The model.
+        size: Height and width of what it sees.
+    """
+    turns = range(4 if size[0] == size[1] else 1)
+    flips = [(1,)] if len(turns) > 1 else [(1,), (2,), (1, 2)]  # of a square turns give the others
+    ways = [(turn, axes) for turn in turns for axes in [(), *flips]]
+
+    def mean(images: np.ndarray) -> np.ndarray:
+        total: Any = 0
+        for turn, axes in ways:
+            given = np.rot90(np.flip(images, axes), turn, (1, 2))
+            found = ask(np.ascontiguousarray(given))
+            total = total + np.flip(np.rot90(found, -turn, (1, 2)), axes)
+        return total / np.float32(len(ways))
+
+    return mean
+
+
+def parts(
+    ask: Ask, seen: Pixels, shape: Sequence[int], recipe: Recipe, *, overlap: float = OVERLAP
+) -> Iterator[Part]:
     """What a model says of an image, at the image's own size.
 
     Args:
@@ -60,11 +100,12 @@ def parts(ask: Ask, seen: np.ndarray, shape: Sequence[int], recipe: Recipe) -> I
         seen: uint8 [h, w, C], the image at the size of `Recipe.seen`.
         shape: Height and width of the image itself, H and W.
         recipe: What the model was trained by.
+        overlap: Tiles overlap by at least this share of their sides.
 
     Yields:
-        Parts that cover the image without overlap.
+        Parts that cover the image without overlap, row by row of parts from the top down.
     """
-    tiled = _tiled(ask, seen, recipe)
+    tiled = _tiled(ask, seen, recipe, overlap)
     if seen.shape[:2] == tuple(shape[:2]):
         yield from tiled
         return
@@ -92,16 +133,26 @@ def decided(parts: Iterable[Part], shape: Sequence[int], recipe: Recipe) -> Answ
     return Answer(found, probability)
 
 
-def _tiled(ask: Ask, seen: np.ndarray, recipe: Recipe) -> Iterator[Part]:
+def stretches(
+    parts: Iterable[Part], shape: Sequence[int], recipe: Recipe
+) -> Iterator[tuple[slice, Answer]]:
+    """What `decided` gives, in stretches of whole rows from the top down."""
+    for place, several in itertools.groupby(parts, lambda part: (part[0].start, part[0].stop)):
+        height = place[1] - place[0]
+        moved = ((slice(0, height), columns, part) for _, columns, part in several)
+        yield slice(*place), decided(moved, (height, shape[1]), recipe)
+
+
+def _tiled(ask: Ask, seen: Pixels, recipe: Recipe, overlap: float) -> Iterator[Part]:
     """Asks in tiles, and blends what is said where they overlap; whole rows, from the top down."""
     starts, weights = [], []
     for length, side in zip(seen.shape[:2], recipe.size, strict=False):
-        of = tiles.count(length, side, side // _OVERLAP)
+        of = tiles.count(length, side, int(side * overlap))
         starts.append(tiles.start(np.arange(of), of, length, side))
         weights.append(tiles.weights(of, length, side))
     tops, lefts = starts
     length, width = seen.shape[:2]
-    waiting = _outputs(ask, seen, itertools.product(tops, lefts), recipe)
+    waiting = _outputs(ask, _cut(seen, tops, lefts, recipe.size), recipe)
     blended, begun = None, 0
     for top, down, end in zip(tops, weights[0], [*tops[1:], length], strict=True):
         high = _inside(top, recipe.size[0], length)
@@ -127,13 +178,22 @@ def _inside(first: int, side: int, length: int) -> slice:
     return slice(max(int(first), 0), min(int(first) + side, length))
 
 
-def _outputs(
-    ask: Ask, seen: np.ndarray, places: Iterable[tuple[int, int]], recipe: Recipe
+def _cut(
+    seen: Pixels, tops: np.ndarray, lefts: np.ndarray, size: tuple[int, int]
 ) -> Iterator[np.ndarray]:
+    """Tiles, row by row; of the image no more rows are read at once than they have."""
+    for top in tops:
+        rows = _inside(top, size[0], seen.shape[0])
+        band = seen[rows]
+        for left in lefts:
+            yield tiles.cut(band, int(top) - rows.start, int(left), size)
+
+
+def _outputs(ask: Ask, cut: Iterable[np.ndarray], recipe: Recipe) -> Iterator[np.ndarray]:
     """What is said of tiles, one by one, asked in batches."""
-    places = iter(places)
-    while batch := list(itertools.islice(places, recipe.batch)):
-        yield from ask(np.stack([tiles.cut(seen, *place, recipe.size) for place in batch]))
+    cut = iter(cut)
+    while batch := list(itertools.islice(cut, recipe.batch)):
+        yield from ask(np.stack(batch))
 
 
 def _resized(output: np.ndarray, shape: Sequence[int]) -> Iterator[Part]:

@@ -1,31 +1,78 @@
-"""From an image file of any size to a mask of that size.
+"""From image files of any size to masks of that size, and what else `results` writes of them.
 
-The model sees the image as training did: of the recipe's size, in the dataset's brightness.
+The model sees an image as training did: of the recipe's size or in tiles of it, in the dataset's
+brightness. A TIFF that is too large for memory is read, answered and written by rows.
 """
 
 import contextlib
 import functools
+import glob
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from segdata.archives import images, intensity, resizing, scientific
+from segdata.archives import images, intensity, large, resizing, scientific, trees
 from segdata.archives.intensity import Scaling
+from segdata.core import tiles
 from segdata.core.system import files as atomic
 from segdata.inspection import overlays
-from unet import inference
+from unet import inference, results
 from unet.recipes import Recipe
+from unet.results import Wanted
 
 Seen = Callable[[int, int], tuple[int, int]]
 """From the height and width of an image to those that the model sees: `Recipe.seen`."""
 
 
+class Input(NamedTuple):
+    """An image to answer."""
+
+    path: pathlib.Path
+    """The file; of one in a zip, the zip's path with its name inside."""
+
+    stem: str
+    """What its results are called: the name without its ending, with folders below the one that was
+    given."""
+
+    tree: trees.Tree | None = None
+    """Of a zip: where it is read, under `member`."""
+
+    member: str = ""
+
+    def data(self) -> bytes:
+        """The bytes of the file."""
+        return self.tree.read(self.member) if self.tree else images.data_of(self.path)
+
+
+def inputs(given: Iterable[pathlib.Path], *, to: pathlib.Path) -> list[Input]:
+    """The images of files, folders, patterns and zips.
+
+    Args:
+        given: Folders are searched with all folders in them, and zips, for names that end as images
+            do; what is in `to` is left out. Patterns are as `glob` has them, also with **.
+        to: Where results are written.
+
+    Raises:
+        ValueError: If a folder, zip or pattern has no images, or `to` is a folder that was given.
+        OSError: If a zip is damaged.
+    """
+    found = []
+    for path in given:
+        several = [path]
+        if glob.has_magic(str(path)) and not path.exists():
+            several = [*map(pathlib.Path, sorted(glob.glob(str(path), recursive=True)))]
+            if not several:
+                raise ValueError(f"{path}: no file has such a name.")
+        for each in several:
+            found += _inside(each, to) if _has_several(each) else [Input(each, each.stem)]
+    return found
+
+
 def read(
-    path: pathlib.Path, *, seen: Seen, scaling: Scaling | None = None
+    path: pathlib.Path, *, seen: Seen, scaling: Scaling | None = None, data: bytes | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Reads an image file as the dataset was built that the model was trained on.
 
@@ -35,6 +82,7 @@ def read(
         seen: The size at which the model sees an image, h and w.
         scaling: How brightness became 8 bits in the dataset, of which channels and page; None where
             its images had 8 bits.
+        data: The file's bytes, where they were read already.
 
     Returns:
         The image, uint8 [H, W, 3], and as the model sees it, uint8 [h, w, 3]: the same pixels as
@@ -45,19 +93,13 @@ def read(
             more bits, or it has other pages or channels.
         OSError: If it cannot be read, is of another kind, or is damaged.
     """
-    data, name = images.data_of(path), str(path)
+    data, name = images.data_of(path) if data is None else data, str(path)
     page, channels = (scaling.page, scaling.channels) if scaling else (None, ())
     try:
         picture = scientific.read(data, name=name, page=page, channels=channels)
     except (scientific.PagesError, scientific.ChannelsError) as error:
         raise ValueError(f"{error} {_wanted(page, channels)}") from error
-    kind, kinds = picture.pixels.dtype.name, scaling.types if scaling else ("uint8",)
-    if kinds and kind not in kinds:
-        raise ValueError(
-            f"{path}: its pixels are {kind}, and those of the images that the model was trained on "
-            f"{' or '.join(kinds)}, so what is black and what is white in it is not known. "
-            f"{'Give the original file.' if scaling else 'Convert it to 8 bits first.'}"
-        )
+    _require_type(picture.pixels.dtype, scaling, path)
     _require_bits(picture.pixels, scaling, path)
     pixels = intensity.rgb(picture.pixels, scaling)
     size = seen(*pixels.shape[:2])
@@ -71,72 +113,202 @@ def read(
 
 def files(
     network: Any,
-    paths: Sequence[pathlib.Path],
+    given: Iterable[Input | pathlib.Path],
     *,
     recipe: Recipe,
     classes: Sequence[str],
     to: pathlib.Path,
     overwrite: bool = False,
     scalings: Mapping[str, Scaling | None] | None = None,
+    wanted: Wanted | None = None,
+    flips: bool = False,
+    overlap: float | None = None,
 ) -> Iterable[tuple[pathlib.Path, str | None]]:
     """Predicts files one by one; an error in one does not stop the others.
 
     For `NAME.EXT` it writes `NAME.mask.png` at the image's own size, with 0 and 255 or, for several
-    classes, their ids, and `NAME.overlay.png`; of a regression `NAME.values.tif`, float32. Each is
-    written atomically.
+    classes, their ids, and `NAME.overlay.png`, or what else is wanted; of a regression
+    `NAME.values.tif`, float32. Each is written atomically.
 
     Args:
         network: From uint8 [B, h, w, 3] to probabilities float32 [B, h, w, C], or numbers.
-        paths: Image files.
+        given: From `inputs`, or image files.
         recipe: What the model was trained by: whole or in tiles, and the activation.
         classes: Names of the classes; empty for a model of one channel.
         to: The folder to write into; made if missing.
-        overwrite: Whether existing files may be replaced; images of `paths` never are.
+        overwrite: Whether existing files may be replaced; images that are given never are.
         scalings: By dataset that the model was trained on, what `read` takes; one that had 8 bits
             where None.
+        wanted: What to write; nothing but values of a regression.
+        flips: Whether to average over mirror images and, of square tiles, quarter turns.
+        overlap: Share of a tile's side by which tiles overlap, from 0 to 0.75; for a run on crops.
 
     Yields:
         Each path, and its error or None.
+
+    Raises:
+        ValueError: If what is asked for does not fit the run.
     """
-    is_number = recipe.is_regression
-    kinds = ["values.tif"] if is_number else ["mask.png", "overlay.png"]
+    if recipe.is_regression and wanted:
+        raise ValueError("--write: of a regression its values are written, and nothing else.")
+    if overlap is not None and (recipe.records is None or not 0 <= overlap <= 0.75):
+        raise ValueError(
+            f"--overlap {overlap:g}: from 0 to 0.75, for a run on crops; one on whole images has "
+            "no tiles."
+        )
     atomic.make_folder(to)
-    ask = functools.partial(inference.asked, network)
-    given = set(map(_place, paths))
+    ask: inference.Ask = functools.partial(inference.asked, network)
+    job = _Job(
+        ask=inference.flipped(ask, recipe.size) if flips else ask,
+        recipe=recipe,
+        classes=tuple(classes),
+        to=to,
+        scalings=scalings or {"": None},
+        wanted=wanted or Wanted(),
+        overlap=inference.OVERLAP if overlap is None else overlap,
+    )
+    listed = [Input(each, each.stem) if isinstance(each, pathlib.Path) else each for each in given]
+    places = {_place(each.path) for each in listed if not each.tree}
     written: dict[str, pathlib.Path] = {}
-    for path in paths:
-        try:
-            if path.stem in written:
-                raise ValueError(
-                    f"{path}: its results would overwrite those of {written[path.stem]}; "
-                    "predict it on its own, with another --to."
-                )
-            outputs = [to / f"{path.stem}.{kind}" for kind in kinds]
-            for output in outputs:
-                _require_free(output, given, path=path, overwrite=overwrite)
-            image, seen = _read_as_one_of(path, seen=recipe.seen, scalings=scalings or {"": None})
-            parts = inference.parts(ask, seen, image.shape, recipe)
-            found, _ = inference.decided(parts, image.shape, recipe)
-            pictures = [found if classes or is_number else 255 * found]
-            if not is_number:
-                names = classes or ("background", "foreground")
-                pictures.append(overlays.overlay(image, found, classes=names))
-            _write(dict(zip(outputs, pictures, strict=True)))
-            written[path.stem] = path
-            yield path, None
-        except (ValueError, OSError) as error:
-            yield path, str(error)
+    with results.together(to, job.wanted, job.names, overwrite=overwrite) as all_of_them:
+        for each in listed:
+            try:
+                if each.stem in written:
+                    raise ValueError(
+                        f"{each.path}: its results would overwrite those of {written[each.stem]}; "
+                        "predict it on its own, with another --to."
+                    )
+                is_large = not each.tree and large.is_large(each.path)
+                outputs = job.outputs(each, is_large=is_large)
+                for output in outputs.values():
+                    _require_free(output, places, path=each.path, overwrite=overwrite)
+                    if output.parent != to:
+                        atomic.make_folder(output.parent)
+                shown = (_answer_rows if is_large else _answer)(job, each, outputs)
+                written[each.stem] = each.path
+                if shown:
+                    all_of_them.add(str(each.path), *shown)
+                yield each.path, None
+            except (ValueError, OSError) as error:
+                all_of_them.fail(str(error))
+                yield each.path, str(error)
+
+
+class _Shown(NamedTuple):
+    """What the table and the page take of an image."""
+
+    overlay: np.ndarray | None
+    objects: results.Objects | None
+    shape: Sequence[int]
+
+
+class _Job(NamedTuple):
+    """What is the same for all images."""
+
+    ask: inference.Ask
+    recipe: Recipe
+    classes: tuple[str, ...]
+    to: pathlib.Path
+    scalings: Mapping[str, Scaling | None]
+    wanted: Wanted
+    overlap: float
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the classes of a mask."""
+        return self.classes or ("background", "foreground")
+
+    def outputs(self, each: Input, *, is_large: bool) -> dict[str, pathlib.Path]:
+        """What is written of an image, and where."""
+        endings = results.LARGE_ENDINGS if is_large else results.ENDINGS
+        kinds = [kind for kind in self.wanted.kinds if kind in results.ENDINGS]
+        if self.recipe.is_regression:
+            kinds, endings = ["values"], {"values": results.VALUES}
+        elif is_large and (lacking := {"labels", "contours", "objects"} & {*self.wanted.kinds}):
+            raise ValueError(
+                f"{each.path} has more than {large.MOST_AT_ONCE:,} pixels, of which no "
+                f"{' or '.join(sorted(lacking))} can be written. Cut it into parts, or leave these "
+                "out of --write."
+            )
+        return {kind: self.to / f"{each.stem}.{endings[kind]}" for kind in kinds}
+
+    def parts(self, seen: inference.Pixels, shape: Sequence[int]) -> Iterator[inference.Part]:
+        """What the model says of an image."""
+        return inference.parts(self.ask, seen, shape, self.recipe, overlap=self.overlap)
+
+
+def _answer(job: _Job, each: Input, outputs: Mapping[str, pathlib.Path]) -> Any:
+    """Answers an image and writes the results; returns what `results.Together.add` takes."""
+    image, seen = _read_as_one_of(each, seen=job.recipe.seen, scalings=job.scalings)
+    answer = inference.decided(job.parts(seen, image.shape), image.shape, job.recipe)
+    if job.recipe.is_regression:
+        results.write({outputs["values"]: answer.found})
+        return None
+    made: dict[str, Any] = {
+        "mask": answer.found if job.classes else 255 * answer.found,
+        "probability": answer.probability,
+    }
+    objects = None
+    if job.wanted.counts_objects:
+        objects = results.objects(answer.found, image, job.names)
+        made["labels"] = results.label_map(objects.labels)
+    if "contours" in outputs and objects:
+        size = job.wanted.pixel_size
+        made["contours"] = results.as_geojson(objects, job.names, pixel_size=size)
+    if {"overlay", "page"} & {*job.wanted.kinds}:
+        made["overlay"] = overlays.overlay(image, answer.found, classes=job.names)
+    results.write({path: made[kind] for kind, path in outputs.items()})
+    return _Shown(made.get("overlay"), objects, image.shape)
+
+
+def _answer_rows(job: _Job, each: Input, outputs: Mapping[str, pathlib.Path]) -> Any:
+    """The same by rows, of an image that is too large for memory; its overlay is smaller."""
+    is_number = job.recipe.is_regression
+    with contextlib.ExitStack() as stack:
+        image = stack.enter_context(_opened_as_one_of(each.path, job.scalings))
+        shape = image.shape
+        kind = np.float32 if is_number else np.uint8
+        found = stack.enter_context(results.spooled(job.to, shape, kind))
+        probability = stack.enter_context(results.spooled(job.to, shape, np.uint8))
+        size = job.recipe.seen(*shape[:2])
+        seen = image if size == shape[:2] else resizing.by_rows(image, size)
+        for _, answer in inference.stretches(job.parts(seen, shape), shape, job.recipe):
+            is_scaled = not (job.classes or is_number)
+            found.append(255 * answer.found if is_scaled else answer.found)
+            if "probability" in outputs:
+                probability.append(answer.probability)
+        made: dict[str, Any] = {"mask": found, "values": found, "probability": probability}
+        if not is_number and {"overlay", "page"} & {*job.wanted.kinds}:
+            small = tiles.reduced(*shape[:2], results.OVERLAY_SIDE)
+            mask = found.nearest(small)
+            mask = mask if job.classes else mask // 255
+            drawn = resizing.by_rows(image, small)
+            made["overlay"] = overlays.overlay(drawn, mask, classes=job.names)
+        results.write({path: made[kind] for kind, path in outputs.items()})
+    return None if is_number else _Shown(made.get("overlay"), None, shape)
 
 
 def _read_as_one_of(
-    path: pathlib.Path, *, seen: Seen, scalings: Mapping[str, Scaling | None]
+    each: Input, *, seen: Seen, scalings: Mapping[str, Scaling | None]
 ) -> tuple[np.ndarray, np.ndarray]:
     """`read`, by the only scaling that fits the file; raises ValueError where several do."""
+    data = each.data()
+    how = {
+        scaling: functools.partial(read, each.path, data=data, seen=seen, scaling=scaling)
+        for scaling in scalings.values()
+    }
+    return _only(each.path, scalings, how)
+
+
+def _only(
+    path: pathlib.Path, scalings: Mapping[str, Scaling | None], how: Mapping[Any, Callable[[], Any]]
+) -> Any:
+    """What the only reading gives that fits a file; raises ValueError where several do."""
     names = {scaling: name for name, scaling in scalings.items()}
-    found, faults = dict[str, tuple[np.ndarray, np.ndarray]](), list[ValueError]()
+    found, faults = dict[str, Any](), list[ValueError]()
     for scaling, name in names.items():
         try:
-            found[name] = read(path, seen=seen, scaling=scaling)
+            found[name] = how[scaling]()
         except ValueError as error:
             faults.append(error)
     if not found:
@@ -147,6 +319,76 @@ def _read_as_one_of(
             f"scaled in different ways. Say which it is like: --like {next(iter(found))}."
         )
     return next(iter(found.values()))
+
+
+class _Rows:
+    """The rows of a large image as the model sees them: `inference.Pixels`."""
+
+    def __init__(self, rows: large.Rows, scaling: Scaling | None, path: pathlib.Path):
+        self._rows, self._scaling, self._path = rows, scaling, path
+        self.shape = (*rows.shape[:2], 3)
+        _require_type(rows.dtype, scaling, path)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        pixels = self._rows[rows]
+        _require_bits(pixels, self._scaling, self._path)
+        return intensity.rgb(pixels, self._scaling)
+
+
+@contextlib.contextmanager
+def _opened_as_one_of(
+    path: pathlib.Path, scalings: Mapping[str, Scaling | None]
+) -> Iterator[_Rows]:
+    """Opens a large image, by the only scaling that fits the file."""
+    with contextlib.ExitStack() as stack:
+
+        def opened(scaling: Scaling | None) -> _Rows:
+            page, channels = (scaling.page, scaling.channels) if scaling else (None, ())
+            try:
+                opening = large.opened(path, page=page, channels=channels)
+                return _Rows(stack.enter_context(opening), scaling, path)
+            except (scientific.PagesError, scientific.ChannelsError) as error:
+                raise ValueError(f"{error} {_wanted(page, channels)}") from error
+
+        yield _only(
+            path, scalings, {each: functools.partial(opened, each) for each in scalings.values()}
+        )
+
+
+def _has_several(path: pathlib.Path) -> bool:
+    """Whether a path is a folder or a zip."""
+    return path.is_dir() or (path.suffix.lower() == ".zip" and path.exists())
+
+
+def _inside(path: pathlib.Path, to: pathlib.Path) -> list[Input]:
+    """The images in a folder or a zip."""
+    if path.is_dir() and path.resolve() == to.resolve():
+        raise ValueError(f"--to {to} is the folder of the images; choose another.")
+    tree = trees.open(path)
+    names = [name for name in tree.names if name.lower().endswith(scientific.ENDINGS)]
+    if path.is_dir():
+        results_of = to.resolve()
+        names = [name for name in names if results_of not in (path / name).resolve().parents]
+    if not names:
+        raise ValueError(
+            f"{path} has no images in it: no name ends in {', '.join(scientific.ENDINGS)}."
+        )
+    within = None if path.is_dir() else tree
+    return [
+        Input(path / name, str(pathlib.PurePosixPath(name).with_suffix("")), within, name)
+        for name in names
+    ]
+
+
+def _require_type(dtype: np.dtype, scaling: Scaling | None, path: pathlib.Path) -> None:
+    """Raises ValueError if an image's numbers are of another type than those of the dataset."""
+    kinds = scaling.types if scaling else ("uint8",)
+    if kinds and dtype.name not in kinds:
+        raise ValueError(
+            f"{path}: its pixels are {dtype.name}, and those of the images that the model was "
+            f"trained on {' or '.join(kinds)}, so what is black and what is white in it is not "
+            f"known. {'Give the original file.' if scaling else 'Convert it to 8 bits first.'}"
+        )
 
 
 def _require_bits(pixels: np.ndarray, scaling: Scaling | None, path: pathlib.Path) -> None:
@@ -191,15 +433,3 @@ def _require_free(
 def _place(path: pathlib.Path) -> pathlib.Path:
     """The absolute path; links in the last part are kept, as they are what would be replaced."""
     return path.parent.resolve() / path.name
-
-
-def _write(pictures: Mapping[pathlib.Path, np.ndarray]) -> None:
-    """Writes PNGs; none gets its name before all are written."""
-    try:
-        with contextlib.ExitStack() as stack:
-            for path, pixels in pictures.items():
-                unfinished = stack.enter_context(atomic.replacing(path))
-                Image.fromarray(pixels).save(unfinished)
-    except OSError as error:
-        names = " and ".join(map(str, pictures))
-        raise OSError(f"{names} cannot be written: {error.strerror}.") from error

@@ -7,10 +7,13 @@ here.
 """
 
 import functools
+from typing import Any
 
 import numpy as np
 
 from segdata.core.system.compiling import compiled
+
+_ROWS = 256  # of an image that are read at once
 
 
 def image(
@@ -43,6 +46,27 @@ def image(
         *_taps(size[1], full[1], step=step, old=width, channels=channels),
     )
     return resized.reshape(*size, channels)
+
+
+def by_rows(pixels: Any, size: tuple[int, int]) -> np.ndarray:
+    """The same of an image that is too large for memory, from a few of its rows at a time.
+
+    Args:
+        pixels: Has a `shape`, [h, w, C], and gives rows as uint8 [n, w, C] by slices.
+        size: As in `image`.
+    """
+    height, width, channels = pixels.shape
+    rows, row_weights = _taps(size[0], height, step=1, old=height)
+    columns = _taps(size[1], width, step=1, old=width, channels=channels)
+    out = np.empty((size[0], size[1] * channels), np.uint8)
+    step = max(1, _ROWS * size[0] // height)
+    for top in range(0, size[0], step):
+        taps = rows[:, top : top + step]
+        first, last = int(taps.min()), int(taps.max())
+        band = np.ascontiguousarray(pixels[first : last + 1]).reshape(-1, width * channels)
+        weights = np.ascontiguousarray(row_weights[:, top : top + step])
+        out[top : top + step] = _weighted(band, taps - np.int32(first), weights, *columns)
+    return out.reshape(*size, channels)
 
 
 def mask(classes: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -33,9 +33,9 @@ FOREIGN = (
 )
 """Of files that may be images, and are not read."""
 
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # None, LZW, JPEG, deflate (two numbers), PackBits, Zstandard (two).
-_COMPRESSIONS = (1, 5, 7, 8, 32946, 32773, 34926, 50000)
+COMPRESSIONS = (1, 5, 7, 8, 32946, 32773, 34926, 50000)
 _LOSSY = 7  # JPEG
 # What a TIFF's values mean: 1 is grey, 4 which pixels are meant.
 _WHITE_IS_0, _RGB, _PALETTE, _YCBCR = 0, 2, 3, 6
@@ -87,7 +87,7 @@ def read(
         ChannelsError: If it has other than one or three channels, or not those.
         ArchiveError: If it is no image, damaged or too large.
     """
-    if data.startswith(_TIFF):
+    if data.startswith(TIFF):
         return _tiff(data, name, page, channels)
     if page:
         raise PagesError(f"{name} has 1 page, and page {page} was asked for.")
@@ -123,7 +123,7 @@ def read_mask(data: bytes, *, name: str, page: int | None = None) -> Stored:
         ArchiveError: If it is no image, damaged, too large, of fractions, a TIFF whose 0 is white,
             or partly transparent in colours other than black, or black and nothing else.
     """
-    if data.startswith(_TIFF):
+    if data.startswith(TIFF):
         with _opened_tiff(data, name) as file:
             plane = _plane(file, name, page)
         if plane.photometric == _WHITE_IS_0:
@@ -428,7 +428,7 @@ def _check(series: Any, name: str) -> None:
             f"{name} holds numbers of {series.dtype}, which are no brightness. Save what is to be "
             "seen, such as their magnitude."
         )
-    if int(first.compression) not in _COMPRESSIONS:
+    if int(first.compression) not in COMPRESSIONS:
         raise archives.ArchiveError(
             f"{name} is compressed by {first.compression.name}, which is not read. Save it with "
             "LZW or deflate."

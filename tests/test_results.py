@@ -1,0 +1,207 @@
+"""What is written of answers: objects, contours, tables and pages, against slow plain loops."""
+
+import csv
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from test_predict import Bright, at, half_white
+
+from unet import contours, predict, results
+from unet.results import Wanted
+
+BINARY = ("background", "foreground")
+
+
+def filled(rings, shape):
+    """The pixels whose centres are inside an odd number of rings."""
+    inside = np.zeros(shape, bool)
+    for row, column in np.ndindex(*shape):
+        for ring in rings:
+            for (x0, y0), (x1, y1) in itertools.pairwise(ring):
+                if x0 == x1 and x0 <= column and min(y0, y1) <= row < max(y0, y1):
+                    inside[row, column] ^= True
+    return inside
+
+
+def pieces(inside):
+    """Sets of pixels that hang together by their sides, by a search from each pixel."""
+    left, found = {(int(y), int(x)) for y, x in np.argwhere(inside)}, []
+    while left:
+        waiting, piece = [min(left)], set()
+        while waiting:
+            pixel = waiting.pop()
+            if pixel in left:
+                left.remove(pixel)
+                piece.add(pixel)
+                y, x = pixel
+                waiting += [(y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)]
+        found.append(piece)
+    return found
+
+
+def pixels(inside):
+    return {(int(y), int(x)) for y, x in np.argwhere(inside)}
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 8), (13, 9)])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_contours_hold_the_objects_pixels_and_no_other(shape, share):
+    rng = np.random.default_rng(3)
+    for _ in range(12):
+        labels = rng.integers(1, 3, shape) * (rng.random(shape) < share)
+        found = {outline.number: outline for outline in contours.outlines(labels)}
+        assert found.keys() == {*np.unique(labels).tolist()} - {0}
+        for number, outline in found.items():
+            inside = labels == number
+            np.testing.assert_array_equal(filled([*outline.outer, *outline.holes], shape), inside)
+            areas = [contours.area(ring) for ring in (*outline.outer, *outline.holes)]
+            assert sum(areas) == inside.sum()
+            for ring in (*outline.outer, *outline.holes):
+                assert ring[0] == ring[-1]
+            geometry = contours.geojson(outline)
+            polygons = geometry["coordinates"]
+            polygons = [polygons] if geometry["type"] == "Polygon" else polygons
+            parts = [pixels(filled(polygon, shape)) for polygon in polygons]
+            assert sorted(map(sorted, parts)) == sorted(map(sorted, pieces(inside)))
+
+
+def test_a_contour_has_only_corners():
+    labels = np.zeros((6, 9), int)
+    labels[1:5, 2:8] = 1
+    labels[2:4, 4:6] = 0
+    (found,) = contours.outlines(labels)
+    assert found.outer == [[(2, 1), (8, 1), (8, 5), (2, 5), (2, 1)]]
+    assert len(found.holes[0]) <= 6
+    assert contours.area(found.holes[0]) == -4
+
+
+@pytest.mark.parametrize("classes", [BINARY, ("background", "a", "b"), ("road", "car", "sky")])
+def test_objects_are_measured(classes):
+    rng = np.random.default_rng(4)
+    for shape in [(1, 1), (7, 12), (20, 11)]:
+        found = rng.integers(0, len(classes), shape).astype(np.uint8)
+        image = rng.integers(0, 256, (*shape, 3), np.uint8)
+        objects = results.objects(found, image, classes)
+        kinds = range(classes[0] == "background", len(classes))
+        expected = [(kind, piece) for kind in kinds for piece in pieces(found == kind)]
+        assert len(objects.area) == len(expected)
+        for index, kind in enumerate(objects.kind):
+            piece = pixels(objects.labels == index + 1)
+            assert (kind, piece) in expected
+            assert objects.area[index] == len(piece)
+            x = sum(column + 0.5 for _, column in piece) / len(piece)
+            y = sum(row + 0.5 for row, _ in piece) / len(piece)
+            np.testing.assert_allclose(objects.centroid[index], (x, y))
+            level = sum(int(image[place].sum()) for place in piece) / 3 / len(piece)
+            np.testing.assert_allclose(objects.intensity[index], level, rtol=1e-5)
+            radius = objects.diameter[index] / 2
+            np.testing.assert_allclose(math.pi * radius**2, len(piece))
+
+
+def test_a_label_map_has_16_bits_where_they_are_enough():
+    assert results.label_map(np.array([[0, 65_535]], np.int32)).dtype == np.uint16
+    assert results.label_map(np.array([[0, 65_536]], np.int32)).dtype == np.uint32
+
+
+def spots(shape) -> np.ndarray:
+    """Three bright squares on black; two touch by a corner."""
+    image = np.zeros((*shape, 3), np.uint8)
+    for top, left in [(2, 3), (6, 7), (12, 20)]:
+        image[top : top + 4, left : left + 4] = 200
+    return image
+
+
+ALL = ("mask", "overlay", "probability", "labels", "contours", "objects", "page")
+
+
+@pytest.mark.parametrize("pixel_size", [None, 0.5])
+def test_all_that_is_written_of_an_image_says_the_same(tmp_path, pixel_size):
+    image = spots((20, 30))
+    (tmp_path / "in").mkdir()
+    Image.fromarray(image).save(tmp_path / "in" / "a & b.png")
+    (tmp_path / "in" / "bad <i>.png").write_text("hello")
+    to = tmp_path / "to"
+    done = predict.files(
+        Bright(),
+        predict.inputs([tmp_path / "in"], to=to),
+        recipe=at(20, 30),
+        classes=(),
+        to=to,
+        wanted=Wanted(kinds=ALL, pixel_size=pixel_size),
+    )
+    assert [error is None for _, error in done] == [True, False]
+    inside = image[..., 0] > 0
+    with Image.open(to / "a & b.mask.png") as mask:
+        np.testing.assert_array_equal(np.asarray(mask), 255 * inside)
+    with Image.open(to / "a & b.probability.png") as probability:
+        np.testing.assert_array_equal(np.asarray(probability), image[..., 0])
+    labels = tifffile.imread(to / "a & b.labels.tif")
+    assert labels.dtype == np.uint16
+    np.testing.assert_array_equal(labels > 0, inside)
+    with (to / "objects.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["label"] for row in rows] == ["1", "2", "3"]
+    unit, side = ("px", 1) if pixel_size is None else ("um", pixel_size)
+    square = "px" if pixel_size is None else "um2"
+    for row, (top, left) in zip(rows, [(2, 3), (6, 7), (12, 20)], strict=True):
+        assert row["image"] == str(tmp_path / "in" / "a & b.png")
+        assert float(row[f"area_{square}"]) == 16 * side**2
+        assert float(row[f"centroid_x_{unit}"]) == (left + 2) * side
+        assert float(row[f"centroid_y_{unit}"]) == (top + 2) * side
+        assert float(row["mean_intensity"]) == 200
+    collection = json.loads((to / "a & b.contours.geojson").read_text())
+    assert [each["properties"]["label"] for each in collection["features"]] == [1, 2, 3]
+    rings = [
+        [[(x / side, y / side) for x, y in ring] for ring in each["geometry"]["coordinates"]]
+        for each in collection["features"]
+    ]
+    np.testing.assert_array_equal(filled([*itertools.chain(*rings)], inside.shape), inside)
+    page = (to / "index.html").read_text()
+    assert "a &amp; b.png" in page
+    assert "3 objects" in page
+    assert page.count("<figure>") == 1
+    assert "bad &lt;i&gt;.png" in page
+
+
+def test_tables_and_pages_are_kept_unless_overwriting_is_asked_for(tmp_path):
+    Image.fromarray(half_white(8, 8)).save(tmp_path / "a.png")
+    to = tmp_path / "to"
+    to.mkdir()
+    for name, kind in (("objects.csv", "objects"), ("index.html", "page")):
+        (to / name).write_text("mine")
+        how = {"recipe": at(8, 8), "classes": (), "to": to, "wanted": Wanted(kinds=(kind,))}
+        with pytest.raises(ValueError, match=f"{name} is there already; give --overwrite"):
+            list(predict.files(Bright(), [tmp_path / "a.png"], **how))
+        assert (to / name).read_text() == "mine"
+        assert list(predict.files(Bright(), [tmp_path / "a.png"], **how, overwrite=True))
+        assert (to / name).read_text() != "mine"
+
+
+def test_what_cannot_be_written_is_refused():
+    with pytest.raises(ValueError, match="write is 'masks'; it must be some of mask, overlay"):
+        Wanted(kinds=("masks",))
+    with pytest.raises(ValueError, match="pixel_size"):
+        Wanted(pixel_size=0)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (512, 512), (700, 1030), (513, 3)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_a_spool_gives_back_its_rows_and_writes_them_in_tiles(tmp_path, shape, dtype):
+    values = np.random.default_rng(0).integers(0, 256, shape).astype(dtype)
+    with results.spooled(tmp_path, shape, dtype) as spool:
+        for top in range(0, shape[0], 100):
+            spool.append(values[top : top + 100])
+        np.testing.assert_array_equal(spool[3:9], values[3:9])
+        spool.save(tmp_path / "a.tif")
+        size = max(shape[0] // 3, 1), max(shape[1] // 2, 1)
+        small = spool.nearest(size)
+    for y, x in np.ndindex(*size):
+        row, column = int((y + 0.5) * shape[0] / size[0]), int((x + 0.5) * shape[1] / size[1])
+        assert small[y, x] == values[row, column]
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), values)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
