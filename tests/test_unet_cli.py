@@ -243,6 +243,24 @@ def test_a_run_starts_from_another_and_is_extended(trained, tmp_path, capsys):
     assert not (tmp_path / "no").exists()
 
 
+def test_learning_rates_are_tested_with_a_recipe_or_a_run_which_stays_as_it_is(
+    trained, tmp_path, capsys
+):
+    before = {file: file.read_bytes() for file in trained.rglob("*") if file.is_file()}
+    page = tmp_path / "rates.html"
+    sweep = ["--steps", "11", "--to", str(page), "--highest", "0.01"]
+    assert cli.main(["lr", str(trained), *sweep]) == 0
+    by_run = capsys.readouterr().out.splitlines()[-2:]
+    assert by_run[-1] == str(page)
+    assert ">learning rate</text>" in page.read_text()
+    assert {file: file.read_bytes() for file in trained.rglob("*") if file.is_file()} == before
+    page.unlink()
+    assert cli.main(["lr", *TINY[:-2], *sweep, "--loss", "dice"]) == 0
+    assert page.exists()
+    assert cli.main(["lr", str(trained), "--steps", "1"]) == 2
+    assert "--steps 1: it must be more than 10" in capsys.readouterr().err
+
+
 def test_on_other_hardware_precision_is_chosen_anew(tmp_path, capsys, monkeypatch):
     out = tmp_path / "run"
     machine = Hardware(name="new", kind="cpu", flags=frozenset({"avx512_bf16"}))

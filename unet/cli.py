@@ -1,4 +1,4 @@
-"""The command `unet`: train, resume, evaluate, compare, submit, predict, export, report, recipes.
+"""The command `unet`: it trains, scores, applies and exports models, and says which there are.
 
 Keras, which takes seconds to load, is imported when the arguments have been read.
 """
@@ -51,11 +51,8 @@ class _Features(Features):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Train(_Start):
-    """Trains a U-Net. Every setting of the recipe can be changed by a flag."""
-
-    out: pathlib.Path
-    """The folder to make for the run."""
+class _Training(_Start):
+    """A training that is yet to begin."""
 
     data_dir: str | None = None
     """Where the dataset was built; TFDS's default if not given."""
@@ -81,6 +78,14 @@ class Train(_Start):
 
     compile: Compilation = "auto"
     """Whether XLA compiles the model; auto chooses the faster for this machine."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train(_Training):
+    """Trains a U-Net. Every setting of the recipe can be changed by a flag."""
+
+    out: pathlib.Path
+    """The folder to make for the run."""
 
     checkpoint_minutes: float = 10.0
     """The most work that a kill may cost; 0 saves every step."""
@@ -116,6 +121,33 @@ class Resume(_Run):
 
     accept_changes: bool = False
     """Go on although the data, the steps an epoch or the libraries are not as they were."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Sweep:
+    """A learning-rate range test."""
+
+    to: pathlib.Path = pathlib.Path("lr.html")
+    """The page to write, with the picture."""
+
+    lowest: float = 1e-6
+    """The first learning rate."""
+
+    highest: float = 1.0
+    """The last one; the test ends before, where the loss diverges."""
+
+    steps: int = 100
+    """How many rates, each for one update of the weights."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RatesOfRun(_Sweep, _Run):
+    """Tests learning rates on fresh weights, with the settings of a run, which stays as it is."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rates(_Sweep, _Training):
+    """Tests learning rates on fresh weights; `unet lr RUN` with the settings of a run."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -253,6 +285,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         {
             "train": _train,
             "resume": _resume,
+            "lr": _lr,
             "evaluate": _evaluate,
             "compare": _compare,
             "submit": _submit,
@@ -267,52 +300,43 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(argv: Sequence[str]) -> None:
     """Train a recipe into a new run folder."""
-    start = console.Parser(prog="unet train", add_help=False)
-    start.add_arguments(_Start, dest="start")
-    chosen = start.parse_known_args(list(argv))[0].start
-    recipe = recipes.named(chosen.recipe)
-    from segdata.core.augment import Augment
-
-    parser = console.Parser(prog="unet train")
-    parser.add_arguments(Train, dest="train")
-    _add_recipe(parser, recipe)
-    parser.add_arguments(Augment, dest="augment", default=Augment(**recipe.augment))
-    asked = parser.read(argv)
-    train: Train = asked.train
+    asked, recipe = _read_training(Train, argv, prog="unet train")
+    train: Train = asked.training
     runs.require_new(train.out)  # before any work on the data
-    _load_keras(deterministic=train.deterministic)
-    console.import_modules(train.features.imports)
-    kept = {"augment": _differences(asked.augment), "source": recipe.source}  # have no flag
-    recipe = Recipe(**vars(asked.settings) | kept | _mixture(train))
-    recipe = dataclasses.replace(recipe, features=train.features.as_json())
-    if train.recipe == "small":
-        recipe = _chosen(recipe, train.data_dir, given=console.given(argv))
-    from unet import pretrained
+    settings, data = _planned(asked, recipe, argv)
+    settings = dataclasses.replace(settings, checkpoint_minutes=train.checkpoint_minutes)
     from unet import train as training
-    from unet.data import Data
 
-    data_dir = _kept(train.data_dir)
-    data = Data(recipe, data_dir)
-    classes = data.classes()
-    if train.balance_classes:
-        recipe = _balanced(recipe, data)
-        data = dataclasses.replace(data, recipe=recipe)
-    settings = Settings(
-        name=train.recipe,
-        recipe=recipe,
-        choice=hardware.choose(train.precision, train.compile),
-        classes=classes,
-        scalings=data.scalings(),
-        made_with=data.made_with(),
-        init_from=pretrained.of(train.init_from) if train.init_from else {},
-        data_dir=data_dir,
-        deterministic=train.deterministic,
-        checkpoint_minutes=train.checkpoint_minutes,
-    )
     print(settings.choice)
     with _resumable(train.out):
         training.run(settings, out=train.out, data=data)
     _finish(train.out, settings, data)
+
+
+def _lr(argv: Sequence[str]) -> None:
+    """Test learning rates, with a recipe or a run's settings."""
+    if argv and not argv[0].startswith("-"):
+        sweep: Any = console.parse(RatesOfRun, argv, prog="unet lr")
+        settings = _settings(sweep)
+        _load_keras(deterministic=settings.deterministic)
+        console.import_modules(sweep.imports)
+        from unet.data import Data
+
+        settings = dataclasses.replace(settings, choice=hardware.again(settings.choice))
+        data = Data(settings.recipe, settings.data_dir)
+    else:
+        asked, recipe = _read_training(Rates, argv, prog="unet lr")
+        sweep = asked.training
+        settings, data = _planned(asked, recipe, argv)
+    from unet import rates
+
+    print(settings.choice)
+    found = rates.sweep(
+        settings, data, lowest=sweep.lowest, highest=sweep.highest, steps=sweep.steps
+    )
+    rates.write(sweep.to, found, title=f"{settings.recipe.dataset}: learning rates")
+    console.log(rates.said(found))
+    console.log(str(sweep.to))
 
 
 def _resume(argv: Sequence[str]) -> None:
@@ -559,6 +583,54 @@ def _data_of(recipe: Recipe) -> str:
     )
 
 
+def _read_training(kind: type[_Training], argv: Sequence[str], *, prog: str) -> tuple[Any, Recipe]:
+    """Reads the flags of a training as `training`, `settings` and `augment`, and its recipe."""
+    start = console.Parser(prog=prog, add_help=False)
+    start.add_arguments(_Start, dest="start")
+    chosen = start.parse_known_args(list(argv))[0].start
+    recipe = recipes.named(chosen.recipe)
+    from segdata.core.augment import Augment
+
+    parser = console.Parser(prog=prog)
+    parser.add_arguments(kind, dest="training")
+    _add_recipe(parser, recipe)
+    parser.add_arguments(Augment, dest="augment", default=Augment(**recipe.augment))
+    return parser.read(argv), recipe
+
+
+def _planned(asked: Any, recipe: Recipe, argv: Sequence[str]) -> tuple[Settings, "Data"]:
+    """The settings of a training, and its data; from `_read_training`."""
+    given: _Training = asked.training
+    _load_keras(deterministic=given.deterministic)
+    console.import_modules(given.features.imports)
+    kept = {"augment": _differences(asked.augment), "source": recipe.source}  # have no flag
+    recipe = Recipe(**vars(asked.settings) | kept | _mixture(given))
+    recipe = dataclasses.replace(recipe, features=given.features.as_json())
+    if given.recipe == "small":
+        recipe = _chosen(recipe, given.data_dir, given=console.given(argv))
+    from unet import pretrained
+    from unet.data import Data
+
+    data_dir = _kept(given.data_dir)
+    data = Data(recipe, data_dir)
+    classes = data.classes()
+    if given.balance_classes:
+        recipe = _balanced(recipe, data)
+        data = dataclasses.replace(data, recipe=recipe)
+    settings = Settings(
+        name=given.recipe,
+        recipe=recipe,
+        choice=hardware.choose(given.precision, given.compile),
+        classes=classes,
+        scalings=data.scalings(),
+        made_with=data.made_with(),
+        init_from=pretrained.of(given.init_from) if given.init_from else {},
+        data_dir=data_dir,
+        deterministic=given.deterministic,
+    )
+    return settings, data
+
+
 def _add_recipe(parser: console.Parser, recipe: Recipe) -> None:
     """Adds a flag for each setting, also those of this kind of model."""
     fields = [("model", type(recipe.model), dataclasses.field(default=recipe.model))]
@@ -648,7 +720,7 @@ def _balanced(recipe: Recipe, data: "Data") -> Recipe:
     return dataclasses.replace(recipe, class_weights=weights)
 
 
-def _mixture(train: Train) -> dict[str, Any]:
+def _mixture(train: _Training) -> dict[str, Any]:
     """What changes in a recipe for several datasets; nothing where there is one."""
     if not train.mix:
         if train.background != "ignore":

@@ -241,7 +241,9 @@ def boundary(mask, logits):
     is_one = logits.shape[-1] == 1
     probability = ops.sigmoid(logits) if is_one else ops.softmax(logits, axis=-1)
     truth, other = truth * labelled, (1 - truth) * labelled
-    outside, inside = ops.split(_distance(ops.concatenate([truth, other], axis=-1)), 2, axis=-1)
+    channels = truth.shape[-1]
+    distances = _distance(ops.concatenate([truth, other], axis=-1))
+    outside, inside = distances[..., :channels], distances[..., channels:]
     distance = outside - ops.maximum(inside - 1, 0)
     occurs = ops.any(truth > 0, axis=(1, 2), keepdims=True)
     occurs = ops.logical_and(occurs, ops.any(other > 0, axis=(1, 2), keepdims=True))
@@ -397,8 +399,8 @@ def _distance(sites):
         return shift + 1, ops.minimum(nearest, ops.minimum(left, right) + along)
 
     start = ops.cast(1, "int32")
-    _, nearest = ops.while_loop(may_shorten, shorten, (start, squares))
-    return ops.sqrt(nearest)
+    found: Any = ops.while_loop(may_shorten, shorten, (start, squares))
+    return ops.sqrt(found[1])
 
 
 def _overlap(mask, logits):

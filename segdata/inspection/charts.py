@@ -29,45 +29,36 @@ def lines(
     Returns:
         A `<figure>` with legend and SVG.
     """
-    every = [value for values in series.values() for value in values]
-    ticks = nice_ticks(min(every), max(every))
-    low, high = ticks[0], ticks[-1]
-    span = max(epochs[-1] - epochs[0], 1)
-    radius = 2.6 if len(epochs) < 40 else 1
+    ticks = {e: f"{e}" for e in _whole_ticks(epochs[0], epochs[-1])}
+    labels = [f"epoch {epoch}" for epoch in epochs]
+    mark = None if marked is None else (marked, f"best epoch: {marked}")
+    return _curves(title, epochs, labels, series, of="epoch", ticks=ticks, mark=mark)
 
-    def x(epoch: float) -> float:
-        return _LEFT + (epoch - epochs[0]) / span * (_WIDTH - _LEFT - _RIGHT)
 
-    def y(value: float) -> float:
-        return _TOP + (high - value) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
+def rates(
+    title: str,
+    rates: Sequence[float],
+    series: Mapping[str, Sequence[float]],
+    *,
+    marked: float | None,
+) -> str:
+    """Draws one chart of values by learning rate, on a logarithmic axis.
 
-    parts = [
-        f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(t):.1f}" y2="{y(t):.1f}"/>'
-        + _text(f"{t:g}", _LEFT - 7, y(t) + 4, anchor="end")
-        for t in ticks
-    ]
-    parts += [_text(f"{e}", x(e), _HEIGHT - 23) for e in _whole_ticks(epochs[0], epochs[-1])]
-    parts += _axes("epoch", title)
-    if marked is not None:
-        at = f"{x(marked):.1f}"
-        parts.append(
-            f'<line class="mark" x1="{at}" x2="{at}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}">'
-            f"<title>best epoch: {marked}</title></line>"
-        )
-    for i, (name, values) in enumerate(series.items()):
-        points = [(x(e), y(v)) for e, v in zip(epochs, values, strict=True)]
-        path = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
-        parts.append(f'<polyline class="line s{i}" points="{path}"/>')
-        parts += [
-            f'<circle class="dot s{i}" cx="{a:.1f}" cy="{b:.1f}" r="{radius}">'
-            f"<title>{escaped(name)}, epoch {e}: {v:.4g}</title></circle>"
-            for (a, b), e, v in zip(points, epochs, values, strict=True)
-        ]
-    legend = "".join(
-        f'<span class="key"><i class="s{i}"></i>{escaped(name)}</span>'
-        for i, name in enumerate(series)
-    )
-    return _figure(title, legend, parts, height=_HEIGHT)
+    Args:
+        title: Its name.
+        rates: Above 0, ascending; at least one.
+        series: Name → one finite value a rate; at most two series.
+        marked: The rate to mark, or None.
+
+    Returns:
+        A `<figure>` with legend and SVG.
+    """
+    places = [math.log10(rate) for rate in rates]
+    powers = range(math.ceil(places[0] - 1e-9), math.floor(places[-1] + 1e-9) + 1)
+    ticks = {power: f"1e{power}" for power in powers}
+    labels = [f"rate {rate:.2g}" for rate in rates]
+    mark = None if marked is None else (math.log10(marked), f"rate {marked:.2g}")
+    return _curves(title, places, labels, series, of="learning rate", ticks=ticks, mark=mark)
 
 
 def histogram(title: str, counts: Sequence[int], *, of: str) -> str:
@@ -185,6 +176,58 @@ def nice_ticks(low: float, high: float) -> list[float]:
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
+
+
+def _curves(
+    title: str,
+    places: Sequence[float],
+    labels: Sequence[str],
+    series: Mapping[str, Sequence[float]],
+    *,
+    of: str,
+    ticks: Mapping[int, str],
+    mark: tuple[float, str] | None,
+) -> str:
+    """One chart: `places` along the axis, a label for each; ticks and a mark there."""
+    every = [value for values in series.values() for value in values]
+    levels = nice_ticks(min(every), max(every))
+    low, high = levels[0], levels[-1]
+    span = places[-1] - places[0] or 1
+    radius = 2.6 if len(places) < 40 else 1
+
+    def x(place: float) -> float:
+        return _LEFT + (place - places[0]) / span * (_WIDTH - _LEFT - _RIGHT)
+
+    def y(value: float) -> float:
+        return _TOP + (high - value) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
+
+    parts = [
+        f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(t):.1f}" y2="{y(t):.1f}"/>'
+        + _text(f"{t:g}", _LEFT - 7, y(t) + 4, anchor="end")
+        for t in levels
+    ]
+    parts += [_text(label, x(place), _HEIGHT - 23) for place, label in ticks.items()]
+    parts += _axes(of, title)
+    if mark is not None:
+        at = f"{x(mark[0]):.1f}"
+        parts.append(
+            f'<line class="mark" x1="{at}" x2="{at}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}">'
+            f"<title>{mark[1]}</title></line>"
+        )
+    for i, (name, values) in enumerate(series.items()):
+        points = [(x(place), y(v)) for place, v in zip(places, values, strict=True)]
+        path = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
+        parts.append(f'<polyline class="line s{i}" points="{path}"/>')
+        parts += [
+            f'<circle class="dot s{i}" cx="{a:.1f}" cy="{b:.1f}" r="{radius}">'
+            f"<title>{escaped(name)}, {label}: {v:.4g}</title></circle>"
+            for (a, b), label, v in zip(points, labels, values, strict=True)
+        ]
+    legend = "".join(
+        f'<span class="key"><i class="s{i}"></i>{escaped(name)}</span>'
+        for i, name in enumerate(series)
+    )
+    return _figure(title, legend, parts, height=_HEIGHT)
 
 
 def _whole_ticks(first: int, last: int) -> range:
