@@ -191,7 +191,7 @@ def test_a_large_file_is_answered_as_a_small_one(tmp_path, monkeypatch, record_s
         given = [tmp_path / "a.tif"]
         options: Any = {"recipe": recipe, "classes": (), "to": tmp_path / to, "wanted": wanted}
         done = predict.files(Blocks(), given, **options, scalings={"mine": scaling})
-        assert [error for _, error in done] == [None]
+        assert [error for _, error, _ in done] == [None]
     for kind in ("mask", "probability"):
         whole = np.asarray(Image.open(tmp_path / "whole" / f"a.{kind}.png"))
         np.testing.assert_array_equal(tifffile.imread(tmp_path / "rows" / f"a.{kind}.tif"), whole)
@@ -208,7 +208,7 @@ def test_objects_of_a_large_image_are_refused_before_it_is_answered(tmp_path, mo
     monkeypatch.setattr(large, "MOST_AT_ONCE", 1999)
     network, wanted = Bright(), Wanted(kinds=("mask", "labels"))
     options: Any = {"recipe": at(8, 8), "classes": (), "to": tmp_path / "to", "wanted": wanted}
-    ((_, error),) = predict.files(network, [tmp_path / "a.tif"], **options)
+    ((_, error, _),) = predict.files(network, [tmp_path / "a.tif"], **options)
     assert "has more than 1,999 pixels, of which no labels can be written" in str(error)
     assert network.seen == []
 
@@ -217,7 +217,7 @@ def test_an_image_of_more_bits_or_another_type_is_refused_by_rows_too(tmp_path, 
     monkeypatch.setattr(large, "MOST_AT_ONCE", 100)
     tifffile.imwrite(tmp_path / "a.tif", noise(40, 50, dtype=np.uint16))
     options: Any = {"recipe": at(8, 8), "classes": (), "to": tmp_path / "to"}
-    ((_, error),) = predict.files(Bright(), [tmp_path / "a.tif"], **options)
+    ((_, error, _),) = predict.files(Bright(), [tmp_path / "a.tif"], **options)
     assert "its pixels are uint16, and those" in str(error)
     assert list((tmp_path / "to").iterdir()) == []
 
@@ -231,7 +231,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
         recipe = at(64, 64, record_size="native")
         options: Any = {"recipe": recipe, "classes": (), "to": tmp_path / "to"}
         tracemalloc.start()
-        ((_, error),) = predict.files(
+        ((_, error, _),) = predict.files(
             Blocks(), [path], **options, wanted=Wanted(kinds=("mask", "probability"))
         )
         peaks.append(tracemalloc.get_traced_memory()[1])

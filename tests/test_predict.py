@@ -116,7 +116,13 @@ def test_several_classes_are_written_by_number_and_drawn_in_their_colours(tmp_pa
             classes=("road", "car", "sky"),
             to=tmp_path,
         )
-    ) == [(tmp_path / "a.png", None)]
+    ) == [
+        (
+            tmp_path / "a.png",
+            None,
+            tuple(tmp_path / f"a.{kind}.png" for kind in ("mask", "overlay")),
+        )
+    ]
     with Image.open(tmp_path / "a.mask.png") as image:
         assert np.array_equal(np.asarray(image), np.arange(30)[None] // 10 + np.zeros((12, 1)))
     with Image.open(tmp_path / "a.overlay.png") as image:
@@ -320,8 +326,8 @@ def test_a_bad_file_does_not_stop_the_others(tmp_path):
     paths = [tmp_path / name for name in ("a.png", "b.png", "a.bmp", "c.png")]
     to = tmp_path / "made" / "masks"
     results = list(predict.files(Bright(), paths, recipe=at(8, 8), classes=(), to=to))
-    assert [path for path, _ in results] == paths
-    assert [error is None for _, error in results] == [True, False, False, True]
+    assert [path for path, *_ in results] == paths
+    assert [error is None for _, error, _ in results] == [True, False, False, True]
     assert "overwrite" in str(results[2][1])
     assert sorted(file.name for file in to.iterdir()) == [
         "a.mask.png",
@@ -375,7 +381,7 @@ def test_a_regression_is_written_as_numbers(tmp_path):
     Image.fromarray(half_white(20, 30)).save(tmp_path / "a.png")
     paths = [tmp_path / "a.png"]
     assert list(predict.files(Bright(), paths, recipe=recipe, classes=(), to=tmp_path)) == [
-        (paths[0], None)
+        (paths[0], None, (tmp_path / "a.values.tif",))
     ]
     values = tifffile.imread(tmp_path / "a.values.tif")
     assert (values.dtype, values.shape) == (np.float32, (20, 30))
@@ -413,7 +419,7 @@ def test_a_small_file_of_too_many_pixels_is_refused(tmp_path):
 
 def predicted(paths, to, **options) -> list[str | None]:
     results = predict.files(Bright(), paths, recipe=at(8, 8), classes=(), to=to, **options)
-    return [error for _, error in results]
+    return [error for _, error, _ in results]
 
 
 def cell(folder: pathlib.Path, name: str = "cell.png") -> pathlib.Path:
@@ -539,7 +545,7 @@ def test_folders_patterns_and_zips_are_searched(tmp_path):
         ("some.zip/x.png", "x"),
     ]
     done = list(predict.files(Bright(), given, recipe=at(8, 8), classes=(), to=tmp_path / "out"))
-    assert [error is None for _, error in done] == [True, True, True, False, True, True]
+    assert [error is None for _, error, _ in done] == [True, True, True, False, True, True]
     assert "some.zip/inner/bad.png" in str(done[3][1])
     masks = sorted((tmp_path / "out").rglob("*.mask.png"))
     assert [str(path.relative_to(tmp_path / "out")) for path in masks] == [

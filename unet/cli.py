@@ -495,7 +495,7 @@ def _predict(argv: Sequence[str]) -> int:
     given = predict.inputs(asked.inputs, to=asked.to)
     is_plain = not asked.write and asked.pixel_size is None
     failed = 0
-    for path, error in predict.files(
+    for path, error, written in predict.files(
         model.serving(runs.load(asked.run), settings.recipe.model.output_activation),
         given,
         recipe=settings.recipe,
@@ -509,7 +509,7 @@ def _predict(argv: Sequence[str]) -> int:
     ):
         failed += error is not None
         if error is None:
-            console.log(str(path))
+            console.log(str(written[0] if written else path))
         else:
             console.fail("unet predict", str(error))
     return 2 if failed else 0

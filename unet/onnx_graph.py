@@ -112,18 +112,19 @@ def _arithmetic(kind: str) -> Callable[..., str]:
 
 
 def _mean(graph: _Graph, layer: Any, features: str) -> str:
-    axes = graph.integers([_AXES[axis] for axis in layer.axis])
-    return graph.node("ReduceMean", [features, axes], keepdims=int(layer.keepdims))[0]
+    if not layer.keepdims:
+        raise ValueError("a mean that drops axes is not known.")
+    # Axis by axis: a sum of all pixels at once loses digits, and dim images show it.
+    for axis in sorted(_AXES[axis] for axis in layer.axis)[::-1]:
+        (features,) = graph.node("ReduceMean", [features, graph.integers([axis])], keepdims=1)
+    return features
 
 
 def _std(graph: _Graph, layer: Any, features: str) -> str:
     # From the distances to the mean: the mean of squares would lose what differs little.
-    axes = graph.integers([_AXES[axis] for axis in layer.axis])
-    (mean,) = graph.node("ReduceMean", [features, axes], keepdims=1)
-    (distance,) = graph.node("Sub", [features, mean])
+    (distance,) = graph.node("Sub", [features, _mean(graph, layer, features)])
     (square,) = graph.node("Mul", [distance, distance])
-    (variance,) = graph.node("ReduceMean", [square, axes], keepdims=int(layer.keepdims))
-    return graph.node("Sqrt", [variance])[0]
+    return graph.node("Sqrt", [_mean(graph, layer, square)])[0]
 
 
 def _part(graph: _Graph, layer: Any, features: str, places: Sequence[slice]) -> str:

@@ -123,7 +123,7 @@ def files(
     wanted: Wanted | None = None,
     flips: bool = False,
     overlap: float | None = None,
-) -> Iterable[tuple[pathlib.Path, str | None]]:
+) -> Iterable["Done"]:
     """Predicts files one by one; an error in one does not stop the others.
 
     For `NAME.EXT` it writes `NAME.mask.png` at the image's own size, with 0 and 255 or, for several
@@ -144,7 +144,7 @@ def files(
         overlap: Share of a tile's side by which tiles overlap, from 0 to 0.75; for a run on crops.
 
     Yields:
-        Each path, and its error or None.
+        Each path, its error or None, and the files that were written of it.
 
     Raises:
         ValueError: If what is asked for does not fit the run.
@@ -188,10 +188,18 @@ def files(
                 written[each.stem] = each.path
                 if shown:
                     all_of_them.add(str(each.path), *shown)
-                yield each.path, None
+                yield Done(each.path, None, tuple(outputs.values()))
             except (ValueError, OSError) as error:
                 all_of_them.fail(str(error))
-                yield each.path, str(error)
+                yield Done(each.path, str(error))
+
+
+class Done(NamedTuple):
+    """What became of an image."""
+
+    path: pathlib.Path
+    error: str | None
+    written: tuple[pathlib.Path, ...] = ()
 
 
 class _Shown(NamedTuple):

@@ -56,11 +56,16 @@ def _cast(layer: Any, weights: Any, features):
 
 
 def _mean(layer: Any, weights: Any, features):
-    return tf.reduce_mean(features, layer.axis, keepdims=layer.keepdims)
+    if not layer.keepdims:
+        raise ValueError("a mean that drops axes is not known.")
+    # Axis by axis: in LiteRT a sum of all pixels at once loses digits, and dim images show it.
+    for axis in sorted(layer.axis)[::-1]:
+        features = tf.reduce_mean(features, axis, keepdims=True)
+    return features
 
 
 def _std(layer: Any, weights: Any, features):
-    return tf.math.reduce_std(features, layer.axis, keepdims=layer.keepdims)
+    return tf.sqrt(_mean(layer, weights, tf.square(features - _mean(layer, weights, features))))
 
 
 def _part(layer: Any, weights: Any, features, places):
