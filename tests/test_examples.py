@@ -11,7 +11,7 @@ import segdata
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 DOCS = EXAMPLES.parent / "docs"
-PAGES = {path.stem for path in DOCS.glob("*.md")} - {"audit"}  # which has no code
+PAGES = {path.stem for path in DOCS.glob("*.md")} - {"audit", "prediction"}  # without code
 
 
 @pytest.mark.heavy

@@ -11,9 +11,11 @@ import tifffile
 from PIL import Image
 from test_predict import Bright, at, half_white
 
-from unet import contours, predict, results
+from unet import contours, predict, results, watershed
+from unet.objects import Separation
 from unet.results import Wanted
 
+WHOLE = Separation(smoothing=0, seed_depth=1e9, least_area=0)  # what hangs together is one
 BINARY = ("background", "foreground")
 
 
@@ -86,7 +88,7 @@ def test_objects_are_measured(classes):
     for shape in [(1, 1), (7, 12), (20, 11)]:
         found = rng.integers(0, len(classes), shape).astype(np.uint8)
         image = rng.integers(0, 256, (*shape, 3), np.uint8)
-        objects = results.objects(found, image, classes)
+        objects = results.objects(found, image, classes, separation=WHOLE)
         kinds = range(classes[0] == "background", len(classes))
         expected = [(kind, piece) for kind in kinds for piece in pieces(found == kind)]
         assert len(objects.area) == len(expected)
@@ -101,6 +103,21 @@ def test_objects_are_measured(classes):
             np.testing.assert_allclose(objects.intensity[index], level, rtol=1e-5)
             radius = objects.diameter[index] / 2
             np.testing.assert_allclose(math.pi * radius**2, len(piece))
+
+
+def test_touching_objects_are_split_and_a_border_belongs_to_them():
+    rows, columns = np.indices((30, 50))
+    discs = [(rows - 15) ** 2 + (columns - x) ** 2 <= 100 for x in (15, 33)]
+    found = (discs[0] | discs[1]).astype(np.uint8)
+    image = np.zeros((30, 50, 3), np.uint8)
+    objects = results.objects(found, image, BINARY)
+    assert len(objects.area) == 2
+    np.testing.assert_array_equal(objects.labels, watershed.objects(found))
+    bordered = np.where(found & (abs(columns - 24) < 2), 2, found).astype(np.uint8)
+    objects = results.objects(bordered, image, ("background", "cell", "border"))
+    assert objects.kind.tolist() == [1, 1]
+    np.testing.assert_array_equal(objects.labels, watershed.objects(bordered, border=2))
+    np.testing.assert_array_equal(objects.labels > 0, found > 0)
 
 
 def test_a_label_map_has_16_bits_where_they_are_enough():
@@ -132,7 +149,7 @@ def test_all_that_is_written_of_an_image_says_the_same(tmp_path, pixel_size):
         recipe=at(20, 30),
         classes=(),
         to=to,
-        wanted=Wanted(kinds=ALL, pixel_size=pixel_size),
+        wanted=Wanted(kinds=ALL, pixel_size=pixel_size, separation=WHOLE),
     )
     assert [error is None for _, error, _ in done] == [True, False]
     inside = image[..., 0] > 0

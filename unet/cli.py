@@ -258,6 +258,8 @@ class Predict:
     pixel_size: float | None = None
     """Side of a pixel in µm, for objects and contours; in pixels if not given."""
 
+    separation: Separation = dataclasses.field(default_factory=Separation)
+
     overwrite: bool = False
     """Replace masks and overlays that are there already."""
 
@@ -491,7 +493,8 @@ def _predict(argv: Sequence[str]) -> int:
     from unet import model, predict, results
 
     chosen = {"kinds": tuple(asked.write)} if asked.write else {}
-    wanted = results.Wanted(**chosen, pixel_size=asked.pixel_size)
+    separation = asked.separation
+    wanted = results.Wanted(**chosen, pixel_size=asked.pixel_size, separation=separation)
     given = predict.inputs(asked.inputs, to=asked.to)
     is_plain = not asked.write and asked.pixel_size is None
     failed = 0

@@ -258,7 +258,8 @@ def _answer(job: _Job, each: Input, outputs: Mapping[str, pathlib.Path]) -> Any:
     }
     objects = None
     if job.wanted.counts_objects:
-        objects = results.objects(answer.found, image, job.names)
+        separation = job.wanted.separation
+        objects = results.objects(answer.found, image, job.names, separation=separation)
         made["labels"] = results.label_map(objects.labels)
     if "contours" in outputs and objects:
         size = job.wanted.pixel_size

@@ -18,13 +18,13 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import tifffile
 from PIL import Image
-from scipy import ndimage
 
 from segdata.archives import resizing
 from segdata.core import tiles
 from segdata.core.system import files
 from segdata.inspection import overlays, page
-from unet import contours
+from unet import contours, watershed
+from unet.objects import Separation, border_of
 from unet.saved import require
 
 Kind = Literal["mask", "overlay", "probability", "labels", "contours", "objects", "page"]
@@ -48,7 +48,6 @@ OVERLAY_SIDE = 2048
 
 _THUMBNAIL, _MOST_SHOWN = 320, 500  # pixels of the longer side; images on a page
 _TILE, _CLASSIC = 512, 1 << 31  # pixels of a side; bytes that a TIFF of 32 bits surely holds
-_label: Any = ndimage.label  # for a checker it may return a number
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,6 +59,9 @@ class Wanted:
 
     pixel_size: float | None = None
     """Side of a pixel in µm, for the table and contours; None for pixels."""
+
+    separation: Separation = dataclasses.field(default_factory=Separation)
+    """How a mask is split into objects."""
 
     def __post_init__(self) -> None:
         kinds = get_args(Kind)
@@ -102,20 +104,31 @@ class Objects(NamedTuple):
         return np.sqrt(4 * self.area / np.pi)
 
 
-def objects(found: np.ndarray, image: np.ndarray, classes: Sequence[str]) -> Objects:
-    """Tells objects apart: pixels of a class that hang together by their sides.
+def objects(
+    found: np.ndarray,
+    image: np.ndarray,
+    classes: Sequence[str],
+    *,
+    separation: Separation | None = None,
+) -> Objects:
+    """Tells the objects of each class apart, by a watershed.
 
     Args:
         found: uint8 [H, W], the class of each pixel.
         image: uint8 [H, W, 3].
-        classes: Names of the classes; those that are background have no objects.
+        classes: Names of the classes; those that are background have no objects. A class "border"
+            is of what is between objects, and belongs to them.
+        separation: How a mask is split; the defaults if not given.
     """
+    border, tinted = border_of(classes), overlays.tinted(classes)
     labels, kinds = np.zeros(found.shape, np.int32), np.zeros(0, np.uint8)
-    for number, is_object in enumerate(overlays.tinted(classes)):
-        if is_object:
-            parts, count = _label(found == number)
-            labels = np.where(parts > 0, parts + len(kinds), labels).astype(np.int32)
-            kinds = np.append(kinds, np.full(count, number, np.uint8))
+    for number in [n for n, is_object in enumerate(tinted) if is_object and n != border]:
+        inside = np.where(found == number, 1, 2 * (found == border)).astype(np.uint8)
+        edge = None if border is None else 2
+        parts = watershed.objects(inside, separation, border=edge)
+        count = int(parts.max(initial=0))
+        labels = np.where(parts > 0, parts + len(kinds), labels).astype(np.int32)
+        kinds = np.append(kinds, np.full(count, number, np.uint8))
     at = np.flatnonzero(labels)
     own, count = labels.ravel()[at], len(kinds) + 1
     area = np.bincount(own, minlength=count)[1:]
