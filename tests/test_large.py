@@ -107,6 +107,10 @@ def test_damage_is_named(tmp_path, monkeypatch):
     path.write_bytes(b"II*\0" + bytes(100))
     with pytest.raises(ArchiveError, match=r"a\.tif"), large.opened(path):
         pass
+    tifffile.imwrite(path, noise(400, 300))
+    path.write_bytes(path.read_bytes()[:-100_000])
+    with pytest.raises(ArchiveError, match=r"a\.tif is no readable TIFF"), large.opened(path):
+        pass
     tifffile.imwrite(path, noise(400, 300), compression="zlib", rowsperstrip=400)
     monkeypatch.setattr("segdata.archives.images.MOST_PIXELS", 400 * 299)
     with pytest.raises(ArchiveError, match="strips are 400 rows high"), large.opened(path):

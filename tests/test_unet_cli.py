@@ -538,8 +538,10 @@ def test_help_and_import_load_neither_keras_nor_tensorflow():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
-def test_nothing_imports_tensorflow():
-    for path in pathlib.Path(cli.__file__).parent.glob("*.py"):
+def test_nothing_but_exports_imports_tensorflow():
+    exports = ("export.py", "tensorflow_graph.py")
+    every = pathlib.Path(cli.__file__).parent.glob("*.py")
+    for path in [path for path in every if path.name not in exports]:
         nodes = list(ast.walk(ast.parse(path.read_text())))
         names = {a.name for node in nodes if isinstance(node, ast.Import) for a in node.names}
         for node in nodes:

@@ -229,6 +229,7 @@ PARSERS = {
     "runs": Parser(run, 2),
     "checkpoints": Parser(checkpoint, 2),
     "tiffs": Parser(fuzz_folders.tiffs, 2),
+    "large-tiffs": Parser(fuzz_folders.large_tiffs, 2),
     "coco": Parser(fuzz_folders.coco, 1),
     "yolo": Parser(fuzz_folders.yolo, 1),
     "pairs": Parser(fuzz_folders.pairs, 1),

@@ -17,7 +17,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from segdata.archives import scientific
+from segdata.archives import large, scientific
 from segdata.core import IGNORE_LABEL
 from segdata.sources.folder.examination import examine
 from segdata.sources.folder.reading import read_example
@@ -48,6 +48,21 @@ def tiffs(rng: random.Random) -> None:
     picture = scientific.read(data, name=_GIVEN.name, page=page, channels=channels)
     _require(picture.pixels.ndim == 3 and picture.pixels.shape[-1] in (1, 2, 3), "other channels")
     _require(picture.pixels.dtype.kind in "uif", f"an image of {picture.pixels.dtype}")
+
+
+def large_tiffs(rng: random.Random) -> None:
+    """The same, read by rows."""
+    sound = [*_tiffs().values()]
+    data = mutations.binary(rng, rng.choice(sound), other=rng.choice(sound))
+    _GIVEN.write_bytes(data)
+    page: int | None = rng.choice((None, None, 0, 1))
+    channels = rng.choice(((), (), ("0",), ("1", "0")))
+    large.is_large(_GIVEN)
+    with large.opened(_GIVEN, page=page, channels=channels) as rows:
+        first = rng.randrange(max(rows.shape[0], 1))
+        found = rows[first : first + 5]
+        _require(found.shape[1:] == rows.shape[1:], f"rows of {found.shape}")
+        _require(found.dtype == rows.dtype, f"rows of {found.dtype}")
 
 
 def coco(rng: random.Random) -> None:

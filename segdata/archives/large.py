@@ -39,7 +39,7 @@ class Rows:
         self.shape = (page.imagelength, page.imagewidth, len(self._channels))
         self._decoded: dict[int, np.ndarray] = {}
         self._mapped = None
-        if page.is_memmappable and page.dataoffsets:
+        if page.is_memmappable:
             kind = self.dtype.newbyteorder(page.parent.byteorder)
             path = page.parent.filehandle.path
             shape = (*self.shape[:2], page.samplesperpixel)
@@ -131,7 +131,13 @@ def opened(
                 f"{name} has {len(pages)} pages, and page {page or 0} was asked for."
             )
         chosen: Any = pages[page or 0]
-        yield Rows(chosen, name, _require_plain(chosen, name, channels))
+        try:
+            rows = Rows(chosen, name, _require_plain(chosen, name, channels))
+        except archives.ArchiveError:
+            raise
+        except Exception as error:  # tags may hold anything
+            raise _unreadable(name, error) from error
+        yield rows
 
 
 def _pages(file: tifffile.TiffFile) -> list[Any]:
@@ -146,6 +152,9 @@ def _pages(file: tifffile.TiffFile) -> list[Any]:
 def _require_plain(page: Any, name: str, channels: Sequence[str]) -> list[int]:
     """The numbers of the channels to read; raises ArchiveError for what is not read by rows."""
     count, meaning = page.samplesperpixel, int(page.photometric)
+    sides = (page.imagelength, page.imagewidth, *page.chunks[:2])
+    if min(sides) < 1 or page.dtype is None:
+        raise archives.ArchiveError(f"{name} has no image in it. Export it anew.")
     if page.imagelength * page.imagewidth > MOST_PIXELS:
         raise archives.ArchiveError(
             f"{name} claims {page.imagewidth:,}×{page.imagelength:,} pixels; up to "
@@ -161,8 +170,8 @@ def _require_plain(page: Any, name: str, channels: Sequence[str]) -> list[int]:
         )
     if int(page.compression) not in scientific.COMPRESSIONS:
         raise archives.ArchiveError(
-            f"{name} is compressed by {page.compression.name}, which is not read. Save it with "
-            "LZW or deflate."
+            f"{name} is compressed by method {int(page.compression)}, which is not read. Save it "
+            "with LZW or deflate."
         )
     wide = -(-page.imagewidth // page.chunks[1]) * page.chunks[1]
     if not page.is_memmappable and page.chunks[0] * wide > images.MOST_PIXELS:
