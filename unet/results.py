@@ -132,7 +132,7 @@ def objects(
     at = np.flatnonzero(labels)
     own, count = labels.ravel()[at], len(kinds) + 1
     area = np.bincount(own, minlength=count)[1:]
-    width = labels.shape[1]
+    width = found.shape[1]
     x, y = at % width, at // width
     levels = image.reshape(-1, image.shape[-1])[at].mean(-1, dtype=np.float32)
     means = [np.bincount(own, values, count)[1:] / np.maximum(area, 1) for values in (x, y, levels)]
