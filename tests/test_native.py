@@ -146,3 +146,19 @@ def test_images_without_labels_are_those_of_the_split_asked_for(built_dsb2018, b
     cars = Recipe(dataset="carvana", size=(32, 48))
     with pytest.raises(ValueError, match="segdata build carvana/with_test"):
         data.Data(cars, str(built_datasets)).unlabelled("test")
+
+
+@pytest.mark.parametrize("fit", ["letterbox", "crop"])
+def test_a_mixture_is_not_trained_at_another_scale_than_it_is_scored_and_predicted(
+    built_dsb2018, fit
+):
+    """Native records are made of the same pixels as the batches that are held out, or none are."""
+    mix: dict[str, Any] = {"shares": {"dsb2018": 1}}
+    options: dict[str, Any] = {"size": (32, 48), "batch": 1, "validation_split": "train[:4]"}
+    made = data.Data(Recipe(mix=mix | {"fit": "stretch"}, **options), str(built_dsb2018))
+    for (image, _), own in zip(made.validation["dsb2018"], made.native()["dsb2018"], strict=True):
+        np.testing.assert_array_equal(image[0], own.record[..., :3])
+    with pytest.raises(
+        ValueError, match=f"fit, in what --mix says, is '{fit}'; it must be stretch"
+    ):
+        Recipe(mix=mix | {"fit": fit}, **options)

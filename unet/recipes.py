@@ -154,6 +154,12 @@ class Recipe:
             "native, or a longest side of 1 to 65,535 pixels",
         )
         require(
+            self.mix.get("fit", "stretch") == "stretch",
+            "fit, in what --mix says,",
+            self.mix.get("fit"),
+            "stretch, as images are when they are predicted and scored; record_size keeps shapes",
+        )
+        require(
             self.fold is None or (len(self.fold) == 2 and 0 <= self.fold[0] < self.fold[1] >= 2),
             "fold",
             self.fold,
