@@ -77,6 +77,32 @@ def test_strata_have_equal_shares_of_each_fold_and_all_folds_are_equal(seed):
     assert sizes.max() - sizes.min() <= 1
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 16])
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 10])
+def test_what_strata_of_groups_of_one_size_leave_over_does_not_add_up(count, size):
+    for number, per in itertools.product((2, 5, 20), (5, 7, 11)):
+        names = [f"{stratum} {i}" for stratum in range(number) for i in range(per)]
+        drawn = repeated(names, [size] * len(names))
+        found = dealt(drawn, [name.split()[0] for name in drawn], count=count)
+        fold_of = dict(zip(drawn, found.tolist(), strict=True))
+        groups = collections.Counter(fold_of.values())
+        assert max(groups.values()) - min(groups.values()) <= 1
+        held = collections.Counter((name.split()[0], fold) for name, fold in fold_of.items())
+        for stratum in range(number):
+            own = [held[str(stratum), fold] for fold in range(count)]
+            assert max(own) - min(own) <= 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_strata_of_unequal_groups_leave_over_does_not_add_up(seed):
+    chance = random.Random(seed)
+    for count, sizes in itertools.product((2, 3, 5), ((1, 2, 2, 2, 2), (2, 3), range(1, 21))):
+        names = [f"{i % 20} {chance.random()}" for i in range(220)]
+        drawn = repeated(names, [chance.choice(sizes) for _ in names])
+        folds = np.bincount(dealt(drawn, [n.split()[0] for n in drawn], count=count))
+        assert folds.max() - folds.min() <= max(sizes)
+
+
 def best(sizes, count: int) -> int:
     """The least possible difference of the largest and the smallest fold, of all ways to deal."""
     totals = {(0,) * count}

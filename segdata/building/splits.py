@@ -224,8 +224,14 @@ def _parts(sizes: Sequence[int], totals: Sequence[int]) -> list[list[int]]:
         for fold, index in zip(emptiest, large_first, strict=False):
             parts[fold] = [index]
         return parts
-    base, more = divmod(sum(sizes), count)
-    wanted = [base + (fold in emptiest[:more]) for fold in range(count)]
+    unit = math.gcd(*sizes) if any(totals) else 1  # folds of one stratum are those of old runs
+    base, more = divmod(sum(sizes) // unit, count)
+    most = max(sizes) // unit // 2  # of what is uneven already; else it would add up over strata
+    missing = [(sum(totals) // count - total) // unit for total in totals]
+    wanted = [
+        max(1, base + (fold in emptiest[:more]) + min(most, max(-most, missing[fold])))
+        for fold in range(count)
+    ]
     left = list(range(len(sizes)))
     for fold in range(count - 1):
         share = fractions.Fraction(wanted[fold], sum(wanted[fold:]))
