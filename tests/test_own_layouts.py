@@ -216,6 +216,38 @@ def test_a_table_pairs_groups_and_splits(tmp_path):
     assert "3 groups of near duplicates, or of your own, are in several" in out
 
 
+SEPARATED = {
+    "semicolons": "image;mask\n{0};{1}\n{2};{3}\n",
+    "tabs": "image\tmask\n{0}\t{1}\n{2}\t{3}\n",
+    "spaces after commas": "image, mask\n{0}, {1}\n{2}, {3}\n",
+    "quotes": 'image, "mask"\n"{0}", "{1}"\n"{2}", "{3}"\n',
+}
+
+
+@pytest.mark.parametrize("case", SEPARATED)
+def test_cells_of_a_table_are_separated_as_its_first_line_says(tmp_path, case):
+    names = ["a b.png", "c.d.png", "e,f.png", "g;h.png"]
+    if '"' not in SEPARATED[case]:
+        names = [name.replace(",", ".").replace(";", ".") for name in names]
+    for seed in range(2):
+        own.write(tmp_path / "images" / names[2 * seed], own.photo(seed))
+        own.write(tmp_path / "masks" / names[2 * seed + 1], own.classes(seed))
+    (tmp_path / "pairs.csv").write_text(SEPARATED[case].format(*names))
+    flags = ["--masks", tmp_path / "masks", "--pairs", tmp_path / "pairs.csv"]
+    code, _, err = own.build(tmp_path, *flags)
+    assert code == 0, err
+    own.equal(tmp_path, {names[2 * seed][:-4]: own.classes(seed) for seed in range(2)})
+
+
+def test_a_column_that_is_there_twice_is_named(tmp_path):
+    two_folders(tmp_path, "x", own.photo(0), own.classes(0))
+    (tmp_path / "pairs.csv").write_text("image,mask,mask\nx.png,x.png,y.png\n")
+    flags = ["--masks", tmp_path / "masks", "--pairs", tmp_path / "pairs.csv"]
+    code, _, err = own.build(tmp_path, *flags)
+    assert code == 2
+    assert "pairs.csv has the column mask twice" in err
+
+
 def test_an_image_without_a_group_in_the_table_is_named(tmp_path):
     for seed in range(4):
         two_folders(tmp_path, f"x{seed}", own.photo(seed), own.classes(seed))

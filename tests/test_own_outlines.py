@@ -326,6 +326,18 @@ def test_yolo_is_drawn_exactly(tmp_path, naming):
     assert all(example["instances"].max() == 2 for example in found.values())
 
 
+@pytest.mark.parametrize("name", ["classes.txt", "data.yaml"])
+def test_a_byte_order_mark_is_no_part_of_a_name_or_a_number(tmp_path, name):
+    naming = {"classes.txt": "cell\nhole\n", "data.yaml": "names: [cell, hole]\n"}
+    expected = lay_yolo(tmp_path, {name: naming[name]})
+    for path in (tmp_path / "labels").rglob("*.*"):
+        path.write_text(path.read_text(), encoding="utf-8-sig")
+    code, out, err = own.build(tmp_path, "--yolo", tmp_path / "labels")
+    assert code == 0, err
+    assert "Classes: 0 background, 1 cell, 2 hole." in out
+    own.equal(tmp_path, expected)
+
+
 def test_yolo_names_are_those_of_yaml():
     names = "names: ['a, b', no, \"c: d\", 1]\n"
     assert annotations.yolo_classes(names, name="data.yaml") == ("a, b", "no", "c: d", "1")

@@ -208,7 +208,7 @@ def _by_yolo(
         for name in naming
         if (
             names := annotations.yolo_classes(
-                tree.read(name).decode(errors="replace"), name=f"{tree.label}: {name}"
+                tree.read(name).decode("utf-8-sig", errors="replace"), name=f"{tree.label}: {name}"
             )
         )
     }
@@ -229,7 +229,7 @@ def _by_yolo(
     found = pairing.in_two_trees(photos.names, texts, endings=(".txt",))
     outlines = {
         entry.id: annotations.read_yolo(
-            tree.read(entry.masks[0]).decode(errors="replace"),
+            tree.read(entry.masks[0]).decode("utf-8-sig", errors="replace"),
             name=f"{tree.label}: {entry.masks[0]}",
             classes=len(classes) - 1,
         )
@@ -289,7 +289,8 @@ def _table(path: pathlib.Path) -> tuple[list[str], list[tuple[int, dict[str, Any
         FolderError: If it is none.
     """
     text = _file(path).decode("utf-8-sig", errors="replace")
-    reader = csv.DictReader(io.StringIO(text, newline=None))  # ends of lines of any kind
+    lines = io.StringIO(text, newline=None)  # ends of lines of any kind
+    reader = csv.DictReader(lines, delimiter=_separator(text), skipinitialspace=True)
     try:
         columns = list(reader.fieldnames or [])
         rows = [(reader.line_num, row) for row in reader]
@@ -298,7 +299,15 @@ def _table(path: pathlib.Path) -> tuple[list[str], list[tuple[int, dict[str, Any
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         raise FolderError(f"{path}, line {line}: a character of no text, NUL; save it as UTF-8.")
+    if twice := [column for column in columns if column and columns.count(column) > 1]:
+        raise FolderError(f"{path} has the column {twice[0]} twice. Remove or rename one of both.")
     return columns, rows
+
+
+def _separator(text: str) -> str:
+    """What separates the cells of a table: a comma, but for one whose first line says otherwise."""
+    first = text.partition("\n")[0].partition("\r")[0]
+    return next((each for each in ";\t" if each in first and "," not in first), ",")
 
 
 def _first(rows: Sequence[Mapping[str, str]], column: str, read: Callable[[str], str] = str) -> str:
@@ -402,7 +411,7 @@ def _label_map(labels: trees.Tree) -> dict[str, Any]:
     if name is None:
         return {}
     words = []
-    for line in labels.read(name).decode(errors="replace").splitlines():
+    for line in labels.read(name).decode("utf-8-sig", errors="replace").splitlines():
         kind, _, rest = line.strip().partition(":")
         if kind and not kind.startswith("#"):
             words.append(f"{rest.partition(':')[0]}={kind}")
