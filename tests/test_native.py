@@ -162,3 +162,24 @@ def test_a_mixture_is_not_trained_at_another_scale_than_it_is_scored_and_predict
         ValueError, match=f"fit, in what --mix says, is '{fit}'; it must be stretch"
     ):
         Recipe(mix=mix | {"fit": fit}, **options)
+
+
+def test_each_dataset_of_a_mixture_has_its_own_class_ids_at_native_size(built_dsb2018):
+    """Two datasets whose joint ids differ, against the tables of the label space."""
+    mix: dict[str, Any] = {
+        "shares": {"dsb2018": 1, "dsb2018/instances": 1},
+        "labels": {
+            "dsb2018": {"background": "background", "nucleus": "thing"},
+            "dsb2018/instances": {"background": None, "nucleus": "nucleus"},
+        },
+    }
+    recipe = Recipe(size=(32, 48), mix=mix, validation_split="train[:4]")
+    found = data.Data(recipe, str(built_dsb2018)).native()
+    tables = {"dsb2018": (0, 1), "dsb2018/instances": (255, 2)}
+    for name, (outside, inside) in tables.items():
+        plain = native.examples(name, "train[:4]", rule=RULE, data_dir=built_dsb2018)
+        for own, other in zip(found[name], plain, strict=True):
+            expected = np.where(other.mask == 1, inside, outside)
+            np.testing.assert_array_equal(own.mask, expected)
+            expected = np.where(other.record[..., 3] == 1, inside, outside)
+            np.testing.assert_array_equal(own.record[..., 3], expected)

@@ -7,7 +7,7 @@ over as: a `tf.data.Dataset` for TensorFlow, arrays for JAX, which needs no Tens
 import dataclasses
 import functools
 import importlib.metadata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -116,7 +116,7 @@ class Data:
         for name in given["names"]:
             split = splits if isinstance(splits, str) else splits[name]
             own = native.examples(name, split, **what, **given["features"].get(name, {}))
-            found[name] = (example.relabelled(labels.tables[name]) for example in own)
+            found[name] = _relabelled(own, labels.tables[name])
         return found
 
     def unlabelled(self, split: str) -> Any:
@@ -274,6 +274,11 @@ def _ids(builder: Any, split: str) -> list[str]:
     packing.examples(builder, split)
     parts = slices.absolute(builder.info.splits, split)
     return [names.read(frame)[0] for frame in stored.frames(builder, parts)]
+
+
+def _relabelled(examples: Iterable[Any], table: np.ndarray) -> Iterator[Any]:
+    """Native examples with the class ids of a mixture."""
+    return (example.relabelled(table) for example in examples)
 
 
 def _scaling(builder: Any, named: Mapping[str, Any]) -> dict[str, Any] | None:
