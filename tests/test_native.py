@@ -1,5 +1,6 @@
 """Examples at their own size, against TFDS's own reading."""
 
+import json
 import shutil
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 import tensorflow_datasets as tfds
 
 from segdata import native, packing
+from segdata.inspection import replay
 from segdata.sources import dsb2018
-from unet import data
+from unet import data, recipes
 from unet.recipes import Recipe
 
 RULE = packing.Rule.of((32, 48), fit="stretch")
@@ -183,3 +185,18 @@ def test_each_dataset_of_a_mixture_has_its_own_class_ids_at_native_size(built_ds
             np.testing.assert_array_equal(own.mask, expected)
             expected = np.where(other.record[..., 3] == 1, inside, outside)
             np.testing.assert_array_equal(own.record[..., 3], expected)
+
+
+@pytest.mark.parametrize("mix", [{}, {"shares": {"dsb2018": 1, "dsb2018/instances": 2}}])
+@pytest.mark.parametrize("record_size", ["native", 40])
+def test_a_replayed_step_of_a_training_on_crops_is_what_it_was_trained_on(
+    built_dsb2018, tmp_path, monkeypatch, record_size, mix
+):
+    recipe = Recipe(size=(16, 32), batch=3, mix=mix, record_size=record_size)
+    settings = {"recipe": recipes.to_json(recipe), "data_dir": None}
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    drawn: dict[str, Any] = {}
+    monkeypatch.setattr(replay.sheet, "sheet", lambda pixels, ids, **_: drawn.update(of=pixels))
+    replay.drawn(tmp_path, step=5, data_dir=built_dsb2018)
+    batch = data.Data(recipe, str(built_dsb2018)).training.batch(5)
+    np.testing.assert_array_equal(drawn["of"], np.concatenate(batch, axis=-1), strict=True)

@@ -37,6 +37,7 @@ def drawn(
         settings: Any = json.loads(path.read_text())
         recipe = settings["recipe"]
         name, split, fold = recipe["dataset"], recipe["train_split"], recipe.get("fold")
+        record_size = recipe.get("record_size")
         augment = Augment(**recipe["augment"])
         what = {key: recipe[key] for key in ("size", "batch", "seed")}
         named, mix = recipe.get("features", {}), recipe.get("mix")
@@ -48,10 +49,13 @@ def drawn(
         raise ValueError(f"step={step}: {run} has come to step {reached:,}; from 0 to before that.")
     begin = f"{pathlib.Path(run).name}, step {step:,}"
     if mix:
-        given = mixing.from_json(mix, split=split, augment=augment, fold=fold)
+        given = mixing.from_json(
+            mix, split=split, augment=augment, record_size=record_size, fold=fold
+        )
         return _of_mixture(mixing.mix(**given.training, **what, data_dir=place), step, begin)
     features = from_json(named)
-    records = packing.pack(name, split, size=what["size"], fold=fold, data_dir=place, **features)
+    rule = packing.Rule.of_batches(what["size"], record_size)
+    records = packing.pack_by(rule, name, split, fold=fold, data_dir=place, **features)
     stream = Stream(records, **what, augment=augment)
     rows, epochs = stream.plan.order(stream.steps(step, 1)[0])
     return sheet.sheet(
