@@ -138,10 +138,12 @@ def folds(groups: Sequence[str], *, strata: Sequence[str], count: int) -> np.nda
     """Deals whole groups out to folds of nearly the same size, stratum by stratum.
 
     Of each stratum, the first groups in the order of the SHA-256 of their names that make up its
-    n-th part are of fold 0, those of the rest that make up the next part of fold 1, and so on. So
-    folds of groups of one size differ by one group, and one more group moves at most one other out
-    of each fold in each stratum. Of unequal groups each part is made up as nearly as those that are
-    left allow, and no fold is empty.
+    n-th part are of fold 0, those of the rest that make up the next part of fold 1, and so on.
+    So folds of groups of one size differ by one group. One more group moves at most one other
+    out of each fold where groups are single examples of one stratum; elsewhere up to three out
+    of each fold of a stratum, in 12,000 random sets of equal groups in up to 8 strata. Of
+    unequal groups each part is made up as nearly as those that are left allow, and no fold is
+    empty.
 
     Args:
         groups: The group of each example.
