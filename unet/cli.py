@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from segdata import console
 from segdata.cli import Features
 from segdata.core.system import files
-from unet import hardware, objects, recipes, runs, saved, submissions
+from unet import hardware, objects, recipes, runs, saved
 from unet.hardware import Compilation, Precision
 from unet.objects import Separation
 from unet.recipes import RECIPES, Loss, Recipe
@@ -462,6 +462,8 @@ def _compare(argv: Sequence[str]) -> None:
 
 def _submit(argv: Sequence[str]) -> None:
     """Write the table that a competition takes."""
+    from unet import submissions  # compiled loops take a second to load
+
     asked = console.parse(Submit, argv, prog="unet submit")
     settings = _settings(asked)
     form = submissions.format_of(settings.recipe)
