@@ -63,9 +63,10 @@ def test_copies_of_images_with_small_objects_are_found_and_nothing_else(
     images = nuclei(12, bright=bright)
     copies = []
     for image in images:
-        cut = image.crop(
-            tuple(round(part * side) for part, side in zip(box, 2 * image.size, strict=True))
+        left, top, right, bottom = (
+            round(part * side) for part, side in zip(box, 2 * image.size, strict=True)
         )
+        cut = image.crop((left, top, right, bottom))
         copy = cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else cut
         whole = box == (0, 0, 1, 1)
         copies.append(duplicates_table.reencoded(copy, None) if whole else copy)
