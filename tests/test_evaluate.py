@@ -168,6 +168,48 @@ def test_at_native_size_probabilities_are_enlarged_and_decided_there(batch):
     assert (both["images/a"], both["images/b"], both["images"]) == (5, 2, 7)
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "dice", "batch_dice"])
+def test_at_native_size_tiles_without_labels_are_no_part_of_the_loss(loss):
+    recipe = Recipe(size=(16, 16), record_size="native", loss=loss, batch=2)
+    examples = []
+    for number, (height, width) in enumerate([(16, 41), (37, 16), (20, 19)]):
+        rng = np.random.default_rng(number)
+        pixels = rng.integers(0, 256, (height, width, 3), np.uint8)
+        mask = rng.choice(np.array([0, 1, 255], np.uint8), (height, width))
+        mask[11:, 9:] = 255
+        mask[:, 18:] = 255
+        record = np.dstack([pixels, mask])
+        examples.append(Native(str(number), "g", pixels, mask, record))
+    nothing = np.full(256, 255, np.uint8)
+    examples.append(examples[0].relabelled(nothing)._replace(id="3"))
+    left_out, each = 0, []
+    for example in examples[:3]:
+        own = []
+        for top in _starts(example.mask.shape[0]):
+            for left in _starts(example.mask.shape[1]):
+                tile = example.record[top : top + 16, left : left + 16]
+                if (tile[..., 3] == 255).all():
+                    left_out += 1
+                    continue
+                image, mask = tile[None, ..., :3], tile[None, ..., 3:]
+                part = losses.parts(losses.chosen(loss), mask, networks.logits(image))
+                own.append(np.asarray(part)[0])
+        each.append(np.mean(own, axis=0))
+    assert left_out
+    found = evaluate.evaluate_native(networks.fixed(), examples, recipe)
+    wanted = losses.total(losses.chosen(loss), np.array(each, np.float64))
+    assert found["loss"] == pytest.approx(wanted, rel=1e-5)
+    assert (found["images"], found["unlabelled"]) == (3, 1)
+
+
+def _starts(length: int) -> list[int]:
+    """Where tiles of 16 pixels begin that overlap by 4 or more, as few as that takes."""
+    count = 1
+    while 12 * count + 4 < length:
+        count += 1
+    return [int(k * (length - 16) / max(count - 1, 1) + 0.5) for k in range(count)]
+
+
 @pytest.mark.parametrize("batch", [1, 2, 8])
 @pytest.mark.parametrize("border", [None, 2])
 def test_objects_are_scored_at_native_size_image_by_image(batch, border):

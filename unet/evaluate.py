@@ -104,7 +104,8 @@ def evaluate_native(
         recipe: As in `evaluate`.
 
     Returns:
-        As `summary`; the loss is that at the size of the training, of an image in tiles their mean.
+        As `summary`; the loss is that at the size of the training, of an image in tiles the mean of
+        those that have labels.
 
     Raises:
         ValueError: If no image has labels.
@@ -147,10 +148,15 @@ def scored_native(
         return
     for example in images:
         losses: list[np.ndarray] = []
+        # As in `summary`, what has no labels is left out; an image of tiles without any has loss 0.
+        is_empty = (example.record[..., 3] == IGNORE_LABEL).all()
 
-        def ask(batch: np.ndarray, losses: list[np.ndarray] = losses) -> np.ndarray:
+        def ask(
+            batch: np.ndarray, losses: list[np.ndarray] = losses, is_empty: bool = is_empty
+        ) -> np.ndarray:
             output, part = inference.asked(judge, batch[..., :3], batch[..., 3:])
-            losses.append(part)
+            is_labelled = (batch[..., 3] != IGNORE_LABEL).any(axis=(1, 2))
+            losses.append(part[is_labelled | is_empty])
             return output
 
         shape = example.mask.shape
