@@ -83,6 +83,24 @@ def test_what_is_hard_for_both_widens_no_difference():
     assert high - low > 0.02
 
 
+def test_a_score_that_one_of_three_runs_lacks_is_left_out():
+    mask = np.zeros((16, 15), np.uint8)  # nothing to find: no contour where nothing is found
+
+    def run(value):
+        image = np.zeros((16, 15, 3), np.uint8)
+        image[4:9, 3:9] = value
+        record = np.dstack([image, mask])
+        images = [Native(str(k), f"g{k}", image, mask, record) for k in range(2)]
+        crops = Recipe(size=(16, 16), record_size="native")
+        return judged(crops, images, boundary=True)
+
+    found = comparing.compare({"x": run(255), "y": run(255), "z": run(0)})
+    assert found.scores == ["dice", "iou", "dataset_dice", "dataset_iou"]
+    for page in (comparing.text(found), comparing.document(found)):
+        assert "z" in page
+        assert "nan" not in page
+
+
 def test_several_datasets_and_runs_are_compared():
     runs = {
         name: judged(SOFTMAX, {"a": natives(3, noise=noise), "b": natives(3, count=4)})

@@ -58,8 +58,9 @@ class Comparison:
 
     @property
     def scores(self) -> list[str]:
-        """The names of the scores that are compared."""
-        return [*next(iter(self.differences.values()))]
+        """The names of the scores that are compared: those that all runs have."""
+        first, *others = self.differences.values()
+        return [name for name in first if all(name in each for each in others)]
 
 
 def compare(judged: Mapping[str, Judgement]) -> Comparison:
