@@ -339,7 +339,9 @@ class _Keeper(keras.callbacks.Callback):
         train = {name: float(logs[name]) for name in shown if name in logs}
         left_out = ("images", "unlabelled", "threshold")
         scores = {
-            f"val_{name}": value for name, value in self._validate().items() if name not in left_out
+            f"val_{name}": value
+            for name, value in self._validate().items()
+            if name.partition("/")[0] not in left_out
         }
         logs.update(scores)
         if not math.isfinite(scores["val_loss"]):
