@@ -1,4 +1,4 @@
-"""The fuzz tool, on the parsers for half a minute and on planted faults."""
+"""The fuzz tool, on the parsers for a minute and on planted faults."""
 
 import importlib
 import os
@@ -58,12 +58,12 @@ def table(output: str) -> dict[str, list[int]]:
 
 @pytest.mark.heavy
 def test_whatever_is_damaged_is_read_or_refused_by_name():
-    done = fuzz("--seconds", "30", "--seed", "0")
+    done = fuzz("--cases", "5400", "--seed", "0")
     assert done.returncode == 0, done.stdout + done.stderr
     rows = table(done.stdout)
     assert len(rows) >= 10
     for name, (cases, read, refused, findings) in rows.items():
-        assert cases == read + refused >= 500, name
+        assert cases == read + refused >= 100, name
         assert read > 0, name
         assert findings == 0, name
     assert any(refused for _, _, refused, _ in rows.values())

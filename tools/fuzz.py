@@ -217,6 +217,18 @@ def _work(
         sender.send(error)
 
 
+def _timed(
+    parser: str, place: pathlib.Path, *, seed: int, case: int
+) -> tuple[bool | Finding, float]:
+    """`feed` in an empty folder, and the seconds of a core that it takes."""
+    place.mkdir()
+    os.chdir(place)
+    signal.alarm(_HUNG)
+    begun = time.process_time()
+    outcome = feed(parser, seed=seed, case=case)
+    return outcome, time.process_time() - begun
+
+
 def _fed(
     block: Block, at: Any, *, seed: int, place: pathlib.Path, keep: pathlib.Path | None
 ) -> Tally:
@@ -224,12 +236,10 @@ def _fed(
     tally = Tally()
     for case in block.cases:
         at.value = case
-        place.mkdir()
-        os.chdir(place)
-        signal.alarm(_HUNG)
-        begun = time.process_time()
-        outcome = feed(block.parser, seed=seed, case=case)
-        spent = time.process_time() - begun
+        outcome, spent = _timed(block.parser, place, seed=seed, case=case)
+        if spent > _SLOW:  # once more: the first time loops may have been compiled
+            shutil.rmtree(place)
+            outcome, spent = _timed(block.parser, place, seed=seed, case=case)
         if spent > _SLOW:
             outcome = Finding(case, f"over {_SLOW} s", f"{spent:.1f} s")
         tally.seconds += spent
