@@ -17,8 +17,11 @@ from segdata.archives import rle
 def some(fault):
     return fuzz_cases.Parser(lambda rng: rng.randrange(8) or fault(), 1, names_file=False)
 
+calls = []
+
 def slow():
-    while time.process_time() < 1.2: pass
+    calls.append(time.process_time())
+    while len(calls) < 3 and time.process_time() - calls[-1] < 1.2: pass
 
 fuzz_cases.PARSERS.clear()
 fuzz_cases.PARSERS.update(
