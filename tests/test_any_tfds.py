@@ -18,7 +18,7 @@ from PIL import Image
 
 from segdata import cli, packing, pipeline
 from segdata.archives import intensity
-from segdata.building import labels, pixels
+from segdata.building import labels, pixels, reading
 from segdata.core import records
 from segdata.inspection import audit, examples
 
@@ -330,6 +330,7 @@ def test_classes_that_a_dataset_names_are_joined_by_name(built_foreign):
 
 
 def test_an_audit_reads_what_is_packed_and_names_by_number(built_foreign, capsys):
+    reading._log.cache_clear()  # another test of this process may have caused the line
     collection = examples.built("oxford_iiit_pet", data_dir=built_foreign, **PET)
     report = audit.audit(collection)
     assert report.classes == ("pet", "background", "border")

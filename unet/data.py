@@ -85,8 +85,7 @@ class Data:
                 batch=recipe.batch,
                 data_dir=self.data_dir,
             )
-        split = recipe.train_split if recipe.fold else recipe.validation_split
-        records = self._records(split, part="held-out")
+        records = self._records(self._judged_split, part="held-out")
         return stream.Evaluation(records, batch=recipe.batch, size=recipe.size)
 
     def native(self, *, objects: bool = False) -> Any:
@@ -104,7 +103,7 @@ class Data:
         recipe = self.recipe
         what: dict[str, Any] = {"rule": self._rule, "fold": recipe.fold, "data_dir": self.data_dir}
         if not recipe.mix:
-            split = recipe.train_split if recipe.fold else recipe.validation_split
+            split = self._judged_split
             named = features.from_json(recipe.features)
             name = self._with_objects(split) if objects else recipe.dataset
             return native.examples(name, split, instances=objects, **what, **named)
@@ -224,6 +223,11 @@ class Data:
             data_dir=self.data_dir,
             **features.from_json(recipe.features),
         )
+
+    @property
+    def _judged_split(self) -> str:
+        """The split that holds the images to judge by: all of it, or a fold of it."""
+        return self.recipe.train_split if self.recipe.fold else self.recipe.validation_split
 
     @property
     def _rule(self) -> packing.Rule:

@@ -299,6 +299,20 @@ class Evaluation:
         first = number * self._batch
         tile = np.arange(first, min(first + self._batch, self.count), dtype=np.int64)
         place = np.searchsorted(self._ends, tile, side="right")
+        own = plan.Parameters.none()._replace(row=self._rows[place])
+        is_own: Any = None
+        if self.size != self.records.size:
+            window, is_own = self._tiled(tile, place)
+            own = own._replace(window=window)
+        image, mask = self._stream.render(plan.Step(own, own))
+        if self._table is not None:
+            mask = self._table[mask]
+        if is_own is not None:
+            mask[~is_own] = IGNORE_LABEL
+        return applied(self._then, image, mask)
+
+    def _tiled(self, tile: np.ndarray, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where tiles of records begin, int32 [B, 2], and which pixels are a tile's own."""
         down, across = (each[place] for each in self._tiles)
         numbers = np.divmod(tile - self._ends[place] + down * across, across)
         starts, owns = [], []
@@ -309,14 +323,8 @@ class Evaluation:
             first, last = tiles.own(number_of, of, sides[place], side)
             along = np.arange(side)
             owns.append((along >= first[:, None]) & (along < last[:, None]))
-        own = plan.Parameters.none()._replace(
-            row=self._rows[place], window=np.stack(starts, axis=1).astype(np.int32)
-        )
-        image, mask = self._stream.render(plan.Step(own, own))
-        if self._table is not None:
-            mask = self._table[mask]
-        mask[~(owns[0][:, :, None] & owns[1][:, None, :])] = IGNORE_LABEL
-        return applied(self._then, image, mask)
+        is_own = owns[0][:, :, None] & owns[1][:, None, :]
+        return np.stack(starts, axis=1).astype(np.int32), is_own
 
 
 def steps_of(batch: int, start_step: Any = 0, steps: Any = None) -> range:
