@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import types
 from typing import Any
@@ -170,6 +171,30 @@ def test_a_run_that_dies_while_it_writes_any_file_is_resumed(
     assert not list((tmp_path / "run").glob("unfinished-*"))
 
 
+def test_training_goes_on_while_a_checkpoint_of_what_was_is_written(tmp_path, monkeypatch):
+    real_save, real_end = train.checkpoints.save, train._Keeper.on_train_batch_end
+    later, seen = threading.Event(), []
+
+    def save(run, state, variables, *, known):
+        if state.step == 1:
+            before = [array.copy() for array in variables["model"]]
+            assert later.wait(60), "the second step waited for the first checkpoint"
+            assert all(map(np.array_equal, variables["model"], before))
+            seen.append(state.step)
+        return real_save(run, state, variables, known=known)
+
+    def end(self, batch, logs=None):
+        if self.state.step == 1:
+            later.set()
+        real_end(self, batch, logs)
+
+    monkeypatch.setattr(train.checkpoints, "save", save)
+    monkeypatch.setattr(train._Keeper, "on_train_batch_end", end)
+    assert fit(tmp_path / "run").step == 2 * STEPS
+    assert seen == [1]
+    assert runs.state(tmp_path / "run").step == 2 * STEPS
+
+
 def test_metrics_that_cannot_be_written_are_said_once_and_stop_nothing(
     tmp_path, monkeypatch, capsys
 ):
@@ -191,6 +216,7 @@ def test_a_process_that_lost_its_run_to_another_stops_and_takes_nothing_back(tmp
 
     def wakes(self, batch, logs=None):
         if self.state.step == 2:
+            self.background.wait()
             runs.write_state(out, theirs)
             (out / "checkpoint-00000072.npz").write_text("theirs")
             found.update((file.name, file.read_bytes()) for file in out.iterdir())

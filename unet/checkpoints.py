@@ -46,8 +46,8 @@ def save(
     Raises:
         OSError: As in `runs.writing`.
     """
-    path = run / f"checkpoint-{state.step:08}.npz"
-    state = dataclasses.replace(state, checkpoint=path.name)
+    state = named(state)
+    path = run / str(state.checkpoint)
     arrays: dict[str, Any] = {
         f"{group}/{i:05}": array
         for group, held in variables.items()
@@ -61,6 +61,11 @@ def save(
         if _step(old) < state.step and old.name != known.checkpoint:
             old.unlink(missing_ok=True)
     return state
+
+
+def named(state: State) -> State:
+    """The state with the name of its checkpoint."""
+    return dataclasses.replace(state, checkpoint=f"checkpoint-{state.step:08}.npz")
 
 
 def newest(run: pathlib.Path) -> tuple[State, dict[str, list[np.ndarray]]]:

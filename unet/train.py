@@ -34,6 +34,7 @@ from unet import (
     pretrained,
     runs,
 )
+from unet.background import Background
 from unet.events import Events
 from unet.metrics import Errors, Overlap
 from unet.recipes import Recipe
@@ -131,7 +132,11 @@ def _made(settings: Settings, data: Data) -> Any:
 def _trained(network: Any, keeper: "_Keeper") -> State:
     """Restores the newest checkpoint and trains to the end."""
     recipe, steps_per_epoch = keeper.settings.recipe, keeper.data.steps_per_epoch
-    with _Signals() as keeper.signals, contextlib.ExitStack() as closing:
+    with (
+        _Signals() as keeper.signals,
+        contextlib.ExitStack() as closing,
+        Background() as keeper.background,
+    ):
         keeper.restore(network)
         closing.callback(keeper.events.close)
         while not finished(keeper.state, recipe, steps_per_epoch=steps_per_epoch):
@@ -264,8 +269,9 @@ class _Keeper(keras.callbacks.Callback):
         self.metrics: list[np.ndarray] = []
         self.pictures: dict[str, np.ndarray] = {}
         self.reported: set[str] = set()
-        self.signals = _Signals()
+        self.signals, self.background = _Signals(), Background()
         self.judge: Any = None
+        self.served: Any = None  # a model of its own, for another thread to write
         self.last: Any = None  # the loss of the step before, which the device has computed by now
         self.saved_at = self.begun_at = time.monotonic()
 
@@ -276,7 +282,7 @@ class _Keeper(keras.callbacks.Callback):
         self.events = Events(self.out / "tensorboard", step=self.state.step)
         if not runs.is_state(self.out, self.state):
             runs.write_state(self.out, self.state)
-        self._write_metrics()
+        self._write_metrics(self.state)
         if self.state.checkpoint is None:
             pretrained.load(network, self.settings)
             return
@@ -285,7 +291,7 @@ class _Keeper(keras.callbacks.Callback):
             _assign(_variables(network, group), held.get(group, []), path)
         self.metrics = held.get("metrics", [])
         if self.state.step % self.steps_per_epoch == 0:
-            self._keep_best(network)
+            self._write_best(self._best(network), self.state)
         else:
             own = self.data.validation
             batch = next(iter(next(iter(own.values())) if isinstance(own, Mapping) else own))
@@ -299,6 +305,7 @@ class _Keeper(keras.callbacks.Callback):
         self.begun_at = time.monotonic() - self.state.seconds
 
     def on_train_batch_end(self, batch, logs=None):
+        self.background.check()
         self._require_finite()
         step = self.state.step + 1
         self._advance(step=step)
@@ -308,8 +315,7 @@ class _Keeper(keras.callbacks.Callback):
         if (overdue or self.signals.got) and not is_whole:
             self._advance(seconds=time.monotonic() - self.begun_at)
             self._save()
-            if self.signals.got:
-                self.signals.stop()
+            self._stop_if_asked()
 
     def on_epoch_end(self, epoch, logs=None):
         if self.state.step != (epoch + 1) * self.steps_per_epoch:
@@ -318,17 +324,13 @@ class _Keeper(keras.callbacks.Callback):
             )
         row = self._measure(epoch, logs if logs is not None else {})
         self._advance(seconds=0.0, history=(*self.state.history, row))
-        self._save()
+        self._save(best=self._best(self.model), ended=True)
         self.last = None
-        self._write_metrics()
-        self._keep_best(self.model)
-        with self._optional("tensorboard"):
-            self.events.add(row, step=self.state.step, pictures=self.pictures)
         self.model.stop_training = finished(
             self.state, self.settings.recipe, steps_per_epoch=self.steps_per_epoch
         )
-        if self.signals.got and not self.model.stop_training:
-            self.signals.stop()
+        if not self.model.stop_training:
+            self._stop_if_asked()
 
     def _measure(self, epoch: int, logs: dict[str, Any]) -> dict[str, Any]:
         """One row of the history; adds the validation scores to `logs`, for the progress bar."""
@@ -389,7 +391,22 @@ class _Keeper(keras.callbacks.Callback):
             f"--replay {self.out} --step {step}` draws that batch."
         )
 
-    def _save(self) -> None:
+    def _stop_if_asked(self) -> None:
+        """Ends the process after a signal, when all is written."""
+        if self.signals.got:
+            self.background.wait()
+            self.signals.stop()
+
+    def _save(self, *, best: list[np.ndarray] | None = None, ended: bool = False) -> None:
+        """Takes the variables as they are, and has a thread write them while training goes on.
+
+        The files are written in the order in which they depend on each other. An error is raised
+        within a step, and the next checkpoint waits for this one.
+
+        Args:
+            best: The weights to keep as best model.
+            ended: Whether an epoch has ended.
+        """
         self._require_finite()
         if hasattr(self.model, "jax_state_sync"):
             self.model.jax_state_sync()  # during `fit` JAX's variables are elsewhere
@@ -399,26 +416,45 @@ class _Keeper(keras.callbacks.Callback):
         }
         if not all(np.isfinite(np.asarray(x)).all() for x in variables["model"]):
             raise self._diverged("a weight is not finite")
-        self.state = checkpoints.save(self.out, self.state, variables, known=self.saved)
-        self.saved = self.state
+        known, reached = self.saved, checkpoints.named(self.state)
+        shown = dict(self.pictures)
+
+        def write() -> None:
+            checkpoints.save(self.out, reached, variables, known=known)
+            if ended:
+                self._write_metrics(reached)
+                with self._optional("tensorboard"):
+                    self.events.add(reached.history[-1], step=reached.step, pictures=shown)
+            self._write_best(best, reached)
+
+        self.background.start(write)
+        self.state = self.saved = reached
         self.saved_at = time.monotonic()
 
-    def _keep_best(self, network: keras.Model) -> None:
-        """Writes the model if the epoch that has just ended is the best so far."""
+    def _best(self, network: Any) -> list[np.ndarray] | None:
+        """The weights to keep, if the epoch that has just ended is the best so far."""
         recipe, history = self.settings.recipe, self.state.history
-        if runs.best_epoch(history, recipe.best_by) == len(history) - 1:
+        if runs.best_epoch(history, recipe.best_by) != len(history) - 1:
+            return None
+        if self.served is None:
             # The same layers without the optimizer, and probabilities.
-            plain: Any = model.serving(network, recipe.model.output_activation)
-            with (
-                optimizers.averaged(network),
-                runs.writing(self.out / "best.keras", known=self.saved) as path,
-            ):
-                plain.save(path)
+            self.served = model.serving(model.build(recipe.model), recipe.model.output_activation)
+        with optimizers.averaged(network):
+            weights: Any = [keras.ops.convert_to_numpy(variable) for variable in network.variables]
+            return weights
 
-    def _write_metrics(self) -> None:
+    def _write_best(self, weights: list[np.ndarray] | None, reached: State) -> None:
+        if weights is None:
+            return
+        path = self.out / "best.keras"
+        _assign(self.served.variables, weights, path)
+        with runs.writing(path, known=reached) as unfinished:
+            self.served.save(unfinished)
+
+    def _write_metrics(self, reached: State) -> None:
         with self._optional("metrics.jsonl"):
-            runs.write_metrics(self.out, self.state)
-        steps = int(self.state.history[-1]["step"]) if self.state.history else 0
+            runs.write_metrics(self.out, reached)
+        steps = int(reached.history[-1]["step"]) if reached.history else 0
         if account := self.data.account(steps) if steps else {}:
             with self._optional("sources.json"):
                 runs.write_sources(self.out, account)
