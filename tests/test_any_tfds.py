@@ -520,6 +520,7 @@ def _camel(name: str) -> str:
     return "".join(part.title() for part in name.split("_"))
 
 
+@pytest.mark.heavy
 def test_a_builtin_is_built_by_its_path_and_by_name_beside_a_folder_of_its_name(
     tmp_path, drawn_dsb2018
 ):

@@ -226,6 +226,7 @@ sys.exit(cli.main())
 """
 
 
+@pytest.mark.heavy
 def test_of_two_builds_of_a_dataset_at_once_the_second_waits_and_finds_it(tmp_path, nuclei, capsys):
     paths = ["--manual_dir", str(nuclei), "--data_dir", str(tmp_path)]
     command = [sys.executable, "-c", BUILD, "build", "dsb2018", *paths]

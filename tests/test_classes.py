@@ -30,6 +30,7 @@ def data_dir(drawn_cityscapes_pairs, tmp_path_factory) -> pathlib.Path:
     return folder
 
 
+@pytest.mark.heavy
 def test_classes_are_trained_scored_predicted_and_shown(data_dir, tmp_path, capsys):
     run, flags = tmp_path / "run", [*FLAGS, "--data_dir", str(data_dir)]
     channels = ["--output_channels", str(len(CLASSES))]

@@ -36,6 +36,7 @@ print([tfrecord.framed(b"abc").hex() for _ in range(3)][-1], len(tried))
 """
 
 
+@pytest.mark.heavy
 def test_what_is_damaged_is_tried_once_and_kept_anew(tmp_path):
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
 
@@ -54,6 +55,7 @@ def test_what_is_damaged_is_tried_once_and_kept_anew(tmp_path):
         assert b"damaged" not in {each.read_bytes() for each in kept}
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("how", ["none", "full", "damaged"])
 def test_where_nothing_can_be_kept_it_is_compiled_each_time(tmp_path, how):
     folder = tmp_path / "cache"

@@ -24,6 +24,9 @@ from segdata.core.augment import Augment
 from segdata.core.stream import Stream
 from segdata.core.system import files
 
+# Half a minute of compiling.
+COMPILED = pytest.param("device", marks=pytest.mark.heavy)
+
 
 def whole(name):
     """Settings for examples as large as their records."""
@@ -117,7 +120,7 @@ def test_the_graph_of_tensorflow_crops_records_of_any_size(native, name):
     assert assert_batches(data.take(2).as_numpy_iterator(), made, first=3) == 2
 
 
-@pytest.mark.parametrize("engine", ["host", "device"])
+@pytest.mark.parametrize("engine", ["host", COMPILED])
 @pytest.mark.parametrize("name", ["foreground", "everything"])
 def test_jax_crops_records_of_any_size(native, engine, name):
     made = Stream(native, batch=4, augment=SETTINGS[name], seed=9, size=(7, 16))
@@ -254,7 +257,7 @@ def assert_batches(found, stream, *, first=0):
     return count
 
 
-@pytest.mark.parametrize("engine", ["auto", "host", "device"])
+@pytest.mark.parametrize("engine", ["auto", "host", COMPILED])
 @pytest.mark.parametrize("name", ["nothing", "everything"])
 def test_jax_gives_the_batches_of_the_stream(packed, engine, name):
     made = Stream(packed, batch=4, augment=SETTINGS[name], seed=9, size=(16, 16))

@@ -29,6 +29,7 @@ MODELS = {
         filters=(3, 4),
         standardise=True,
         stem_stride=2,
+        image_skip=True,
         batch_norm=True,
         dropout=(0.2,),
         upsampling="transposed",
@@ -40,6 +41,7 @@ MODELS = {
     "even kernel": UNet(
         filters=(2, 3), upsampling="transposed", skips=False, activation="leaky_relu"
     ),
+    "unpadded": UNet(filters=(3, 4), convolutions=1, padding="valid", activation="elu"),
     "fcn": FCN(filters=(3, 2), activation="silu", **SOFTMAX),
 }
 REGRESSION = Recipe(

@@ -692,6 +692,7 @@ def test_of_two_fetches_at_once_the_second_says_so(server, signed_in, tmp_path, 
     assert_nothing_half_done(tmp_path, files)
 
 
+@pytest.mark.heavy
 def test_killed_at_ten_random_moments_it_ends_with_the_bytes_of_an_undisturbed_run(
     server, signed_in, tmp_path, files
 ):

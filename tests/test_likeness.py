@@ -76,6 +76,7 @@ def test_copies_of_images_with_small_objects_are_found_and_nothing_else(
     assert sets == [[number, number + 12] for number in range(12)]
 
 
+@pytest.mark.heavy
 def test_every_copy_of_a_photo_and_of_a_car_is_found_and_nothing_else(duplicates_table):
     rows, false = duplicates_table.rows(duplicates_table.turntables(6), "cars", copies=2)
     assert len(rows) == 8

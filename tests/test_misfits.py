@@ -34,6 +34,7 @@ def measured(image: Image.Image, mask: np.ndarray) -> Fit:
     return found
 
 
+@pytest.mark.heavy
 def test_every_mistake_is_found_in_nuclei_of_all_kinds_and_nobody_is_accused_falsely(
     misfits_table, tmp_path
 ):

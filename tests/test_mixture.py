@@ -238,7 +238,7 @@ def test_one_source_alone_is_the_plain_stream(packed, name):
 
 
 @pytest.mark.parametrize("shard", [(0, 1), (1, 2)])
-@pytest.mark.parametrize("engine", ["host", "device"])
+@pytest.mark.parametrize("engine", ["host", pytest.param("device", marks=pytest.mark.heavy)])
 def test_jax_gives_the_batches_of_the_mixture(packed, engine, shard):
     made = mixed(packed, shard=shard)
     found = list(jax_adapter.training(made, start_step=5, steps=70, engine=engine))

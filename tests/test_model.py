@@ -47,6 +47,10 @@ def test_published_parameter_counts_are_met_exactly(settings, parameters):
         UNet(filters=(2, 3), skips=False),
         UNet(filters=(2, 3), stem_stride=2, standardise=True),
         UNet(filters=(2, 3), stem_stride=2, upsampling="transposed"),
+        UNet(filters=(2, 3), stem_stride=2, image_skip=True, head_filters=4),
+        UNet(filters=(2,), image_skip=True),
+        UNet(filters=(2, 3), convolutions=1, padding="valid"),
+        UNet(filters=(2,), convolutions=3, padding="valid", stem_stride=2, standardise=True),
         UNet(filters=(2,), output_channels=3, output_activation="softmax"),
         UNet(filters=(2, 3), head_filters=5),
         FCN(filters=(2, 3)),
@@ -60,6 +64,35 @@ def test_every_image_that_the_stride_divides_gives_as_many_pixels(settings):
         output = np.asarray(network(images(2, height, width)))
         assert output.shape == (2, height, width, settings.output_channels)
         assert output.dtype == np.float32
+
+
+def test_the_published_network_takes_184_pixels_more_than_it_gives():
+    margin, cut, end = UNet(filters=(64, 128, 256, 512, 1024), padding="valid").margins
+    # Its figure: 572 to 388 pixels, skips of 568, 280, 136, 64 cut to 392, 200, 104, 56.
+    assert 2 * (margin - end) == 572 - 388
+    assert cut == ((568 - 392) // 2, (280 - 200) // 2, (136 - 104) // 2, (64 - 56) // 2)
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3, 4])
+@pytest.mark.parametrize("convolutions", [1, 2, 3])
+@pytest.mark.parametrize("stem", [1, 2])
+def test_without_padding_no_pixel_depends_on_what_is_beyond_the_mirrored_image(
+    levels, convolutions, stem
+):
+    """A window of a larger image, which continues as the mirror does, gives the same."""
+    settings = UNet(
+        filters=(3,) * levels, convolutions=convolutions, stem_stride=stem, padding="valid"
+    )
+    network = model.build(settings)
+    for weight in network.weights:  # of biases too, which are 0 at first
+        weight.assign(np.random.default_rng(1).normal(0, 0.4, weight.shape))
+    margin = settings.margins[0]
+    side = settings.stride * -(-(margin + 1) // settings.stride)
+    image = images(1, side, side + settings.stride)
+    more = settings.stride * -(-margin // settings.stride)
+    beyond = np.pad(image, [(0, 0), (more, more), (more, more), (0, 0)], "reflect")
+    inner = np.asarray(network(beyond))[:, more:-more, more:-more]
+    np.testing.assert_allclose(np.asarray(network(image)), inner, rtol=1e-4, atol=1e-4)
 
 
 def test_one_rate_of_dropout_is_for_all_levels():
@@ -158,7 +191,7 @@ def test_a_saved_model_opens_without_this_package(tmp_path):
 @pytest.mark.parametrize("standardise", [False, True])
 def test_the_input_is_scaled_and_folded(patch, standardise):
     image = keras.Input((None, None, 3), dtype="uint8")
-    scaled = model._scaled(image, patch=patch, standardise=standardise)
+    scaled = model._folded(model._scaled(image, standardise=standardise), patch)
     found = np.asarray(keras.Model(image, scaled)(images(2, 4, 6)))
     x = images(2, 4, 6).astype(np.float64) / 255
     if standardise:
@@ -179,6 +212,7 @@ def test_the_input_is_scaled_and_folded(patch, standardise):
         ("dropout", (0, 0, 0, 0, 1.0)),
         ("upsampling", "cubic"),
         ("transposed_kernel", 4),
+        ("padding", "reflect"),
         ("stem_stride", 3),
         ("head_filters", -1),
         ("output_channels", 0),

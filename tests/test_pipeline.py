@@ -272,6 +272,7 @@ with tf.device("CPU:1"):  # stands for a GPU, where whatever is eager goes by it
 """
 
 
+@pytest.mark.heavy
 def test_nothing_of_the_input_side_is_computed_on_another_device(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", ELSEWHERE],

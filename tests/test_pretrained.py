@@ -86,6 +86,7 @@ def test_a_model_of_other_layers_is_refused_before_the_folder_is_made(source, tm
         pretrained.of(tmp_path / "new")
 
 
+@pytest.mark.heavy
 def test_a_run_that_is_stopped_before_its_first_checkpoint_starts_from_the_same(source, tmp_path):
     settings = dataclasses.replace(
         case.with_recipe(epochs=1), init_from=pretrained.of(source), checkpoint_minutes=600
@@ -119,6 +120,7 @@ def test_another_best_model_than_the_run_began_with_is_refused(source, tmp_path)
     assert all(same(own, before[name]) for name, own in weights(network).items())
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_a_run_that_is_extended_goes_on_as_one_that_always_had_as_many_epochs(tmp_path, schedule):
     settings = case.with_recipe(schedule=schedule, warmup=0, epochs=2)
@@ -139,6 +141,7 @@ def test_a_run_that_is_extended_goes_on_as_one_that_always_had_as_many_epochs(tm
         runs.extend(run, epochs=1)
 
 
+@pytest.mark.heavy
 def test_a_run_that_its_patience_ended_is_not_extended(tmp_path):
     settings = case.with_recipe(
         epochs=8, patience=1, learning_rate=3.0, schedule="constant", warmup=0

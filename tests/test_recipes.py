@@ -131,6 +131,11 @@ def test_the_size_must_fit_the_model_that_is_used():
     recipe = Recipe(size=(8, 8), model=UNet(filters=(2, 2)))
     with pytest.raises(ValueError, match="stride, 16"):
         dataclasses.replace(recipe, model=UNet())
+    unpadded = UNet(padding="valid")
+    assert (unpadded.margins[0], unpadded.least) == (94, 96)
+    with pytest.raises(ValueError, match="stride, 16, from 96 on"):
+        Recipe(size=(96, 80), model=unpadded)
+    Recipe(size=(96, 112), model=unpadded)
 
 
 def test_recipes_are_read_without_keras():

@@ -146,6 +146,7 @@ def test_a_finished_run_is_left_as_it_is(whole):
     assert (whole / "state.json").read_bytes() == before
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("file", "times"),
     [("checkpoint", 2), ("state.json", 2), ("state.json", 3), ("best.keras", 1)],

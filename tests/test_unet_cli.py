@@ -136,6 +136,7 @@ def test_a_recipe_of_another_model_has_the_flags_of_that_model(tmp_path, asked):
         cli.main(["train", "--recipe", "carvana-fcn", *flags, "--convolutions", "3"])
 
 
+@pytest.mark.heavy
 def test_a_fold_is_left_out_of_training_and_scored(tmp_path, asked, capsys):
     out = tmp_path / "run"
     asked.clear()
@@ -189,6 +190,7 @@ def test_a_trained_run_has_a_model_and_a_report(trained):
     assert "<svg" in (trained / "report.html").read_text()
 
 
+@pytest.mark.heavy
 def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path, asked):
     flags = [*TINY, "--epochs", "2", "--out", str(tmp_path / "run")]
     with pytest.MonkeyPatch.context() as patch:
@@ -201,6 +203,7 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path, asked):
     assert runs.state(tmp_path / "run").step == 4
 
 
+@pytest.mark.heavy
 def test_what_a_run_was_made_with_must_be_there_or_be_given_up(tmp_path, capsys, monkeypatch):
     flags = [*TINY, "--epochs", "2", "--out", str(tmp_path / "run")]
     with pytest.MonkeyPatch.context() as patch:
@@ -219,6 +222,7 @@ def test_what_a_run_was_made_with_must_be_there_or_be_given_up(tmp_path, capsys,
     assert runs.state(tmp_path / "run").step == 4
 
 
+@pytest.mark.heavy
 def test_a_run_starts_from_another_and_is_extended(trained, tmp_path, capsys):
     out = tmp_path / "run"
     flags = [*TINY, "--init_from", str(trained), "--out", str(out)]
@@ -273,6 +277,7 @@ def test_on_other_hardware_precision_is_chosen_anew(tmp_path, capsys, monkeypatc
     assert cli.main(["resume", str(out), "--precision", "float16"]) == 2
 
 
+@pytest.mark.heavy
 def test_a_full_disk_is_one_line_and_with_room_the_run_goes_on(tmp_path, capsys):
     run = tmp_path / "run"
     train = ["train", *TINY, "--out", str(run)]

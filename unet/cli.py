@@ -533,8 +533,9 @@ def _export(argv: Sequence[str]) -> None:
     what, images = _to_compare(settings)
     compared = export.write(asked.to, original, settings=settings, images=images)
     size = export.input_size(settings, kind)
-    taken = f"{size[0]}×{size[1]} pixels" if size else "any size"
-    console.log(f"{asked.to}: takes images of {taken}, multiples of {settings.recipe.model.stride}")
+    model = settings.recipe.model
+    taken = f"{size[0]}×{size[1]} pixels" if size else f"{model.least} pixels and more"
+    console.log(f"{asked.to}: takes images of {taken}, multiples of {model.stride}")
     console.log(
         f"compared with the original on {compared.images} {what}: largest difference "
         f"{compared.difference:.2g}, equal pixels of masks {compared.equal:.4%}"

@@ -190,6 +190,7 @@ def description(settings: Settings, kind: Kind) -> dict[str, Any]:
             "image": "uint8 [B, H, W, 3], RGB; grey in all three channels",
             "size": size,
             "multiple_of": recipe.model.stride,
+            "least": recipe.model.least,
             "before": before,
             "record_size": recipe.records,
             "scalings": settings.scalings,
@@ -226,9 +227,9 @@ def _fitted(image: np.ndarray, settings: Settings, kind: Kind) -> np.ndarray:
 
     size = input_size(settings, kind)
     if size is None:
-        stride = settings.recipe.model.stride
+        stride, least = settings.recipe.model.stride, settings.recipe.model.least
         height, width = (min(side, _SIDE) for side in image.shape[:2])
-        size = max(height // stride, 1) * stride, max(width // stride, 1) * stride
+        size = max(height // stride * stride, least), max(width // stride * stride, least)
     spare = [(have - side) // 2 for have, side in zip(image.shape, size, strict=False)]
     return tiles.cut(image, spare[0], spare[1], size)
 

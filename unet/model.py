@@ -38,6 +38,10 @@ class UNet:
     convolutions: int = 2
     """3×3 convolutions in each level, on the way down and again on the way up."""
 
+    padding: Literal["same", "valid"] = "same"
+    """Of the convolutions of the levels: pad features with zeros; or not, as published, for which
+    the image is mirrored at its edges, so that the output is as large as the image."""
+
     dropout: tuple[float, ...] = ()
     """Rate of each level, or of each block down and up again, or one for all; applied after each
     convolution but a block's last."""
@@ -64,6 +68,9 @@ class UNet:
     stem_stride: int = 1
     """2 folds each 2×2 patch of the input into channels and works at half the resolution."""
 
+    image_skip: bool = False
+    """Concatenate the image to the features of full resolution at the end; for a stem of 2."""
+
     standardise: bool = False
     """Subtract each image's mean and divide by its standard deviation; for dim images."""
 
@@ -79,6 +86,7 @@ class UNet:
     def __post_init__(self) -> None:
         _require_filters(self.filters)
         require(0 < self.convolutions <= 100, "convolutions", self.convolutions, "1 to 100")
+        require(self.padding in ("same", "valid"), "padding", self.padding, "same or valid")
         require(
             len(self.dropout) in (0, 1, len(self.filters), 2 * len(self.filters) - 1),
             "dropout",
@@ -111,6 +119,35 @@ class UNet:
         return self.stem_stride * 2 ** (len(self.filters) - 1)
 
     @property
+    def least(self) -> int:
+        """The smallest height and width; larger than the margin that is mirrored."""
+        return (self.margins[0] // self.stride + 1) * self.stride
+
+    @property
+    def margins(self) -> tuple[int, tuple[int, ...], int]:
+        """How far the image is mirrored, and what unpadded convolutions need cut off again.
+
+        Pixels at each side: of the image, of the skip of each level, of the features at the end.
+        """
+        if self.padding == "same":
+            return 0, (0,) * (len(self.filters) - 1), 0
+        lost = 2 * self.convolutions  # by a block, of height and width
+        # Sizes are counted as what they have more than the image at their resolution. Those on the
+        # way up must be halved without a rest, for which the last is made larger as far as needed.
+        end = -2
+        up: list[int] = []
+        while len(up) < len(self.filters):
+            end += 2
+            up = [end]
+            while len(up) < len(self.filters) and (up[-1] + lost) % 2 == 0:
+                up.append((up[-1] + lost) // 2)
+        below, cut = up[-1] + lost, list[int]()
+        for risen in up[:0:-1]:
+            cut.append(below - risen)
+            below = 2 * below + lost
+        return self.stem_stride * below // 2, tuple(cut[::-1]), end // 2
+
+    @property
     def rates(self) -> tuple[float, ...]:
         """Dropout of each block, on the way down and up again."""
         levels = len(self.filters)
@@ -138,6 +175,7 @@ class UNet:
         first = self.filters[0]
         if self.stem_stride == 2 and side:
             count += _parameters(side, first, first)
+        first += 3 * self.image_skip
         if self.head_filters:
             count += _parameters(3, first, self.head_filters)
         return count + _parameters(1, self.head_filters or first, self.output_channels)
@@ -176,6 +214,11 @@ class FCN:
         return 2 ** len(self.filters)
 
     @property
+    def least(self) -> int:
+        """The smallest height and width."""
+        return self.stride
+
+    @property
     def parameters(self) -> int:
         """The number of parameters."""
         down = [3, *(n for filters in self.filters for n in (filters, filters))]
@@ -201,7 +244,7 @@ def build(settings: UNet | FCN) -> keras.Model:
     Raises:
         ValueError: If Keras knows no such activation or initializer.
 
-    Source: Ronneberger, Fischer and Brox, "U-Net", MICCAI 2015; here with padded convolutions.
+    Source: Ronneberger, Fischer and Brox, "U-Net", MICCAI 2015.
     """
     import keras
     from keras import layers
@@ -234,7 +277,9 @@ def serving(network: Any, activation: Head) -> keras.Model:
 def _unet(image, settings: UNet):
     from keras import layers
 
-    features = _scaled(image, patch=settings.stem_stride, standardise=settings.standardise)
+    margin, cut, end = settings.margins
+    image = _scaled(image, standardise=settings.standardise)
+    features = _folded(_mirrored(image, margin), settings.stem_stride)
     *above, bottom = range(len(settings.filters))
     skips = []
     for level in above:
@@ -245,10 +290,13 @@ def _unet(image, settings: UNet):
     for level in reversed(above):
         features = _upsample(features, settings, level)
         if settings.skips:
-            features = layers.Concatenate()([features, skips[level]])
+            features = layers.Concatenate()([features, _cropped(skips[level], cut[level])])
         features = _convolve(features, settings, level, block=2 * bottom - level)
+    features = _cropped(features, end)
     if settings.stem_stride == 2:
         features = _upsample(features, settings, 0)
+    if settings.image_skip:
+        features = layers.Concatenate()([features, image])
     if settings.head_filters:
         features = layers.Conv2D(
             settings.head_filters,
@@ -279,20 +327,40 @@ def _fcn(image, settings: FCN):
     return layers.Conv2D(settings.output_channels, 3, padding="same", name="head")(features)
 
 
-def _scaled(image, *, patch: int = 1, standardise: bool = False):
-    """The input of a convolution, float32 [B, H / patch, W / patch, 3 · patch²]."""
+def _scaled(image, *, standardise: bool = False):
+    """Float32 in [0, 1], or of mean 0 and deviation 1."""
     from keras import ops
 
     features = ops.cast(image, "float32") / 255
-    if standardise:
-        mean = ops.mean(features, axis=(1, 2, 3), keepdims=True)
-        deviation = ops.std(features, axis=(1, 2, 3), keepdims=True)
-        # One grey level more, so that noise is not amplified.
-        features = (features - mean) / (deviation + 1 / 255)
+    if not standardise:
+        return features
+    mean = ops.mean(features, axis=(1, 2, 3), keepdims=True)
+    deviation = ops.std(features, axis=(1, 2, 3), keepdims=True)
+    # One grey level more, so that noise is not amplified.
+    return (features - mean) / (deviation + 1 / 255)
+
+
+def _folded(features, patch: int):
+    """Each patch of [B, H, W, C] as channels: [B, H / patch, W / patch, patch² · C]."""
+    from keras import ops
+
     if patch == 1:
         return features
     corners = [features[:, y::patch, x::patch] for y in range(patch) for x in range(patch)]
     return ops.concatenate(corners, axis=-1)
+
+
+def _mirrored(features, margin: int):
+    from keras import ops
+
+    sides = [(0, 0), (margin, margin), (margin, margin), (0, 0)]
+    return ops.pad(features, sides, mode="reflect") if margin else features
+
+
+def _cropped(features, margin: int):
+    from keras import layers
+
+    return layers.Cropping2D(margin)(features) if margin else features
 
 
 def _convolve(features, settings: UNet, level: int, *, block: int):
@@ -302,7 +370,10 @@ def _convolve(features, settings: UNet, level: int, *, block: int):
         if convolution and any(settings.dropout):
             features = layers.Dropout(settings.rates[block])(features)
         features = layers.Conv2D(
-            settings.filters[level], 3, padding="same", kernel_initializer=settings.initializer
+            settings.filters[level],
+            3,
+            padding=settings.padding,
+            kernel_initializer=settings.initializer,
         )(features)
         if settings.batch_norm:
             features = layers.BatchNormalization()(features)

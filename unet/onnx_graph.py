@@ -135,6 +135,19 @@ def _part(graph: _Graph, layer: Any, features: str, places: Sequence[slice]) -> 
     return graph.node("Slice", [features, starts, stops, axes, steps])[0]
 
 
+def _padded(graph: _Graph, layer: Any, features: str, **_: Any) -> str:
+    sides = sorted((_AXES[axis], pair) for axis, pair in enumerate(layer.pad_width))
+    before, after = zip(*(pair for _, pair in sides), strict=True)
+    return graph.node("Pad", [features, graph.integers([*before, *after])], mode=layer.mode)[0]
+
+
+def _cropped(graph: _Graph, layer: Any, features: str) -> str:
+    before, after = zip(*layer.cropping, strict=True)
+    stops = graph.integers([-each or np.iinfo(np.int64).max for each in after])
+    axes = graph.integers([_AXES[1], _AXES[2]])
+    return graph.node("Slice", [features, graph.integers(before), stops, axes])[0]
+
+
 def _concatenate(graph: _Graph, layer: Any, several: Sequence[str]) -> str:
     return graph.node("Concat", several, axis=_AXES[layer.axis % 4])[0]
 
@@ -226,10 +239,12 @@ _KINDS: dict[str, Callable[..., str]] = {
     "Concatenate": _concatenate,
     "Conv2D": _convolution,
     "Conv2DTranspose": _transposed,
+    "Cropping2D": _cropped,
     "Dropout": _same,
     "GetItem": _part,
     "MaxPooling2D": _pooled,
     "Mean": _mean,
+    "Pad": _padded,
     "Std": _std,
     "Subtract": _arithmetic("Sub"),
     "TrueDivide": _arithmetic("Div"),

@@ -141,10 +141,11 @@ class Recipe:
         for name in ("batch", "epochs", "learning_rate", "epsilon"):
             require(getattr(self, name) > 0, name, getattr(self, name), "more than 0")
         require(
-            all(side > 0 and side % self.model.stride == 0 for side in self.size),
+            all(side >= self.model.least and side % self.model.stride == 0 for side in self.size),
             "size",
             self.size,
-            f"two multiples of this model's stride, {self.model.stride}",
+            f"two multiples of this model's stride, {self.model.stride}"
+            + f", from {self.model.least} on" * (self.model.least > self.model.stride),
         )
         require(
             self.record_size in (None, "native")

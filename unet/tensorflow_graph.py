@@ -72,6 +72,15 @@ def _part(layer: Any, weights: Any, features, places):
     return features[places]
 
 
+def _padded(layer: Any, weights: Any, features, **_):
+    return tf.pad(features, layer.pad_width, layer.mode)
+
+
+def _cropped(layer: Any, weights: Any, features):
+    (top, bottom), (left, right) = layer.cropping
+    return features[:, top : -bottom or None, left : -right or None]
+
+
 def _concatenate(layer: Any, weights: Any, several):
     return tf.concat(several, layer.axis)
 
@@ -158,10 +167,12 @@ _KINDS: dict[str, Callable[..., Any]] = {
     "Concatenate": _concatenate,
     "Conv2D": _convolution,
     "Conv2DTranspose": _transposed,
+    "Cropping2D": _cropped,
     "Dropout": _same,
     "GetItem": _part,
     "MaxPooling2D": _pooled,
     "Mean": _mean,
+    "Pad": _padded,
     "Std": _std,
     "Subtract": _arithmetic(tf.subtract),
     "TrueDivide": _arithmetic(tf.divide),

@@ -57,6 +57,7 @@ def layers(model: UNet | FCN) -> Iterator[Layer]:
             inputs = filters
     if first == 2 and model.upsampling == "transposed":
         yield Layer(model.transposed_kernel, inputs, inputs, 1, is_transposed=True)
+    inputs += 3 * model.image_skip
     if model.head_filters:
         yield Layer(3, inputs, model.head_filters, 1)
         inputs = model.head_filters

@@ -40,9 +40,9 @@ class _UNet(nn.Module):
             rate = settings.rates[2 * (len(widths) - 1) - level]
             self.up.append(_block(inputs, widths[level], settings, rate))
             inputs = widths[level]
+        self.grow = _risen(inputs, inputs, settings) if settings.stem_stride == 2 else nn.Identity()
+        inputs += 3 * settings.image_skip
         end: list[nn.Module] = []
-        if settings.stem_stride == 2:
-            end.append(_risen(inputs, inputs, settings))
         if settings.head_filters:
             end += [nn.Conv2d(inputs, settings.head_filters, 3, padding=1)]
             end += [_ACTIVATIONS[settings.activation]()]
@@ -54,6 +54,7 @@ class _UNet(nn.Module):
             mean = features.mean((1, 2, 3), keepdim=True)
             deviation = features.std((1, 2, 3), keepdim=True, correction=0)
             features = (features - mean) / (deviation + 1 / 255)
+        image = features
         if self.settings.stem_stride == 2:
             features = functional.pixel_unshuffle(features, 2)
         skips: list[torch.Tensor] = []
@@ -66,6 +67,9 @@ class _UNet(nn.Module):
             if self.settings.skips:
                 features = torch.cat([features, skips.pop()], 1)
             features = block(features)
+        features = self.grow(features)
+        if self.settings.image_skip:
+            features = torch.cat([features, image], 1)
         return self.end(features)
 
 
