@@ -1,5 +1,6 @@
 import dataclasses
 import errno
+import functools
 import os
 import pathlib
 import re
@@ -486,28 +487,44 @@ class Uneven(Bright):
         return super().predict_on_batch(images) * ramp.reshape(*images.shape[1:3], 1)
 
 
-@pytest.mark.parametrize(("size", "ways"), [((8, 8), 8), ((8, 12), 4)])
-def test_flips_are_averaged_where_they_came_from(size, ways):
+ACROSS, DOWN, BOTH = (lambda x: x[:, ::-1]), (lambda x: x[::-1]), (lambda x: x[::-1, ::-1])
+TURNS = [functools.partial(np.rot90, k=k) for k in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("size", "augment", "ways"),
+    [
+        ((8, 12), {"horizontal_flip": 0.5}, [np.array, ACROSS]),
+        ((8, 12), {"vertical_flip": 1.0}, [np.array, DOWN]),
+        ((8, 12), {"horizontal_flip": 0.5, "vertical_flip": 0.5}, [np.array, ACROSS, DOWN, BOTH]),
+        ((8, 8), {"quarter_turns": True}, TURNS),
+        (
+            (8, 8),
+            {"quarter_turns": True, "vertical_flip": 0.5},
+            [*TURNS, *(lambda x, turn=turn: turn(x)[::-1] for turn in TURNS)],
+        ),
+    ],
+)
+def test_what_the_augmentation_shows_is_averaged_where_it_came_from(size, augment, ways):
+    model = UNet(filters=(2, 2))
+    recipe = Recipe(size=size, augment=augment, flips=True, model=model)
     network, images = Uneven(), np.random.default_rng(0).integers(0, 256, (3, *size, 3), np.uint8)
-    found = inference.flipped(network.predict_on_batch, size)(images)
+    found = inference.flipped(network.predict_on_batch, recipe)(images)
     assert found.dtype == np.float32
     total = np.zeros((3, *size, 1))
-    turned = []
-    for turn in range(4 if ways == 8 else 1):
-        for upside_down in (False, True):
-            for mirrored in (False, True):
-                way = np.rot90(np.arange(size[0] * size[1]).reshape(size), turn)
-                way = way[::-1] if upside_down else way
-                way = way[:, ::-1] if mirrored else way
-                if any(np.array_equal(way, other) for other in turned):
-                    continue
-                turned.append(way)
-                for number, image in enumerate(images):
-                    answer = Uneven().predict_on_batch(image.reshape(-1, 3)[way][None])[0, ..., 0]
-                    for place in np.ndindex(*way.shape):
-                        total[number].reshape(-1)[way[place]] += answer[place]
-    assert len(turned) == len(network.seen) == ways
-    np.testing.assert_allclose(found, total / ways, atol=1e-5)
+    for each in ways:
+        way = each(np.arange(size[0] * size[1]).reshape(size))
+        for number, image in enumerate(images):
+            answer = Uneven().predict_on_batch(image.reshape(-1, 3)[way][None])[0, ..., 0]
+            for place in np.ndindex(*way.shape):
+                total[number].reshape(-1)[way[place]] += answer[place]
+    assert len(network.seen) == len(ways)
+    np.testing.assert_allclose(found, total / len(ways), atol=1e-5)
+
+
+def test_without_flips_the_model_is_asked_itself():
+    recipe = Recipe(augment={"horizontal_flip": 0.5})
+    assert inference.flipped(Uneven.predict_on_batch, recipe) is Uneven.predict_on_batch
 
 
 def test_an_overlap_is_for_crops(tmp_path):

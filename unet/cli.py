@@ -168,6 +168,10 @@ class Evaluate(_Run):
     loss: Loss | None = None
     """The loss to score with, without settings of its own; the recipe's if not given."""
 
+    flips: bool | None = None
+    """Score the mean over the mirror images and turns that the training showed. As the recipe says
+    if not given."""
+
     threshold: str | None = None
     """A pixel is foreground above this probability: a number; or best, the one that scores best on
     the training images, which takes a pass over them. The recipe's if not given."""
@@ -249,8 +253,9 @@ class Predict:
     """What to write: mask, overlay, probability, labels, contours, objects, page; the first two if
     not given. docs/prediction.md says what each is."""
 
-    flips: bool = False
-    """Average over mirror images and, of square tiles, quarter turns: up to 8 times the work."""
+    flips: bool | None = None
+    """Average over the mirror images and turns that the training showed: up to 8 times the work.
+    As the recipe says if not given."""
 
     overlap: float | None = None
     """Of a run on crops: the share of a tile's side by which tiles overlap; 0.25 if not given."""
@@ -382,7 +387,9 @@ def _evaluate(argv: Sequence[str]) -> None:
     console.import_modules(asked.imports)
     from unet import evaluate, judging
 
-    recipe = settings.recipe
+    if asked.flips is not None and asked.at == "training":
+        raise ValueError("--flips: at the size of the training one view alone is scored.")
+    recipe = _flipping(settings.recipe, asked.flips)
     tolerance = asked.boundary_tolerance
     if tolerance is not None and not (asked.boundary and 0 <= tolerance < math.inf):
         raise ValueError(f"--boundary_tolerance {tolerance:g}: 0 or more pixels, with --boundary.")
@@ -394,7 +401,7 @@ def _evaluate(argv: Sequence[str]) -> None:
         recipe = dataclasses.replace(recipe, loss=asked.loss, **plain)
     network, chosen = runs.load(asked.run), None
     if asked.threshold == "best":
-        several = judging.trained_on(settings.recipe)
+        several = judging.trained_on(_flipping(settings.recipe, asked.flips))
         place = settings.data_dir
         trained = (x for one in several for x in _scored(network, one, place, at=asked.at))
         chosen = judging.best_threshold(trained, recipe)
@@ -503,13 +510,12 @@ def _predict(argv: Sequence[str]) -> int:
     for path, error, written in predict.files(
         model.serving(runs.load(asked.run), settings.recipe.model.output_activation),
         given,
-        recipe=settings.recipe,
+        recipe=_flipping(settings.recipe, asked.flips),
         classes=settings.classes,
         to=asked.to,
         overwrite=asked.overwrite,
         scalings=_like(runs.scalings(settings), asked.like),
         wanted=None if is_plain else wanted,
-        flips=asked.flips,
         overlap=asked.overlap,
     ):
         failed += error is not None
@@ -567,6 +573,10 @@ def _report(argv: Sequence[str]) -> None:
     from unet.data import Data
 
     _finish(asked.run, settings, Data(settings.recipe, settings.data_dir))
+
+
+def _flipping(recipe: Recipe, flips: bool | None) -> Recipe:
+    return recipe if flips is None else dataclasses.replace(recipe, flips=flips)
 
 
 def _recipes(argv: Sequence[str]) -> None:

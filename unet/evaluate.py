@@ -105,7 +105,7 @@ def evaluate_native(
 
     Returns:
         As `summary`; the loss is that at the size of the training, of an image in tiles the mean of
-        those that have labels.
+        those that have labels, and with flips of all views.
 
     Raises:
         ValueError: If no image has labels.
@@ -160,7 +160,8 @@ def scored_native(
             return output
 
         shape = example.mask.shape
-        parts = inference.parts(ask, example.record, shape, recipe)
+        whole = inference.flipped(ask, recipe)
+        parts = inference.parts(whole, example.record, shape, recipe)
         found, probability = inference.decided(parts, shape, recipe)
         loss = np.concatenate(losses).mean(axis=0)
         one = _of_image(example.image, example.mask, found, probability, loss, recipe)

@@ -68,24 +68,19 @@ def asked(network: Any, *inputs: np.ndarray) -> Any:
     return np.asarray(answers)[:count]
 
 
-def flipped(ask: Ask, size: Sequence[int]) -> Ask:
-    """The mean of what a model says of an image, of its mirror images and, if square, its turns.
-
-    Args:
-        ask: The model.
-        size: Height and width of what it sees.
-    """
-    turns = range(4 if size[0] == size[1] else 1)
-    flips = [(1,)] if len(turns) > 1 else [(1,), (2,), (1, 2)]  # of a square turns give the others
-    ways = [(turn, axes) for turn in turns for axes in [(), *flips]]
+def flipped(ask: Ask, recipe: Recipe) -> Ask:
+    """The model; with `Recipe.flips` the mean of what it says of all views of an image."""
+    if not recipe.flips:
+        return ask
+    views = recipe.views
 
     def mean(images: np.ndarray) -> np.ndarray:
         total: Any = 0
-        for turn, axes in ways:
+        for turn, axes in views:
             given = np.rot90(np.flip(images, axes), turn, (1, 2))
             found = ask(np.ascontiguousarray(given))
             total = total + np.flip(np.rot90(found, -turn, (1, 2)), axes)
-        return total / np.float32(len(ways))
+        return total / np.float32(len(views))
 
     return mean
 

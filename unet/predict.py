@@ -121,7 +121,6 @@ def files(
     overwrite: bool = False,
     scalings: Mapping[str, Scaling | None] | None = None,
     wanted: Wanted | None = None,
-    flips: bool = False,
     overlap: float | None = None,
 ) -> Iterable["Done"]:
     """Predicts files one by one; an error in one does not stop the others.
@@ -140,7 +139,6 @@ def files(
         scalings: By dataset that the model was trained on, what `read` takes; one that had 8 bits
             where None.
         wanted: What to write; nothing but values of a regression.
-        flips: Whether to average over mirror images and, of square tiles, quarter turns.
         overlap: Share of a tile's side by which tiles overlap, from 0 to 0.75; for a run on crops.
 
     Yields:
@@ -159,7 +157,7 @@ def files(
     atomic.make_folder(to)
     ask: inference.Ask = functools.partial(inference.asked, network)
     job = _Job(
-        ask=inference.flipped(ask, recipe.size) if flips else ask,
+        ask=inference.flipped(ask, recipe),
         recipe=recipe,
         classes=tuple(classes),
         to=to,

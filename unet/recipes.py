@@ -122,6 +122,10 @@ class Recipe:
     threshold: float = 0.5
     """A pixel is foreground above this probability."""
 
+    flips: bool = False
+    """Predict, and score at native size, by the mean over the mirror images and turns that the
+    augmentation shows: two to eight times the work."""
+
     seed: int = 0
     """Decides the first weights, the order of the images, augmentation and dropout."""
 
@@ -166,6 +170,12 @@ class Recipe:
             self.fold,
             "K N, fold K of N, from 0 to N-1, of two or more",
         )
+        require(
+            not self.flips or len(self.views) > 1,
+            "flips",
+            self.flips,
+            "with horizontal_flip, vertical_flip or quarter_turns in the augmentation alone",
+        )
         self._require_loss()
         self._require_optimizer()
         require(0 <= self.warmup <= self.epochs, "warmup", self.warmup, "in [0, epochs]")
@@ -197,6 +207,15 @@ class Recipe:
         if isinstance(self.records, int):
             return tiles.reduced(height, width, self.records)
         return tuple(self.records)
+
+    @property
+    def views(self) -> list[tuple[int, tuple[int, ...]]]:
+        """The views of an image that the augmentation shows alike: quarter turns, axes mirrored."""
+        shown = self.augment
+        across, down = (shown.get(f"{axis}_flip", 0) > 0 for axis in ("horizontal", "vertical"))
+        turns = range(4) if shown.get("quarter_turns") else (0, 2) if across and down else (0,)
+        mirrored = [(2,)] if across else [(1,)] if down else []
+        return [(turn, axes) for turn in turns for axes in [(), *mirrored]]
 
     @property
     def validated_on(self) -> str:
