@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from segdata.inspection.traits import Traits
     from unet.data import Data
 
+Flips = Literal["auto", "on", "off"]
+
 
 def _positional(name: str, **custom_args: Any) -> dict[str, Any]:
     """Field metadata of a positional argument."""
@@ -168,9 +170,9 @@ class Evaluate(_Run):
     loss: Loss | None = None
     """The loss to score with, without settings of its own; the recipe's if not given."""
 
-    flips: bool | None = None
-    """Score the mean over the mirror images and turns that the training showed. As the recipe says
-    if not given."""
+    flips: Flips = "auto"
+    """Score the mean over the mirror images and turns that the training showed; auto as the recipe
+    says."""
 
     threshold: str | None = None
     """A pixel is foreground above this probability: a number; or best, the one that scores best on
@@ -253,9 +255,9 @@ class Predict:
     """What to write: mask, overlay, probability, labels, contours, objects, page; the first two if
     not given. docs/prediction.md says what each is."""
 
-    flips: bool | None = None
-    """Average over the mirror images and turns that the training showed: up to 8 times the work.
-    As the recipe says if not given."""
+    flips: Flips = "auto"
+    """Average over the mirror images and turns that the training showed: up to 8 times the work;
+    auto as the recipe says."""
 
     overlap: float | None = None
     """Of a run on crops: the share of a tile's side by which tiles overlap; 0.25 if not given."""
@@ -387,7 +389,7 @@ def _evaluate(argv: Sequence[str]) -> None:
     console.import_modules(asked.imports)
     from unet import evaluate, judging
 
-    if asked.flips is not None and asked.at == "training":
+    if asked.flips != "auto" and asked.at == "training":
         raise ValueError("--flips: at the size of the training one view alone is scored.")
     recipe = _flipping(settings.recipe, asked.flips)
     tolerance = asked.boundary_tolerance
@@ -575,8 +577,8 @@ def _report(argv: Sequence[str]) -> None:
     _finish(asked.run, settings, Data(settings.recipe, settings.data_dir))
 
 
-def _flipping(recipe: Recipe, flips: bool | None) -> Recipe:
-    return recipe if flips is None else dataclasses.replace(recipe, flips=flips)
+def _flipping(recipe: Recipe, flips: Flips) -> Recipe:
+    return recipe if flips == "auto" else dataclasses.replace(recipe, flips=flips == "on")
 
 
 def _recipes(argv: Sequence[str]) -> None:
