@@ -37,10 +37,11 @@ def test_a_run_from_before_there_were_other_models_and_splits_is_read():
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_trains_and_is_scored(name):
-    recipe = dataclasses.replace(RECIPES[name], size=(16, 16), batch=2)
+    side = max(RECIPES[name].model.least, 16)
+    recipe = dataclasses.replace(RECIPES[name], size=(side, side), batch=2)
     rng = np.random.default_rng(0)
-    mask = rng.integers(0, 2, (2, 16, 16, 1), np.uint8)
-    image = (mask * 150 + rng.integers(0, 90, (2, 16, 16, 3))).astype(np.uint8)
+    mask = rng.integers(0, 2, (2, side, side, 1), np.uint8)
+    image = (mask * 150 + rng.integers(0, 90, (2, side, side, 3))).astype(np.uint8)
     network: Any = train.compiled(recipe, steps_per_epoch=2, xla=False)
     network.run_eagerly = True  # tracing takes longer than a few steps
     before = network.get_weights()

@@ -23,7 +23,7 @@ NUCLEI = traits.Traits(
     width=256,
     shares=(0.86, 0.14),
     without=0.0,
-    best={128: 0.95, 192: 0.97, 256: 0.98},
+    best={128: 0.95, 192: 0.97, 256: 0.98, 512: 1.0, 1024: 1.0},
     one_sided=0.02,
     upright=0.02,
     oriented=0.02,
@@ -37,14 +37,20 @@ def chosen(given=(), asked=None, **changed):
 
 
 CHOICES = {
-    "nuclei": ({}, {"loss": "cross_entropy_dice", "size": (128, 128), "batch": 8, "fold": None}),
+    "nuclei": ({}, {"loss": "cross_entropy_dice", "size": (192, 192), "batch": 8, "fold": None}),
     "balanced": ({"shares": (0.4, 0.6)}, {"loss": "cross_entropy"}),
     "mostly empty": ({"without": 0.6}, {"loss": "batch_dice"}),
-    "small objects": ({"best": {128: 0.8, 192: 0.93, 256: 0.95}}, {"size": (256, 256)}),
-    "tiny objects": ({"best": {128: 0.5, 192: 0.6, 256: 0.7}}, {"size": (256, 256)}),
-    "small images": ({"height": 40, "width": 56}, {"size": (48, 64)}),
-    "nearly square": ({"height": 600, "width": 700}, {"size": (128, 128)}),
-    "wide": ({"height": 1024, "width": 2048}, {"size": (96, 176)}),
+    "small objects": (
+        {"best": {128: 0.8, 192: 0.9, 256: 0.95, 512: 0.98}, "height": 600, "width": 700},
+        {"size": (256, 256), "record_size": 553},  # 474×553 are as many pixels as 512×512
+    ),
+    "tiny objects": (
+        {"best": {128: 0.5, 192: 0.6, 256: 0.7, 512: 0.8, 1024: 0.9}, "height": 250, "width": 4000},
+        {"size": (240, 256), "record_size": 4000},  # fewer pixels than 1024×1024
+    ),
+    "small images": ({"height": 40, "width": 56}, {"size": (48, 64), "record_size": None}),
+    "nearly square": ({"height": 600, "width": 700}, {"size": (192, 192)}),
+    "wide": ({"height": 1024, "width": 2048}, {"size": (128, 272)}),
     "few": ({"examples": 45}, {"batch": 4}),
     "val": ({"splits": {"train": 9, "val": 3}}, {"validation_split": "val"}),
     "no validation": ({"splits": {"train": 600, "test": 9}}, {"fold": (0, 10)}),
@@ -65,7 +71,8 @@ def test_what_is_chosen_follows_from_the_data(kind):
     assert recipes.from_json(recipes.to_json(recipe)) == recipe
     assert all(line in recipe.source for line in said)
     Augment(**recipe.augment)
-    assert ("cut to tiles" in recipe.source) == (kind == "tiny objects")
+    assert ("cut from" in recipe.source) == bool(recipe.record_size) == kind.endswith(" objects")
+    assert recipe.flips == bool(recipe.augment)
 
 
 def test_classes_decide_the_head_and_one_class_is_refused():
@@ -99,7 +106,7 @@ STREETS = dataclasses.replace(
     width=1024,
     shares=(0.2, 0.5, 0.3),
     without=0.5,
-    best={128: 0.9, 192: 0.95, 256: 0.99},
+    best={128: 0.9, 192: 0.95, 256: 0.99, 512: 1.0, 1024: 1.0},
     upright=0.9,
 )
 
@@ -128,7 +135,7 @@ def test_of_a_mixture_the_shares_decide_and_each_dataset_has_its_augmentation():
     expected = [0.75 * 0.86 + 0.25 * 0.2, 0.75 * 0.14, 0.25 * 0.5, 0.25 * 0.3]
     assert joint.shares == pytest.approx(expected)
     assert joint.without == pytest.approx(0.125)
-    assert recipe.size == (192, 192)  # the first that is enough for streets too
+    assert recipe.size == (256, 256)  # the first that is enough for streets too
     assert (recipe.model.output_channels, recipe.model.output_activation) == (4, "softmax")
     assert recipe.mix["validation_split"] == {"nuclei": "validation", "streets": "val"}
     assert "validated on validation, 74 images" in said[0]
@@ -238,7 +245,7 @@ def test_a_dataset_is_measured_as_it_is(roads):
     assert (found.height, found.width, found.classes) == (64, 96, ("sky", "road", "car"))
     assert found.shares == pytest.approx(np.bincount(masks.ravel()) / masks.size)
     assert found.without == 0
-    assert found.best == {128: 1, 192: 1, 256: 1}  # the images are no larger
+    assert found.best == dict.fromkeys((128, 192, 256, 512, 1024), 1)  # the images are no larger
     assert found.upright > 0.8
     assert found.one_sided < 0.2
     with pytest.raises(ValueError, match="has no split 'nope'"):

@@ -578,6 +578,8 @@ def _report(argv: Sequence[str]) -> None:
 
 
 def _flipping(recipe: Recipe, flips: Flips) -> Recipe:
+    if flips == "on" and len(recipe.views) == 1:
+        raise ValueError("--flips on: this run was trained without flips and turns; leave it out.")
     return recipe if flips == "auto" else dataclasses.replace(recipe, flips=flips == "on")
 
 

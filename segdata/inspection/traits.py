@@ -19,7 +19,7 @@ from segdata.building.reading import Reader, Stored
 from segdata.core import IGNORE_LABEL
 from segdata.core.system import parallel
 
-_SIDES = (128, 192, 256)  # of square images as large as those that a training may have, in pixels
+_SIDES = (128, 192, 256, 512, 1024)  # of square images as large as those of a training, in pixels
 _SAMPLE = 64  # examples
 _COMPARED = 1 << 19  # pixels of an image, at most
 _COMMON = 0.01  # of the pixels: a class that counts
