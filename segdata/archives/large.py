@@ -39,6 +39,7 @@ class Rows:
         self.shape = (page.imagelength, page.imagewidth, len(self._channels))
         self._decoded: dict[int, np.ndarray] = {}
         self._mapped = None
+        scientific.guard([page])
         if page.is_memmappable:
             kind = self.dtype.newbyteorder(page.parent.byteorder)
             path = page.parent.filehandle.path

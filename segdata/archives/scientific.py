@@ -12,7 +12,7 @@ import logging
 import math
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import imagecodecs
@@ -21,7 +21,7 @@ import tifffile
 from PIL import Image
 
 from segdata import archives
-from segdata.archives import images
+from segdata.archives import images, lzw
 from segdata.archives.mask_files import Stored
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp")
@@ -36,7 +36,8 @@ FOREIGN = (
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # None, LZW, JPEG, deflate (two numbers), PackBits, Zstandard (two).
 COMPRESSIONS = (1, 5, 7, 8, 32946, 32773, 34926, 50000)
-_LOSSY = 7  # JPEG
+_LZW, _LOSSY = 5, 7  # the latter is JPEG
+_REVERSED = 2  # bits of each byte: the lowest comes first
 # What a TIFF's values mean: 1 is grey, 4 which pixels are meant.
 _WHITE_IS_0, _RGB, _PALETTE, _YCBCR = 0, 2, 3, 6
 _MEANINGS = (_WHITE_IS_0, 1, _RGB, _PALETTE, 4)
@@ -401,6 +402,26 @@ def _sides(series: Any) -> list[tuple[str, int]]:
     return list(zip(series.axes, series.shape, strict=True))
 
 
+def guard(pages: Iterable[Any]) -> None:
+    """Has pages of tifffile decode LZW only where it is sound."""
+    for page in {id(page.keyframe): page.keyframe for page in pages if page}.values():
+        if int(page.compression) == _LZW:
+            _guard(page)
+
+
+def _guard(page: Any) -> None:
+    decode, most = page.decode, math.prod(page.chunks) * np.dtype(page.dtype).itemsize
+
+    def guarded(data: bytes | None, index: int, **options: Any) -> Any:
+        if data is not None:
+            bits = imagecodecs.bitorder_decode(data) if page.fillorder == _REVERSED else data
+            if not lzw.is_sound(bits, most=most):
+                raise ValueError(f"its LZW data, part {index}, are damaged")
+        return decode(data, index, **options)
+
+    page.decode = guarded
+
+
 def _check(series: Any, name: str) -> None:
     sides = dict(_sides(series))
     first = series.keyframe
@@ -450,7 +471,8 @@ def _read_plane(series: Any, outer: tuple[int, ...], name: str) -> np.ndarray:
         at = [
             int(np.ravel_multi_index(i, shape)) if shape else 0 for i in itertools.product(*ranges)
         ]
-        found = np.stack([series.pages[index].asarray() for index in at])
+        guard(pages := [series.pages[index] for index in at])
+        found = np.stack([page.asarray() for page in pages])
         found = found.reshape(*(len(values) for values in ranges), *found.shape[1:])
     else:
         size = math.prod(series.shape) * np.dtype(series.dtype).itemsize
@@ -459,6 +481,7 @@ def _read_plane(series: Any, outer: tuple[int, ...], name: str) -> np.ndarray:
                 f"{name} is a stack of {size:,} bytes, more than the {_LARGEST_STACK:,} that are "
                 "decoded at once. Save the page alone."
             )
+        guard(series.pages)
         found = series.asarray()
         index = tuple(
             slice(place[axis], place[axis] + 1) if axis in place else slice(None) for axis in axes
