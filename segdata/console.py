@@ -73,6 +73,7 @@ class Parser(simple_parsing.ArgumentParser):
             add_option_string_dash_variants=simple_parsing.DashVariant.AUTO,
             **options,
         )
+        self._negative_number_matcher = re.compile(r"-\.?\d")  # -1=pet and -1e-3 are no flags
         self._switches: dict[str, bool] = {}
 
     def add_arguments(  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import pathlib
@@ -161,3 +162,31 @@ def test_an_interrupt_ends_a_command_without_a_word_while_it_is_imported(command
         [sys.executable, "-c", INTERRUPTED, entry], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (130, "")
+
+
+@dataclasses.dataclass
+class Values:
+    """Flags that take several values."""
+
+    labels: list[str] = dataclasses.field(default_factory=list)
+    span: tuple[float, float] = (0.0, 1.0)
+    count: int = 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        ("--labels -1=a 2=b --count 3", (["-1=a", "2=b"], (0.0, 1.0), 3)),
+        ("--labels -1", (["-1"], (0.0, 1.0), 0)),
+        ("--span -1e-3 -.5e-4 --count -2", ([], (-1e-3, -0.5e-4), -2)),
+    ],
+)
+def test_what_begins_like_a_negative_number_is_a_value(argv, expected):
+    found = console.parse(Values, argv.split(), prog="x")
+    assert (found.labels, found.span, found.count) == expected
+
+
+def test_other_words_with_a_dash_are_still_no_values(capsys):
+    with pytest.raises(SystemExit):
+        console.parse(Values, ["--labels", "-x=a"], prog="x")
+    assert "-x=a" in capsys.readouterr().err
