@@ -321,6 +321,23 @@ def test_tiffs_of_other_colours_than_rgb_are_refused(tmp_path, space):
             read(data, name="x")
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("band", ["unspecified", "unassalpha", "assocalpha"])
+def test_a_fourth_band_is_transparency_only_where_the_file_says_so(tmp_path, band, dtype):
+    opaque = 1 if dtype == "float32" else np.iinfo(dtype).max
+    pixels = np.full((*SMALL, 4), opaque, dtype)
+    pixels[..., :3] = own.photo(1, SMALL)
+    how: Any = {"photometric": "rgb", "extrasamples": [band]}
+    tiff(tmp_path / "x.tif", pixels, **how)
+    assert scientific.read((tmp_path / "x.tif").read_bytes(), name="x").lost == ""
+    pixels[0, 0, 3] = 0
+    tiff(tmp_path / "x.tif", pixels, **how)
+    found = scientific.read((tmp_path / "x.tif").read_bytes(), name="x")
+    unknown = "a fourth band, whose meaning the file does not say,"
+    assert found.lost == (unknown if band == "unspecified" else "transparency")
+    np.testing.assert_array_equal(found.pixels, pixels[..., :3])
+
+
 @pytest.mark.parametrize("turn", range(1, 9))
 def test_the_orientation_of_tiffs_is_undone(tmp_path, turn):
     options: Any = {"photometric": "rgb", "extratags": [(274, "H", 1, turn, True)]}

@@ -41,6 +41,7 @@ _REVERSED = 2  # bits of each byte: the lowest comes first
 # What a TIFF's values mean: 1 is grey, 4 which pixels are meant.
 _WHITE_IS_0, _RGB, _PALETTE, _YCBCR = 0, 2, 3, 6
 _MEANINGS = (_WHITE_IS_0, 1, _RGB, _PALETTE, 4)
+_ALPHA = ((1,), (2,))  # of the samples beyond grey or colours: premultiplied or not; 0 says nothing
 _LARGEST_STACK = 1 << 29  # bytes, decoded, where pages cannot be read one by one
 _MOST_SAMPLES = 64
 _MOST_PLANES = 1 << 20  # which tifffile lists one by one, and a few bytes may claim
@@ -247,8 +248,8 @@ def _tiff(data: bytes, name: str, page: int | None, channels: Sequence[str]) -> 
     lost = ""
     is_rgb = plane.palette is not None or plane.photometric in (_RGB, _YCBCR)
     if is_rgb and pixels.shape[-1] >= 3 and not channels:
-        lost = "transparency" if pixels.shape[-1] == 4 and (pixels[..., 3] != 255).any() else ""
-        pixels = pixels[..., :3] if pixels.shape[-1] == 4 else pixels
+        if pixels.shape[-1] == 4:
+            pixels, lost = pixels[..., :3], _lost_band(pixels[..., 3], is_alpha=plane.has_alpha)
         names = ["red", "green", "blue"]
     if channels:
         pixels = _chosen(pixels, names, channels, name)
@@ -262,6 +263,15 @@ def _tiff(data: bytes, name: str, page: int | None, channels: Sequence[str]) -> 
     if pixels.dtype.kind == "f" and np.isnan(pixels).any():
         lost = "what is no number (NaN)"
     return Picture(pixels=np.ascontiguousarray(pixels), lost=lost, turned=plane.turned)
+
+
+def _lost_band(band: np.ndarray, *, is_alpha: bool) -> str:
+    """What is lost with the fourth band of colours."""
+    if not is_alpha:
+        is_even = (band == band.flat[0]).all()
+        return "" if is_even else "a fourth band, whose meaning the file does not say,"
+    opaque = np.iinfo(band.dtype).max if band.dtype.kind in "ui" else 1
+    return "transparency" if (band != opaque).any() else ""
 
 
 def _swapped(pixels: np.ndarray, bits: int, name: str) -> np.ndarray:
@@ -305,6 +315,7 @@ class _Plane:
         palette: uint8 [N, 3], where values are its rows.
         turned: The orientation that was undone.
         is_lossy: Whether it is compressed as JPEG.
+        has_alpha: Whether the first channel beyond its colours is transparency.
     """
 
     pixels: np.ndarray
@@ -314,6 +325,7 @@ class _Plane:
     palette: np.ndarray | None
     turned: int
     is_lossy: bool
+    has_alpha: bool
 
 
 def _plane(file: tifffile.TiffFile, name: str, page: int | None) -> _Plane:
@@ -352,6 +364,7 @@ def _plane(file: tifffile.TiffFile, name: str, page: int | None) -> _Plane:
         palette=_palette(first, name) if int(first.photometric) == _PALETTE else None,
         turned=turned,
         is_lossy=int(first.compression) == _LOSSY,
+        has_alpha=first.extrasamples[:1] in _ALPHA,
     )
 
 
