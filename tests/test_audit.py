@@ -73,6 +73,7 @@ def test_a_sound_collection_passes():
     assert report.sound
     assert checks_of(report) == {}
     assert audit.verdict(report).startswith("4 examples: no findings; fit for training")
+    assert audit.verdict(audit.audit(collection(pictured(0)))).startswith("1 example: ")
 
 
 def test_the_figures_are_those_of_the_pixels():

@@ -206,7 +206,8 @@ def verdict(report: Report) -> str:
     )
     count = len(report.summaries) + len(report.damages)
     ending = "fit for training" if report.sound else "training would suffer"
-    return f"{count:,} examples: {listed or 'no findings'}; {ending}."
+    examples = f"{count:,} example{'' if count == 1 else 's'}"
+    return f"{examples}: {listed or 'no findings'}; {ending}."
 
 
 def to_json(report: Report) -> dict[str, Any]:
