@@ -75,6 +75,18 @@ def test_what_is_chosen_follows_from_the_data(kind):
     assert recipe.flips == bool(recipe.augment)
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 30, 100])
+@pytest.mark.parametrize("examples", [1, 45, 600, 90_000])
+def test_warmup_is_a_small_share_of_the_epochs(epochs, examples):
+    asked = dataclasses.replace(SMALL, epochs=epochs, validation_split="val", warmup=0)
+    recipe, _ = chosen(["epochs", "validation_split"], asked, examples=examples)
+    assert 0 < recipe.warmup <= epochs / 10
+    assert recipe.warmup <= 100 / -(-examples // recipe.batch) + 0.005
+    asked = dataclasses.replace(asked, warmup=float(epochs))
+    given = ["epochs", "warmup", "validation_split"]
+    assert chosen(given, asked, examples=examples)[0].warmup == epochs
+
+
 def test_classes_decide_the_head_and_one_class_is_refused():
     recipe, _ = chosen(classes=("road", "car", "sky"), shares=(0.5, 0.2, 0.3))
     assert (recipe.model.output_channels, recipe.model.output_activation) == (3, "softmax")

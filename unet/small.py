@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # the recipe's model on two million a second.
 _PIXELS = 400e6
 _FEWEST_STEPS, _MOST_EPOCHS = 300, 100
+_WARMUP = 0.1  # share of the epochs at most; else 100 batches
 _FEW = 200  # training images, below which they are seen so often that more must happen to them
 _GOOD = 0.97  # Dice of a perfect mask at the training size
 _WHOLE = 256  # side in pixels: images that need more are cut
@@ -143,7 +144,7 @@ def _chosen(
     steps = max(_FEWEST_STEPS, _PIXELS / (now("batch") * height * width))
     each = math.ceil(count / now("batch"))
     chosen["epochs"] = max(2, min(_MOST_EPOCHS, round(steps / each)))
-    chosen["warmup"] = min(float(now("epochs")), round(100 / each, 2))
+    chosen["warmup"] = round(min(_WARMUP * now("epochs"), 100 / each), 2)
     said.append(
         f"{_counted(now('epochs'), 'epoch')} of {each:,} batch{'' if each == 1 else 'es'} of "
         f"{now('batch')}" + _because("epochs", given, "for some minutes on two cores") + "."
