@@ -388,6 +388,20 @@ def test_weights_by_class_are_the_largest_of_the_classes_that_a_record_has(tmp_p
         mixture.by_class(made, {3: 1})
 
 
+def test_accounts_of_crops_are_of_whole_records(packed):
+    """Each record of native size, taken once by each epoch, counted pixel by pixel."""
+    _, _, native = packed
+    made = Mixture({"it": Source(records=native, share=1, table=TABLES[0])}, batch=1, size=(8, 8))
+    found = made.account(made.steps(0, 3 * native.count))["it"]
+    counts = np.zeros(256, np.int64)
+    for row in range(native.count):
+        for label in native[row][..., 3].ravel():
+            counts[TABLES[0][label]] += 3
+    assert found["images"] == 3 * native.count
+    assert found["pixels"] == counts.sum() == found["ignored"] + sum(found["classes"].values())
+    assert found["ignored"] == counts[255]
+
+
 @pytest.mark.parametrize(("first", "steps"), [(0, 0), (0, 1), (0, 3), (4, 9), (7, 100)])
 def test_accounts_are_those_of_counting(packed, first, steps):
     """Without augmentation the pixels are those of the batches."""

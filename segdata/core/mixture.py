@@ -228,9 +228,10 @@ class Mixture(Training):
             steps: A range without gaps, such as `steps` gives.
 
         Returns:
-            By the source's name `images` and `pixels`, their numbers; `classes`, the pixels of each
-            class by its name (its id where it has none) in the records, before augmentation; and
-            `ignored`, those of the ignore label.
+            By the source's name `images`, how many examples. And of the records that these were
+            taken from, whole, before any crop and augmentation: `pixels`, their number; `classes`,
+            those of each class by its name (its id where it has none); and `ignored`, those of the
+            ignore label. The two together are all pixels.
 
         Raises:
             ValueError: If it is no such range, or out of range.
@@ -245,11 +246,10 @@ class Mixture(Training):
             for inner in range(len(strata.weights)):
                 first, last = (strata.before(at, inner) for at in ends)
                 counts[number] += self._counted(start + inner, first, last)
-        height, width = self.size
         return {
             name: {
-                "images": (images := int(count[256])),
-                "pixels": images * height * width,
+                "images": int(count[256]),
+                "pixels": int(count[:256].sum()),
                 "classes": self._named(count),
                 "ignored": int(count[IGNORE_LABEL]),
             }
