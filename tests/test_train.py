@@ -325,7 +325,10 @@ def wrong(what: str) -> dict[str, Any]:
         "masks": (image, mask[:, :4]),
         "types": (image.astype(np.float32), mask),
         "classes": (image, mask + 2),
+        "labels": (image, np.full_like(mask, 255)),
     }
+    if what == "of two, one's labels":
+        return {"validation": {"a": VALIDATION, "b": [bad["labels"]] * 2}}
     if what == "nothing":
         return {"validation": []}
     if what.startswith("validation "):
@@ -346,12 +349,21 @@ def wrong(what: str) -> dict[str, Any]:
         ("classes", "masks of the training hold 2, 3, but the classes of this model are 0 to 1"),
         ("validation masks", "masks of the validation are"),
         ("validation classes", "masks of the validation hold 2, 3"),
+        ("validation labels", "no image of the validation has labels; give --validation_split"),
+        ("of two, one's labels", "no image of the validation of b has labels"),
     ],
 )
 def test_data_that_do_not_fit_are_refused_before_the_folder_is_made(tmp_path, what, said):
     with pytest.raises(ValueError, match=said):
         fit(tmp_path / "run", **wrong(what))
     assert not (tmp_path / "run").exists()
+
+
+def test_some_images_of_the_validation_may_lack_labels():
+    image, mask = batch(0)
+    empty = [(image, np.full_like(mask, 255)), *VALIDATION]
+    network = train.compiled(RECIPE, steps_per_epoch=STEPS, xla=False)
+    train.require_fit(network, batch(0), {"a": empty, "b": VALIDATION}, RECIPE)
 
 
 @pytest.mark.parametrize("setting", ["activation", "initializer"])

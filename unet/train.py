@@ -23,6 +23,7 @@ import keras
 import numpy as np
 
 from segdata import console
+from segdata.core import IGNORE_LABEL
 from unet import (
     checkpoints,
     evaluate,
@@ -195,12 +196,13 @@ def require_fit(
     Args:
         network: From `compiled`.
         batch: The first of the training.
-        validation: As `Data` has it; its first images are looked at.
+        validation: As `Data` has it; it is looked at up to the first image with labels.
         recipe: What the model was made from.
 
     Raises:
         ValueError: If shapes or types differ from the recipe's, masks hold classes that the model
-            does not have, or the validation has no images.
+            does not have, or the validation, or that of one of several datasets, has no images or
+            no labels.
     """
     named = validation if isinstance(validation, Mapping) else {"": validation}
     firsts = {f"the validation{name and f' of {name}'}": iter(own) for name, own in named.items()}
@@ -219,6 +221,12 @@ def require_fit(
                 )
         if not recipe.is_regression:
             evaluate.require_classes(mask, recipe, of=what)
+    for what, batches in named.items():
+        if not any((np.asarray(mask) != IGNORE_LABEL).any() for _, mask in batches):
+            raise ValueError(
+                f"no image of the validation{what and f' of {what}'} has labels; give "
+                "--validation_split, or --fold, with images that have some."
+            )
     network.compute_output_spec(keras.KerasTensor((None, *recipe.size, 3), "uint8"))
 
 
