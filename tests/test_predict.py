@@ -319,6 +319,17 @@ def test_of_several_datasets_the_one_is_taken_that_a_file_fits(tmp_path):
     assert "--like folder:same" in str(deep)
 
 
+def test_a_file_that_is_like_none_of_several_datasets_is_refused_with_each_fault(tmp_path):
+    path = tmp_path / "fractions.tif"
+    tifffile.imwrite(path, camera(0) / np.float32(7))
+    scalings = {"nuclei": None, "folder:cells": DEEP}
+    (error,) = predicted([path], tmp_path / "to", scalings=scalings)
+    assert error is not None
+    assert error.startswith(f"{path} is like the images of none of the datasets")
+    assert error.count(str(path)) == 1
+    assert re.search(r"nuclei: its pixels .* trained on uint8.* folder:cells: its .* uint16", error)
+
+
 def test_a_bad_file_does_not_stop_the_others(tmp_path):
     for name in ("a.png", "c.png"):
         Image.fromarray(half_white(10, 30)).save(tmp_path / name)

@@ -318,6 +318,15 @@ def _only(
             found[name] = how[scaling]()
         except ValueError as error:
             faults.append(error)
+    if len(faults) > 1 and not found:
+        each = zip(names.values(), faults, strict=True)
+        whys = (
+            f"{name}: {str(fault).removeprefix(str(path)).lstrip(': ')}" for name, fault in each
+        )
+        raise ValueError(
+            f"{path} is like the images of none of the datasets that the model was trained on. "
+            f"{' '.join(whys)}"
+        ) from faults[0]
     if not found:
         raise faults[0]
     if len(found) > 1:
