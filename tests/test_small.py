@@ -165,8 +165,13 @@ def test_what_is_said_of_a_mixture_stays():
     augment = {"streets": {"horizontal_flip": 0.5}, "nuclei": None}
     mix = {"shares": {"nuclei": 3, "streets": 1}, "validation_split": "test", "augment": augment}
     asked = dataclasses.replace(SMALL, dataset="nuclei+streets", mix=mix, batch=5)
-    _, recipe, _ = mixed(given=["batch"], asked=asked)
+    _, recipe, said = mixed(given=["batch"], asked=asked)
     assert (dict(recipe.mix), recipe.batch, recipe.fold) == (mix, 5, None)
+    assert "validated on test." in said[0]
+    mix = {**mix, "validation_split": {"nuclei": "train[:9]", "streets": "val"}}
+    _, recipe, said = mixed(asked=dataclasses.replace(asked, mix=mix))
+    assert dict(recipe.mix) == mix
+    assert "validated on train[:9] of nuclei, val of streets." in said[0]
     bare = dataclasses.replace(STREETS, splits={"train": 100})
     _, recipe, said = mixed(streets=bare)
     assert recipe.fold == (0, 10)

@@ -215,10 +215,13 @@ class Recipe:
     def validated_on(self) -> str:
         """What the scores of a run are of: a split, or a fold of one."""
         if self.fold is None:
-            return self.validation_split
-        split = self.mix.get("split", self.train_split)
+            split = self.mix.get("validation_split", self.validation_split)
+        else:
+            split = self.mix.get("split", self.train_split)
         if isinstance(split, Mapping):
             split = ", ".join(f"{part} of {name}" for name, part in split.items())
+        if self.fold is None:
+            return split
         return f"fold {self.fold[0]} of {self.fold[1]} of {split}"
 
     def _require_loss(self) -> None:
