@@ -84,7 +84,7 @@ def with_recipe(**changes) -> Settings:
 
 def measured(state: State) -> list[dict]:
     """The history without what a clock says."""
-    clocks = ("seconds", "images_per_second")
+    clocks = ("seconds", "images_per_second", "input_share")
     return [{k: v for k, v in row.items() if k not in clocks} for row in state.history]
 
 
@@ -112,7 +112,8 @@ def test_a_run_leaves_what_it_promises(whole):
     assert rows == list(state.history)
     assert [(row["epoch"], row["step"]) for row in rows] == [(1, 3), (2, 6)]
     promised = {"loss", "val_loss", "val_dice", "val_dataset_iou", "learning_rate"}
-    assert promised | {"seconds", "images_per_second"} < rows[0].keys()
+    assert promised | {"seconds", "images_per_second", "input_share"} < rows[0].keys()
+    assert all(0 <= row["input_share"] <= 1 for row in rows)
 
 
 def test_event_files_hold_the_history(whole):

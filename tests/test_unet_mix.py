@@ -84,7 +84,7 @@ def start(*argv: Any) -> subprocess.Popen:
 
 
 def measured(run: pathlib.Path) -> list[dict]:
-    clocks = ("seconds", "images_per_second")
+    clocks = ("seconds", "images_per_second", "input_share")
     return [{k: v for k, v in row.items() if k not in clocks} for row in runs.state(run).history]
 
 

@@ -40,6 +40,7 @@ from unet.events import Events
 from unet.metrics import Errors, Overlap
 from unet.recipes import Recipe
 from unet.runs import Settings, State
+from unet.waiting import Waiting
 
 _PICTURES, _PICTURE_SIDE = 3, 128  # of each dataset, for TensorBoard: some 100 KB an epoch
 
@@ -143,7 +144,7 @@ def _trained(network: Any, keeper: "_Keeper") -> State:
         while not finished(keeper.state, recipe, steps_per_epoch=steps_per_epoch):
             epoch, done = divmod(keeper.state.step, steps_per_epoch)
             network.fit(
-                _for_keras(keeper.data.batches(keeper.state.step)),
+                keeper.waiting.of(keeper.data.batches(keeper.state.step)),
                 initial_epoch=epoch,
                 # One stream for all epochs, as making a stream costs seconds. But first the rest
                 # of an epoch under way: epochs of one `fit` all have the same number of steps.
@@ -277,11 +278,12 @@ class _Keeper(keras.callbacks.Callback):
         self.metrics: list[np.ndarray] = []
         self.pictures: dict[str, np.ndarray] = {}
         self.reported: set[str] = set()
-        self.signals, self.background = _Signals(), Background()
+        self.signals, self.background, self.waiting = _Signals(), Background(), Waiting()
         self.judge: Any = None
         self.served: Any = None  # a model of its own, for another thread to write
         self.last: Any = None  # the loss of the step before, which the device has computed by now
-        self.saved_at = self.begun_at = time.monotonic()
+        self.saved_at = self.begun_at = self.resumed_at = time.monotonic()
+        self.waited = 0.0  # before this epoch, or what was resumed of it
 
     def restore(self, network: Any) -> None:
         """Restores a fresh model from the checkpoint, and writes the files that a kill left out."""
@@ -310,7 +312,8 @@ class _Keeper(keras.callbacks.Callback):
             # `fit` has just reset the metrics of an epoch that was under way.
             _assign(_variables(self.model, "metrics"), self.metrics, self.out)
         self.metrics = []
-        self.begun_at = time.monotonic() - self.state.seconds
+        self.resumed_at, self.waited = time.monotonic(), self.waiting.seconds
+        self.begun_at = self.resumed_at - self.state.seconds
 
     def on_train_batch_end(self, batch, logs=None):
         self.background.check()
@@ -342,7 +345,8 @@ class _Keeper(keras.callbacks.Callback):
 
     def _measure(self, epoch: int, logs: dict[str, Any]) -> dict[str, Any]:
         """One row of the history; adds the validation scores to `logs`, for the progress bar."""
-        trained = time.monotonic() - self.begun_at
+        now = time.monotonic()
+        trained, waited = now - self.begun_at, self.waiting.seconds - self.waited
         rate: Any = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
         self._require_finite()
         shown = ("loss", "dice", "dataset_iou", "mae", "rmse")
@@ -365,6 +369,7 @@ class _Keeper(keras.callbacks.Callback):
             "learning_rate": float(rate),
             "seconds": round(time.monotonic() - self.begun_at, 3),
             "images_per_second": round(images / trained, 1),
+            "input_share": round(min(waited / (now - self.resumed_at), 1.0), 4),
         }
 
     def _validate(self) -> dict[str, float]:
@@ -503,8 +508,3 @@ def _assign(variables: list[Any], values: list[np.ndarray], source: pathlib.Path
         raise ValueError(f"{source} was written by another model than its settings describe.")
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
-
-
-def _for_keras(stream: Iterable[tuple[Any, Any]]) -> Any:
-    """Keras takes tf.data streams as they are; all other iterables must be generators."""
-    return stream if hasattr(stream, "element_spec") else (pair for pair in stream)
