@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from segdata.native import Native
-from unet import comparing, evaluate, intervals, judging
+from unet import comparing, evaluate, intervals, judging, objects
 from unet.model import UNet
 from unet.recipes import Recipe
 
@@ -99,6 +99,50 @@ def test_a_score_that_one_of_three_runs_lacks_is_left_out():
     for page in (comparing.text(found), comparing.document(found)):
         assert "z" in page
         assert "nan" not in page
+
+
+def test_objects_are_compared_where_both_runs_have_them():
+    def with_objects(noise):
+        rng = np.random.default_rng(3)
+        for example in natives(noise=noise):
+            yield example._replace(instances=rng.integers(0, 3, example.mask.shape, np.uint16))
+
+    separation = objects.Separation(least_area=2)
+    judge = evaluate.scorer(networks.fixed(), SIGMOID, decides=False)
+    one, two = (
+        judging.judge(
+            evaluate.scored_native(judge, with_objects(noise), SIGMOID),
+            SIGMOID,
+            separation=separation,
+        )
+        for noise in (0, 3)
+    )
+    found = comparing.compare({"one": one, "two": two})
+    names = ["object_ap", "object_ap50", "object_f1"]
+    assert found.scores[-3:] == names
+    draws: dict[str, list[float]] = {name: [] for name in names}
+    generator, groups = np.random.Philox(key=0), sorted({row.group for row in one.rows})
+    for _ in range(intervals.DRAWS):
+        drawn = [groups[int(generator.random_raw() % np.uint64(4))] for _ in groups]
+        pair = [
+            objects.summary(
+                row.objects
+                for name in drawn
+                for row in judgement.rows
+                if row.objects and row.group == name
+            )
+            for judgement in (one, two)
+        ]
+        for name in names:
+            draws[name].append(pair[1][name] - pair[0][name])
+    for name in names:
+        difference = found.differences["two"][name]
+        assert difference.value == pytest.approx(two.scores[name] - one.scores[name])
+        assert difference.interval == pytest.approx(tuple(np.percentile(draws[name], [2.5, 97.5])))
+        assert name in comparing.text(found)
+    plain = judged(SIGMOID, natives())
+    assert not {*comparing.compare({"one": one, "plain": plain}).scores} & {*names}
+    assert not {*comparing.compare({"plain": plain, "one": one}).scores} & {*names}
 
 
 def test_several_datasets_and_runs_are_compared():

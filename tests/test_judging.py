@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from segdata.native import Native
-from unet import boundaries, calibration, evaluate, intervals, judging, metrics
+from unet import boundaries, calibration, evaluate, intervals, judging, metrics, objects, watershed
 from unet.model import UNet
 from unet.recipes import Recipe
 
@@ -105,6 +105,37 @@ def test_intervals_are_of_the_scores_that_are_given(recipe):
     groups = [row.group for row in found.rows]
     by_hand = intervals.of(groups, sums, lambda s: judging.scores_of(s, recipe))
     assert found.intervals == by_hand
+
+
+def test_intervals_of_objects_are_those_of_drawn_groups():
+    separation = objects.Separation(least_area=2)
+    rng, examples = np.random.default_rng(5), []
+    for number, (example, row) in enumerate(
+        zip(natives(), scored(SIGMOID, natives()), strict=True)
+    ):
+        found = watershed.objects(row.found, separation)
+        wrong = rng.integers(0, 4, row.found.shape)
+        instances = wrong if number % 2 else np.where(found > 1, found, 0)
+        examples.append(example._replace(instances=instances.astype(np.uint16)))
+    found = judged(SIGMOID, examples, separation=separation)
+    plain = judged(SIGMOID, natives())
+    assert {name: found.scores[name] for name in plain.scores} == plain.scores
+    assert found.intervals.keys() - plain.intervals.keys() == {
+        *("object_ap", "object_ap50", "object_f1")
+    }
+    by_group: dict[str, list[objects.Matches]] = {}
+    for row in found.rows:
+        assert row.objects
+        by_group.setdefault(row.group, []).append(row.objects)
+    generator, draws = np.random.Philox(key=0), []
+    for _ in range(intervals.DRAWS):
+        drawn = [sorted(by_group)[int(generator.random_raw() % np.uint64(3))] for _ in by_group]
+        draws.append(objects.summary([x for name in drawn for x in by_group[name]]))
+    for name in ("object_ap", "object_ap50", "object_f1"):
+        wanted = np.percentile([draw[name] for draw in draws], [2.5, 97.5])
+        assert wanted[0] < wanted[1]
+        assert found.intervals[name] == pytest.approx(tuple(wanted))
+    assert re.search(rf"object_ap +{found.scores['object_ap']:.4f}  0", judging.text(found))
 
 
 def test_several_datasets_have_each_their_own_and_all_together():

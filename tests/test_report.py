@@ -164,7 +164,8 @@ def test_scores_intervals_classes_and_calibration_are_those_of_the_judgement(run
     recipe = runs.settings(run).recipe
     judge = evaluate.scorer(networks.fixed(), recipe, decides=False)
     found = judging.judge(evaluate.scored_native(judge, natives(), recipe), recipe)
-    text, _ = read(report.write(run, natives(), network=networks.fixed(), objects={"AP": 0.25}))
+    text, _ = read(report.write(run, natives(), network=networks.fixed()))
+    assert "Objects" not in text
     for name in ("dice", "iou", "dataset_dice", "dataset_iou"):
         low, high = found.intervals[name]
         assert f"<td>{found.scores[name]:.4f}</td><td>{low:.3f} to {high:.3f}</td>" in text
@@ -173,7 +174,23 @@ def test_scores_intervals_classes_and_calibration_are_those_of_the_judgement(run
     whole = found.parts[""].confusion
     assert f"{whole[0, 1] / whole[0].sum():.2%}" in text
     assert f"Calibration error {judging.to_json(found)['calibration_error']:.4f}" in text
-    assert "<th>AP</th><td>0.25</td>" in text
+
+
+def test_objects_are_in_a_table_of_their_own(run):
+    def examples():
+        rng = np.random.default_rng(1)
+        for example in natives():
+            yield example._replace(instances=rng.integers(0, 9, example.mask.shape, np.uint16))
+
+    recipe = runs.settings(run).recipe
+    judge = evaluate.scorer(networks.fixed(), recipe, decides=False)
+    found = judging.judge(evaluate.scored_native(judge, examples(), recipe), recipe)
+    text, _ = read(report.write(run, examples(), network=networks.fixed()))
+    true, seen, right = (found.scores[f"objects_{x}"] for x in ("true", "found", "matched"))
+    assert f"Objects: {true} in truth, {seen} found, {right} of them right" in text
+    for name in ("object_ap", "object_ap50", "object_f1"):
+        low, high = found.intervals[name]
+        assert f"<td>{found.scores[name]:.4f}</td><td>{low:.3f} to {high:.3f}</td>" in text
 
 
 def test_several_datasets_have_a_table_each(run):

@@ -192,7 +192,8 @@ class Evaluate(_Run):
 class Compare:
     """Scores the best models of several runs on the same images, at the images' own size.
 
-    Differences are to the first run, with intervals of paired draws of groups of images.
+    Single objects are scored too, where the dataset has maps of them (docs/objects.md). Differences
+    are to the first run, with intervals of paired draws of groups of images.
     """
 
     runs: list[pathlib.Path] = dataclasses.field(metadata=_positional("RUN", nargs="+"))
@@ -387,7 +388,7 @@ def _evaluate(argv: Sequence[str]) -> None:
         )
     _load_keras()
     console.import_modules(asked.imports)
-    from unet import evaluate, judging
+    from unet import judging
 
     if asked.flips != "auto" and asked.at == "training":
         raise ValueError("--flips: at the size of the training one view alone is scored.")
@@ -411,19 +412,14 @@ def _evaluate(argv: Sequence[str]) -> None:
     elif asked.threshold is not None:
         recipe = dataclasses.replace(recipe, threshold=_threshold(asked.threshold, recipe))
     images = _scored(network, recipe, settings.data_dir, at=asked.at, objects=asked.objects)
-    matches: list[objects.Matches] = []
-    if asked.objects:
-        border = objects.border_of(settings.classes)
-        images = evaluate.matching(images, matches, separation=asked.separation, border=border)
     found = judging.judge(
         images,
         recipe,
         classes=settings.classes,
         boundary=asked.boundary,
         tolerance=tolerance,
+        separation=asked.separation,
     )
-    if asked.objects:
-        found = dataclasses.replace(found, scores={**found.scores, **objects.summary(matches)})
     if asked.json:
         more: dict[str, Any] = {"fold": recipe.fold} if recipe.fold else {}
         more |= {"threshold_choice": chosen._asdict()} if chosen else {}
@@ -449,13 +445,18 @@ def _compare(argv: Sequence[str]) -> None:
     _load_keras()
     console.import_modules(asked.imports)
     from unet import comparing, judging
+    from unet.data import Data
 
-    judged = {}
-    for name, run, settings in zip(names, asked.runs, every, strict=True):
+    planned = []
+    for settings in every:
         recipe = _on_split(settings.recipe, asked.split)
-        place = asked.data_dir or settings.data_dir
+        planned.append(Data(recipe, asked.data_dir or settings.data_dir))
+    has_objects = all(data.has_objects for data in planned)
+    judged = {}
+    for name, run, settings, data in zip(names, asked.runs, every, planned, strict=True):
+        recipe, place = data.recipe, data.data_dir
         judged[name] = judging.judge(
-            _scored(runs.load(run), recipe, place, at="native"),
+            _scored(runs.load(run), recipe, place, at="native", objects=has_objects),
             recipe,
             classes=settings.classes,
             boundary=asked.boundary,
@@ -866,7 +867,7 @@ def _resumable(run: pathlib.Path) -> Iterator[None]:
 def _finish(run: pathlib.Path, settings: Settings, data: "Data") -> None:
     from unet import report
 
-    console.log(str(report.write(run, data.native())))
+    console.log(str(report.write(run, data.native(objects=data.has_objects))))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import numpy as np
 from segdata.inspection import charts, page
 from unet import intervals, judging
 from unet.intervals import Interval
-from unet.judging import Judgement
+from unet.judging import Judgement, Row
 
 _LABELS = {
     "dice": "Dice, mean over images",
@@ -21,6 +21,9 @@ _LABELS = {
     "dataset_dice": "Dice of all pixels together",
     "dataset_iou": "IoU of all pixels together",
     "boundary_f1": "Boundary F1, mean over images",
+    "object_ap": "AP of objects, IoU 0.50 to 0.95",
+    "object_ap50": "AP of objects, IoU 0.50",
+    "object_f1": "F1 of objects, IoU 0.50",
     "mae": "Absolute error",
     "rmse": "Root of squared error",
     "r2": "R², share of the variance explained",
@@ -81,7 +84,6 @@ def compare(judged: Mapping[str, Judgement]) -> Comparison:
         raise ValueError(f"images of {first} have the same names: they cannot be told apart.")
     groups = [f"{row.dataset}/{row.group}" for row in base.rows]
     is_grouped = all(row.group for row in base.rows)
-    sums = np.array([row.sums for row in base.rows])
     differences = {}
     for name, judgement in others:
         _require_alike(first, base, name, judgement)
@@ -93,11 +95,11 @@ def compare(judged: Mapping[str, Judgement]) -> Comparison:
                 f"{len(judgement.rows):,}, of which {common:,} are the same. Give a --split that "
                 "both have, and runs of one dataset."
             )
-        theirs = np.array([own[key].sums for key in by_id])
-        for key, ours, other in zip(by_id, sums, theirs, strict=True):
+        theirs = [own[key] for key in by_id]
+        for ours, other in zip(base.rows, theirs, strict=True):
             if not np.array_equal(_truth(ours, base), _truth(other, base)):
-                raise ValueError(f"the truth of {key[1]} is not the same for {first} and {name}.")
-        differences[name] = _differences(base, groups if is_grouped else [], sums, theirs)
+                raise ValueError(f"the truth of {ours.id} is not the same for {first} and {name}.")
+        differences[name] = _differences(base, groups if is_grouped else [], theirs)
     return Comparison(judged, differences)
 
 
@@ -167,28 +169,33 @@ def _require_alike(first: str, base: Judgement, name: str, judgement: Judgement)
             )
 
 
-def _truth(sums: np.ndarray, judgement: Judgement) -> np.ndarray:
-    """What the sums of an image say of its truth alone: pixels of each class, or of targets."""
+def _truth(row: Row, judgement: Judgement) -> np.ndarray:
+    """What is kept of an image's truth alone: pixels of each class, or of targets."""
     if judgement.recipe.is_regression:
-        return sums[[0, 3, 4]]
-    return sums[-judgement.recipe.model.output_channels :]
+        return row.sums[[0, 3, 4]]
+    return row.sums[-judgement.recipe.model.output_channels :]
 
 
 def _differences(
-    base: Judgement, groups: Sequence[str], ours: np.ndarray, theirs: np.ndarray
+    base: Judgement, groups: Sequence[str], theirs: Sequence[Row]
 ) -> dict[str, Difference]:
-    def between(sums: np.ndarray) -> dict[str, np.ndarray]:
-        each = [judging.scores_of(half, base.recipe) for half in np.split(sums, 2, axis=-1)]
-        return {name: each[1][name] - each[0][name] for name in each[0]}
+    """Of pixels; and of objects, where both have their scores."""
+    found = {}
+    pairs = (judging.added(rows, base.recipe) for rows in (base.rows, theirs))
+    for (ours, scores), (others, _) in zip(*pairs, strict=False):
+        both = np.concatenate([ours, others], axis=-1)
 
-    both = np.concatenate([ours, theirs], axis=-1)
-    ends = intervals.of(groups, both, between) if groups else {}
-    values = between(both.sum(axis=0))
-    return {
-        name: Difference(float(value), ends.get(name))
-        for name, value in values.items()
-        if not np.isnan(value)
-    }
+        def between(sums: np.ndarray, scores: judging.Scores = scores) -> dict[str, np.ndarray]:
+            one, other = (scores(half) for half in np.split(sums, 2, axis=-1))
+            return {name: other[name] - one[name] for name in one}
+
+        ends = intervals.of(groups, both, between) if groups else {}
+        found |= {
+            name: Difference(float(value), ends.get(name))
+            for name, value in between(both.sum(axis=0)).items()
+            if not np.isnan(value)
+        }
+    return found
 
 
 def _lead(comparison: Comparison) -> str:

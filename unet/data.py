@@ -88,6 +88,17 @@ class Data:
         records = self._records(self._judged_split, part="held-out")
         return stream.Evaluation(records, batch=recipe.batch, size=recipe.size)
 
+    @property
+    def has_objects(self) -> bool:
+        """Whether `native` can read maps of objects of the images that are judged."""
+        if self.recipe.mix or self.recipe.is_regression:
+            return False
+        try:
+            self._with_objects(self._judged_split)
+        except ValueError:
+            return False
+        return True
+
     def native(self, *, objects: bool = False) -> Any:
         """The same images at their own size: `segdata.native.Native`; of several datasets by name.
 

@@ -15,7 +15,7 @@ import numpy as np
 from keras import ops
 
 from segdata.core import IGNORE_LABEL
-from unet import inference, losses, metrics, objects, watershed
+from unet import inference, losses, metrics
 from unet.recipes import Recipe
 
 Batches = Iterable[tuple[Any, Any]]
@@ -112,29 +112,6 @@ def evaluate_native(
     """
     judge = scorer(network, recipe, decides=False)
     return summary(scored_native(judge, images, recipe), recipe)
-
-
-def matching(
-    images: Iterable[Scored],
-    matches: list[objects.Matches],
-    *,
-    separation: objects.Separation,
-    border: int | None = None,
-) -> Iterator[Scored]:
-    """Passes scored images on, and matches the objects of those that have labels.
-
-    Args:
-        images: Of `scored_native`, from examples with instances.
-        matches: What is found is appended, for `objects.summary`.
-        separation: How the predicted mask is split into objects.
-        border: The model's class of what is between touching objects, if it has one.
-    """
-    for image in images:
-        ignored = image.mask == IGNORE_LABEL
-        if image.instances is not None and not ignored.all():
-            found = watershed.objects(image.found, separation, border=border)
-            matches.append(objects.match(image.instances, found, ignored))
-        yield image
 
 
 def scored_native(

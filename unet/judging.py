@@ -1,22 +1,29 @@
-"""All that is said of a model on a dataset: scores with intervals, classes, calibration, contours.
+"""All that is said of a model on a dataset: scores with intervals, calibration, contours, objects.
 
 Images are looked at one by one and not kept; of each remain a few numbers.
 """
 
 import dataclasses
+import functools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from unet import boundaries, calibration, evaluate, intervals, metrics
+from segdata.core import IGNORE_LABEL
+from unet import boundaries, calibration, evaluate, intervals, metrics, objects, watershed
 from unet.evaluate import Scored
 from unet.intervals import Interval
+from unet.objects import Matches, Separation
 from unet.recipes import Recipe
 
 FOREGROUND = ("background", "foreground")
 """The classes of a model of one channel, which has no names for them."""
+
+
+Scores = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+"""From sums over images, float64 [..., S], to scores [...] by name."""
 
 
 class Row(NamedTuple):
@@ -28,6 +35,9 @@ class Row(NamedTuple):
 
     sums: np.ndarray
     """float64 [S], from which `scores_of` makes scores; added up for those of several images."""
+
+    objects: Matches | None = None
+    """Its objects, counted; None where the true ones are not known."""
 
 
 class Part(NamedTuple):
@@ -86,8 +96,9 @@ def judge(
     classes: Sequence[str] = (),
     boundary: bool = False,
     tolerance: float | None = None,
+    separation: Separation | None = None,
 ) -> Judgement:
-    """Judges a model by its scored images.
+    """Judges a model by its scored images; by their objects too, where these have true ones.
 
     Args:
         images: From `evaluate.scored_native` or `evaluate.scored`.
@@ -95,6 +106,7 @@ def judge(
         classes: The names of the classes; `FOREGROUND` if not given.
         boundary: Whether to score contours, which takes about as long as all other scores.
         tolerance: Of contours, in pixels; `boundaries.SHARE` of the diagonal if not given.
+        separation: How predicted masks are split into objects; the defaults if not given.
 
     Raises:
         ValueError: If no image has labels, or names and classes of the model differ in number.
@@ -113,12 +125,15 @@ def judge(
                 if boundary and not recipe.is_regression:
                     pair = image.mask, image.found
                     contour = boundaries.f1(*pair, channels=channels, tolerance=tolerance)
-                rows.append(_row(image, contour, channels=channels))
+                matched = _matched(image, classes, separation)
+                rows.append(_row(image, contour, channels=channels)._replace(objects=matched))
                 if not recipe.is_regression:
                     _add(parts, image, channels=channels)
             yield image
 
     scores = evaluate.summary(observed(), recipe)
+    if have := [row.objects for row in rows if row.objects is not None]:
+        scores |= objects.summary(have)
     if boundary and not recipe.is_regression:
         for name in dict.fromkeys(["", *(row.dataset for row in rows)]):
             own = [row.sums for row in rows if name in ("", row.dataset)]
@@ -214,6 +229,22 @@ def scores_of(sums: np.ndarray, recipe: Recipe) -> dict[str, np.ndarray]:
         }
 
 
+def added(rows: Sequence[Row], recipe: Recipe) -> Iterator[tuple[np.ndarray, Scores]]:
+    """What is added up of images, and what makes scores of it: of pixels; of objects, if all have.
+
+    Args:
+        rows: N images.
+        recipe: The same as for `judge`.
+
+    Yields:
+        float64 [N, S], and a function from sums over images, float64 [..., S], to scores.
+    """
+    yield np.array([row.sums for row in rows]), functools.partial(scores_of, recipe=recipe)
+    have = [objects.sums_of(row.objects) for row in rows if row.objects is not None]
+    if have and len(have) == len(rows):
+        yield np.array(have), objects.scores_of
+
+
 def to_json(judgement: Judgement) -> dict[str, Any]:
     """A judgement as an object for `json.dump`; its keys are explained in docs/evaluation.md."""
     found: dict[str, Any] = dict(judgement.scores)
@@ -280,6 +311,16 @@ def _row(image: Scored, contour: float, *, channels: int) -> Row:
     return Row(image.dataset, image.id, image.group, sums)
 
 
+def _matched(
+    image: Scored, classes: Sequence[str], separation: Separation | None
+) -> Matches | None:
+    """The objects of an image whose true ones are known."""
+    if image.instances is None or image.found.dtype != np.uint8:
+        return None
+    found = watershed.objects(image.found, separation, border=objects.border_of(classes))
+    return objects.match(image.instances, found, image.mask == IGNORE_LABEL)
+
+
 def _add(parts: dict[str, Part], image: Scored, *, channels: int) -> None:
     arrays = image.mask, image.found, image.probability
     own = Part(image.sums, calibration.histogram(*arrays, channels=channels))
@@ -293,12 +334,10 @@ def _intervals(rows: Sequence[Row], recipe: Recipe) -> Iterator[tuple[str, Inter
         return
     for name in dict.fromkeys(["", *(row.dataset for row in rows)]):
         own = [row for row in rows if name in ("", row.dataset)]
-        found = intervals.of(
-            [f"{row.dataset}/{row.group}" for row in own],
-            np.array([row.sums for row in own]),
-            lambda sums: scores_of(sums, recipe),
-        )
-        yield from ((f"{score}/{name}" if name else score, ends) for score, ends in found.items())
+        groups = [f"{row.dataset}/{row.group}" for row in own]
+        for sums, scores in added(own, recipe):
+            for score, ends in intervals.of(groups, sums, scores).items():
+                yield f"{score}/{name}" if name else score, ends
 
 
 def _class_lines(judgement: Judgement, dataset: str, head: str) -> Iterator[str]:

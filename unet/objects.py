@@ -106,6 +106,31 @@ def match(true: np.ndarray, found: np.ndarray, ignored: np.ndarray | None = None
     )
 
 
+def sums_of(matches: Matches) -> np.ndarray:
+    """What is added up of an image, float64 [6], for `scores_of`."""
+    precision = matches.precision
+    counts = (matches.true, matches.found, matches.matched[0])
+    return np.array([1, precision.mean(), precision[0], *counts], np.float64)
+
+
+def scores_of(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """Scores from sums over images.
+
+    Args:
+        sums: float64 [..., 6], of `sums_of`, over one image or more.
+
+    Returns:
+        Float64 [...] by name: `object_ap`, `object_ap50` and `object_f1`, as in `summary`.
+    """
+    images, precision, precision50, true, found, matched = np.moveaxis(sums, -1, 0)
+    every = true + found
+    return {
+        "object_ap": precision / images,
+        "object_ap50": precision50 / images,
+        "object_f1": np.where(every > 0, 2 * matched / np.maximum(every, 1), 1.0),
+    }
+
+
 def summary(images: Iterable[Matches]) -> dict[str, float]:
     """Sums up the matches of a dataset.
 
@@ -118,20 +143,13 @@ def summary(images: Iterable[Matches]) -> dict[str, float]:
     Raises:
         ValueError: If there are no images.
     """
-    images = list(images)
-    if not images:
+    sums = [sums_of(image) for image in images]
+    if not sums:
         raise ValueError("there are no objects to score: no image has labels.")
-    precision = np.array([image.precision for image in images])
-    true, found = sum(image.true for image in images), sum(image.found for image in images)
-    matched = int(sum(image.matched[0] for image in images))
-    return {
-        "object_ap": float(precision.mean()),
-        "object_ap50": float(precision[:, 0].mean()),
-        "object_f1": 2 * matched / (true + found) if true + found else 1.0,
-        "objects_true": true,
-        "objects_found": found,
-        "objects_matched": matched,
-    }
+    whole = np.sum(sums, axis=0)
+    scores = {name: float(value) for name, value in scores_of(whole).items()}
+    names = ("objects_true", "objects_found", "objects_matched")
+    return scores | dict(zip(names, map(int, whole[3:]), strict=True))
 
 
 def _areas(labels: np.ndarray, ignored: np.ndarray | None) -> np.ndarray:

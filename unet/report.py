@@ -29,15 +29,14 @@ def write(
     images: Iterable[Any] | Mapping[str, Iterable[Any]],
     *,
     network: Any = None,
-    objects: Mapping[str, float] | None = None,
 ) -> pathlib.Path:
     """Scores a run's best model and writes `report.html` into its folder.
 
     Args:
         run: The run's folder.
-        images: Validation images at their own size, as for `evaluate.evaluate_native`.
+        images: Validation images at their own size, as for `evaluate.evaluate_native`. Objects are
+            scored where they have true ones.
         network: The run's best model; loaded if not given.
-        objects: Scores of objects by name, if there are such.
 
     Returns:
         The page.
@@ -53,7 +52,7 @@ def write(
     scored = evaluate.scored_native(judge, images, recipe)
     judgement = judging.judge(_observed(scored, best, worst), recipe, classes=settings.classes)
     shown = runs.best_epoch(state.history, recipe.best_by)
-    body = f"""<div class="figures">{_scores(judgement, objects or {})}</div>
+    body = f"""<div class="figures">{_scores(judgement)}</div>
 {_classes(judgement)}
 <h2>Curves</h2>
 <div class="cards">{_charts(state.history, shown) if state.history else ""}</div>
@@ -126,44 +125,47 @@ def _lead(settings: runs.Settings, history: tuple[dict[str, Any], ...], best: in
     return " ".join(filter(None, parts))
 
 
-def _scores(judgement: Judgement, objects: Mapping[str, float]) -> str:
-    recipe, scores = judgement.recipe, judgement.scores
-    shown = {
-        "dice": "Dice, mean over images",
-        "iou": "IoU, mean over images",
-        "dataset_dice": "Dataset Dice, of all pixels together",
-        "dataset_iou": "Dataset IoU, of all pixels together",
-        "mae": "Absolute error, mean over all pixels",
-        "rmse": "Root of squared error, all pixels",
-        "r2": "R², share of the variance explained",
-        "loss": "Loss, at the training size",
-    }
+_PIXELS = {
+    "dice": "Dice, mean over images",
+    "iou": "IoU, mean over images",
+    "dataset_dice": "Dataset Dice, of all pixels together",
+    "dataset_iou": "Dataset IoU, of all pixels together",
+    "mae": "Absolute error, mean over all pixels",
+    "rmse": "Root of squared error, all pixels",
+    "r2": "R², share of the variance explained",
+    "loss": "Loss, at the training size",
+}
+_OBJECTS = {
+    "object_ap": "Average precision, IoU 0.50 to 0.95",
+    "object_ap50": "Average precision, IoU 0.50",
+    "object_f1": "F1 of all objects together, IoU 0.50",
+}
 
-    def rows(of: str = "") -> Iterator[tuple[str, str, str]]:
+
+def _scores(judgement: Judgement) -> str:
+    recipe, scores = judgement.recipe, judgement.scores
+
+    def table(shown: Mapping[str, str], caption: str, of: str = "") -> str:
+        rows = []
         for name, label in shown.items():
             if name in scores:
                 ends = judgement.intervals.get(name + of)
                 interval = f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else "–"
-                yield label, f"{scores[name + of]:.4f}", interval
+                rows.append((label, f"{scores[name + of]:.4f}", interval))
+        return page.table(rows, caption=caption, heads=("", "score", "95 % interval"))
 
-    heads = ("", "score", "95 % interval")
     caption = f"Best model on {scores['images']:,.0f} validation images, at their own size"
     caption += f", {recipe.validated_on}" if recipe.fold else ""
     if "unlabelled" in scores:
         caption += f"; {scores['unlabelled']:,.0f} without labels left out"
-    whole = page.table(rows(), caption=caption, heads=heads)
+    whole = table(_PIXELS, caption)
     names = [name.partition("/")[2] for name in scores if name.startswith("images/")]
-    whole += "".join(
-        page.table(
-            rows(f"/{name}"),
-            caption=f"{name}, {scores[f'images/{name}']:,.0f} of them",
-            heads=heads,
-        )
-        for name in names
-    )
-    if objects:
-        cells = ((name, f"{value:,.4g}") for name, value in objects.items())
-        whole += page.table(cells, caption="Objects")
+    for name in names:
+        whole += table(_PIXELS, f"{name}, {scores[f'images/{name}']:,.0f} of them", f"/{name}")
+    if "object_ap" in scores:
+        true, found, matched = (scores[f"objects_{x}"] for x in ("true", "found", "matched"))
+        caption = f"Objects: {true:,} in truth, {found:,} found, {matched:,} of them right"
+        whole += table(_OBJECTS, caption)
     note = (
         f"<p>Intervals: {judgement.groups:,} groups of images drawn anew, 1,000 times.</p>"
         if judgement.intervals
