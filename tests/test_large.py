@@ -12,7 +12,7 @@ from PIL import Image
 from test_predict import DEEP, Bright, at
 
 from segdata.archives import ArchiveError, large, resizing, scientific
-from unet import inference, predict, results
+from unet import inference, predicting, results
 from unet.results import Wanted
 
 
@@ -194,7 +194,7 @@ def test_a_large_file_is_answered_as_a_small_one(tmp_path, monkeypatch, record_s
         monkeypatch.setattr(large, "MOST_AT_ONCE", most)
         given = [tmp_path / "a.tif"]
         options: Any = {"recipe": recipe, "classes": (), "to": tmp_path / to, "wanted": wanted}
-        done = predict.files(Blocks(), given, **options, scalings={"mine": scaling})
+        done = predicting.files(Blocks(), given, **options, scalings={"mine": scaling})
         assert [error for _, error, _ in done] == [None]
     for kind in ("mask", "probability"):
         whole = np.asarray(Image.open(tmp_path / "whole" / f"a.{kind}.png"))
@@ -212,7 +212,7 @@ def test_objects_of_a_large_image_are_refused_before_it_is_answered(tmp_path, mo
     monkeypatch.setattr(large, "MOST_AT_ONCE", 1999)
     network, wanted = Bright(), Wanted(kinds=("mask", "labels"))
     options: Any = {"recipe": at(8, 8), "classes": (), "to": tmp_path / "to", "wanted": wanted}
-    ((_, error, _),) = predict.files(network, [tmp_path / "a.tif"], **options)
+    ((_, error, _),) = predicting.files(network, [tmp_path / "a.tif"], **options)
     assert "has more than 1,999 pixels, of which no labels can be written" in str(error)
     assert network.seen == []
 
@@ -221,7 +221,7 @@ def test_an_image_of_more_bits_or_another_type_is_refused_by_rows_too(tmp_path, 
     monkeypatch.setattr(large, "MOST_AT_ONCE", 100)
     tifffile.imwrite(tmp_path / "a.tif", noise(40, 50, dtype=np.uint16))
     options: Any = {"recipe": at(8, 8), "classes": (), "to": tmp_path / "to"}
-    ((_, error, _),) = predict.files(Bright(), [tmp_path / "a.tif"], **options)
+    ((_, error, _),) = predicting.files(Bright(), [tmp_path / "a.tif"], **options)
     assert "its pixels are uint16, and those" in str(error)
     assert list((tmp_path / "to").iterdir()) == []
 
@@ -235,7 +235,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
         recipe = at(64, 64, record_size="native")
         options: Any = {"recipe": recipe, "classes": (), "to": tmp_path / "to"}
         tracemalloc.start()
-        ((_, error, _),) = predict.files(
+        ((_, error, _),) = predicting.files(
             Blocks(), [path], **options, wanted=Wanted(kinds=("mask", "probability"))
         )
         peaks.append(tracemalloc.get_traced_memory()[1])
@@ -248,12 +248,12 @@ LARGE = """
 import json, pathlib, resource, sys
 from segdata.archives import large
 large.MOST_AT_ONCE = 1 << 20
-from unet import model, predict
+from unet import model, predicting
 from unet.recipes import Recipe
 recipe = Recipe(size=(256, 256), model=model.UNet(filters=(2, 2)), record_size="native", batch=4)
 network = model.serving(model.build(recipe.model), "sigmoid")
 for name in sys.argv[1:]:
-    (done,) = predict.files(
+    (done,) = predicting.files(
         network, [pathlib.Path(name)], recipe=recipe, classes=(), to=pathlib.Path("to")
     )
     assert done[1] is None, done

@@ -21,7 +21,7 @@ from segdata.archives import resizing
 from segdata.archives.intensity import Scaling
 from segdata.building.reading import Stored
 from segdata.inspection import overlays
-from unet import inference, metrics, predict, results
+from unet import inference, metrics, predicting, results
 from unet.data import Data
 from unet.model import UNet
 from unet.recipes import Recipe
@@ -92,7 +92,7 @@ def test_what_the_model_sees_of_a_file_is_what_packing_makes_of_it(tmp_path, sha
     rule = packing.Rule.of((16, 32), fit="stretch", has_instances=False)
     row = packing.row(Stored(id="noise", group="", image=path.read_bytes(), mask=mask), rule)
     assert isinstance(row, np.ndarray)
-    image, seen = predict.read(path, seen=lambda *_: (16, 32))
+    image, seen = predicting.read(path, seen=lambda *_: (16, 32))
     assert image.shape == pixels.shape
     np.testing.assert_array_equal(seen, row[..., :3])
     if kind == "PNG":
@@ -110,7 +110,7 @@ def test_several_classes_are_written_by_number_and_drawn_in_their_colours(tmp_pa
 
     Image.fromarray(half_white(12, 30)).save(tmp_path / "a.png")
     assert list(
-        predict.files(
+        predicting.files(
             Thirds(),
             [tmp_path / "a.png"],
             recipe=at(8, 24),
@@ -137,7 +137,7 @@ def test_several_classes_are_written_by_number_and_drawn_in_their_colours(tmp_pa
 )
 def test_eight_bit_images_are_read_as_rgb(tmp_path, mode, suffix):
     Image.fromarray(half_white(8, 8)).convert(mode).save(tmp_path / f"image.{suffix}")
-    pixels, _ = predict.read(tmp_path / f"image.{suffix}", seen=lambda *_: (8, 8))
+    pixels, _ = predicting.read(tmp_path / f"image.{suffix}", seen=lambda *_: (8, 8))
     assert np.allclose(pixels, half_white(8, 8), atol=3)
 
 
@@ -155,7 +155,7 @@ def test_a_file_that_is_no_8_bit_image_is_named_with_its_fault(tmp_path):
         (".", "a folder"),
     ]:
         with pytest.raises((ValueError, OSError), match=fault) as caught:
-            predict.read(tmp_path / name, seen=lambda *_: (8, 8))
+            predicting.read(tmp_path / name, seen=lambda *_: (8, 8))
         assert str(tmp_path / name) in str(caught.value)
 
 
@@ -209,7 +209,7 @@ def test_a_file_is_seen_as_the_dataset_that_was_built_of_it_has_it(tmp_path, kin
     kept = metadata["intensity"] and Scaling.from_json(metadata["intensity"])
     for key, example in own.examples(tmp_path).items():
         path = tmp_path / "images" / f"{key}.{ending}"
-        image, seen = predict.read(path, seen=lambda *_: (16, 24), scaling=kept)
+        image, seen = predicting.read(path, seen=lambda *_: (16, 24), scaling=kept)
         np.testing.assert_array_equal(image, example["image"])
         np.testing.assert_array_equal(seen, resizing.image(example["image"], (16, 24)))
 
@@ -222,13 +222,13 @@ def test_bands_and_value_range_of_somebody_elses_dataset_are_kept_too(tmp_path):
     pixels = np.random.default_rng(1).integers(0, 4096, (*own.SIZE, 5)).astype(np.uint16)
     how: Any = {"photometric": "minisblack", "planarconfig": "contig"}
     tifffile.imwrite(tmp_path / "x.tif", pixels, **how)
-    image, _ = predict.read(
+    image, _ = predicting.read(
         tmp_path / "x.tif", seen=lambda *_: (8, 8), scaling=Scaling.from_json(kept)
     )
     np.testing.assert_array_equal(image, np.rint(pixels[..., [4, 0, 2]] / 4095 * 255))
     tifffile.imwrite(tmp_path / "x.tif", (pixels >> 4).astype(np.uint8), **how)
     with pytest.raises(ValueError, match="its pixels are uint8"):
-        predict.read(tmp_path / "x.tif", seen=lambda *_: (8, 8), scaling=Scaling.from_json(kept))
+        predicting.read(tmp_path / "x.tif", seen=lambda *_: (8, 8), scaling=Scaling.from_json(kept))
     plain = dataclasses.replace(recipe, features={"image": "grey", "mask": "cover"})
     assert Data(plain, str(tmp_path)).scalings() == {"satellite_like": None}
 
@@ -250,9 +250,9 @@ def test_an_image_of_more_bits_than_those_of_the_dataset_is_refused(tmp_path):
             tifffile.imwrite(tmp_path / "new.tif", brightest)
             if more == 2 and bits:
                 with pytest.raises(ValueError, match=r"value is 4,096, of 14 bits, .* have 12\."):
-                    predict.read(tmp_path / "new.tif", seen=lambda *_: (8, 8), scaling=kept)
+                    predicting.read(tmp_path / "new.tif", seen=lambda *_: (8, 8), scaling=kept)
             else:
-                predict.read(tmp_path / "new.tif", seen=lambda *_: (8, 8), scaling=kept)
+                predicting.read(tmp_path / "new.tif", seen=lambda *_: (8, 8), scaling=kept)
 
 
 DEEP = Scaling(low=(100,), high=(3400,), rule="of a test", types=("uint16",))
@@ -337,7 +337,7 @@ def test_a_bad_file_does_not_stop_the_others(tmp_path):
     (tmp_path / "b.png").write_text("hello")
     paths = [tmp_path / name for name in ("a.png", "b.png", "a.bmp", "c.png")]
     to = tmp_path / "made" / "masks"
-    results = list(predict.files(Bright(), paths, recipe=at(8, 8), classes=(), to=to))
+    results = list(predicting.files(Bright(), paths, recipe=at(8, 8), classes=(), to=to))
     assert [path for path, *_ in results] == paths
     assert [error is None for _, error, _ in results] == [True, False, False, True]
     assert "overwrite" in str(results[2][1])
@@ -392,7 +392,7 @@ def test_a_regression_is_written_as_numbers(tmp_path):
     )
     Image.fromarray(half_white(20, 30)).save(tmp_path / "a.png")
     paths = [tmp_path / "a.png"]
-    assert list(predict.files(Bright(), paths, recipe=recipe, classes=(), to=tmp_path)) == [
+    assert list(predicting.files(Bright(), paths, recipe=recipe, classes=(), to=tmp_path)) == [
         (paths[0], None, (tmp_path / "a.values.tif",))
     ]
     values = tifffile.imread(tmp_path / "a.values.tif")
@@ -406,7 +406,7 @@ def test_memory_does_not_grow_with_the_classes(tmp_path):
     peaks = []
     for classes in (2, 29):
         tracemalloc.start()
-        (result,) = predict.files(
+        (result,) = predicting.files(
             Random(classes),
             [tmp_path / "a.png"],
             recipe=at(16, 16),
@@ -424,13 +424,13 @@ def test_a_small_file_of_too_many_pixels_is_refused(tmp_path):
     assert (tmp_path / "a.png").stat().st_size < 10_000
     tracemalloc.start()
     with pytest.raises(OSError, match=r"a\.png claims 8,000×8,000 pixels; up to 33,554,432"):
-        predict.read(tmp_path / "a.png", seen=lambda *_: (8, 8))
+        predicting.read(tmp_path / "a.png", seen=lambda *_: (8, 8))
     assert tracemalloc.get_traced_memory()[1] < 5e6
     tracemalloc.stop()
 
 
 def predicted(paths, to, **options) -> list[str | None]:
-    results = predict.files(Bright(), paths, recipe=at(8, 8), classes=(), to=to, **options)
+    results = predicting.files(Bright(), paths, recipe=at(8, 8), classes=(), to=to, **options)
     return [error for _, error, _ in results]
 
 
@@ -547,10 +547,10 @@ def test_an_overlap_is_for_crops(tmp_path):
         network = Bright()
         recipe = at(16, 8, record_size="native", batch=100)
         options: dict[str, Any] = {"recipe": recipe, "classes": (), "overlap": overlap}
-        list(predict.files(network, [image], **options, to=tmp_path / str(overlap)))
+        list(predicting.files(network, [image], **options, to=tmp_path / str(overlap)))
         assert network.seen[0][0] == tiles
     with pytest.raises(ValueError, match=r"--overlap 0\.9"):
-        list(predict.files(Bright(), [image], **{**options, "overlap": 0.9}, to=tmp_path))
+        list(predicting.files(Bright(), [image], **{**options, "overlap": 0.9}, to=tmp_path))
 
 
 def test_folders_patterns_and_zips_are_searched(tmp_path):
@@ -564,7 +564,7 @@ def test_folders_patterns_and_zips_are_searched(tmp_path):
             archive.write(folder / "b.png", name)
         archive.writestr("inner/bad.png", "hello")
     to = folder / "to"
-    given = predict.inputs([folder, tmp_path / "some.zip"], to=to)
+    given = predicting.inputs([folder, tmp_path / "some.zip"], to=to)
     assert [(str(each.path.relative_to(tmp_path)), each.stem) for each in given] == [
         ("in/b.png", "b"),
         ("in/deep/a.PNG", "deep/a"),
@@ -573,7 +573,7 @@ def test_folders_patterns_and_zips_are_searched(tmp_path):
         ("some.zip/inner/y.png", "inner/y"),
         ("some.zip/x.png", "x"),
     ]
-    done = list(predict.files(Bright(), given, recipe=at(8, 8), classes=(), to=tmp_path / "out"))
+    done = list(predicting.files(Bright(), given, recipe=at(8, 8), classes=(), to=tmp_path / "out"))
     assert [error is None for _, error, _ in done] == [True, True, True, False, True, True]
     assert "some.zip/inner/bad.png" in str(done[3][1])
     masks = sorted((tmp_path / "out").rglob("*.mask.png"))
@@ -582,22 +582,22 @@ def test_folders_patterns_and_zips_are_searched(tmp_path):
         "x.mask.png",
     ]
     assert len({path.read_bytes() for path in masks}) == 1
-    pattern = predict.inputs([folder / "**" / "a.*"], to=to)
+    pattern = predicting.inputs([folder / "**" / "a.*"], to=to)
     assert [each.path.name for each in pattern] == ["a.PNG", "a.png"]
 
 
 def test_a_folder_without_images_and_a_pattern_without_files_are_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty has no images in it"):
-        predict.inputs([tmp_path / "empty"], to=tmp_path / "to")
+        predicting.inputs([tmp_path / "empty"], to=tmp_path / "to")
     with pytest.raises(ValueError, match=r"\*\.png: no file has such a name"):
-        predict.inputs([tmp_path / "*.png"], to=tmp_path / "to")
+        predicting.inputs([tmp_path / "*.png"], to=tmp_path / "to")
     cell(tmp_path)
     with pytest.raises(ValueError, match="is the folder of the images"):
-        predict.inputs([tmp_path], to=tmp_path)
+        predicting.inputs([tmp_path], to=tmp_path)
     (tmp_path / "bad.zip").write_bytes(b"PK")
     with pytest.raises(OSError, match=r"bad\.zip"):
-        predict.inputs([tmp_path / "bad.zip"], to=tmp_path / "to")
+        predicting.inputs([tmp_path / "bad.zip"], to=tmp_path / "to")
 
 
 def test_a_regression_has_nothing_else_to_write(tmp_path):
@@ -605,4 +605,4 @@ def test_a_regression_has_nothing_else_to_write(tmp_path):
     recipe = Recipe(size=(8, 8), model=model, loss="squared_error")
     how: dict[str, Any] = {"recipe": recipe, "classes": (), "to": tmp_path}
     with pytest.raises(ValueError, match="of a regression its values are written"):
-        list(predict.files(Bright(), [cell(tmp_path)], **how, wanted=results.Wanted()))
+        list(predicting.files(Bright(), [cell(tmp_path)], **how, wanted=results.Wanted()))

@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image
 from test_predict import Bright, at, half_white
 
-from unet import contours, predict, results, watershed
+from unet import contours, predicting, results, watershed
 from unet.objects import Separation
 from unet.results import Wanted
 
@@ -143,9 +143,9 @@ def test_all_that_is_written_of_an_image_says_the_same(tmp_path, pixel_size):
     Image.fromarray(image).save(tmp_path / "in" / "a & b.png")
     (tmp_path / "in" / "bad <i>.png").write_text("hello")
     to = tmp_path / "to"
-    done = predict.files(
+    done = predicting.files(
         Bright(),
-        predict.inputs([tmp_path / "in"], to=to),
+        predicting.inputs([tmp_path / "in"], to=to),
         recipe=at(20, 30),
         classes=(),
         to=to,
@@ -193,9 +193,9 @@ def test_tables_and_pages_are_kept_unless_overwriting_is_asked_for(tmp_path):
         (to / name).write_text("mine")
         how = {"recipe": at(8, 8), "classes": (), "to": to, "wanted": Wanted(kinds=(kind,))}
         with pytest.raises(ValueError, match=f"{name} is there already; give --overwrite"):
-            list(predict.files(Bright(), [tmp_path / "a.png"], **how))
+            list(predicting.files(Bright(), [tmp_path / "a.png"], **how))
         assert (to / name).read_text() == "mine"
-        assert list(predict.files(Bright(), [tmp_path / "a.png"], **how, overwrite=True))
+        assert list(predicting.files(Bright(), [tmp_path / "a.png"], **how, overwrite=True))
         assert (to / name).read_text() != "mine"
 
 

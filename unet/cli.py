@@ -502,15 +502,15 @@ def _predict(argv: Sequence[str]) -> int:
     asked = console.parse(Predict, argv, prog="unet predict")
     settings = runs.settings(asked.run)
     _load_keras()
-    from unet import model, predict, results
+    from unet import model, predicting, results
 
     chosen = {"kinds": tuple(asked.write)} if asked.write else {}
     separation = asked.separation
     wanted = results.Wanted(**chosen, pixel_size=asked.pixel_size, separation=separation)
-    given = predict.inputs(asked.inputs, to=asked.to)
+    given = predicting.inputs(asked.inputs, to=asked.to)
     is_plain = not asked.write and asked.pixel_size is None
     failed = 0
-    for path, error, written in predict.files(
+    for path, error, written in predicting.files(
         model.serving(runs.load(asked.run), settings.recipe.model.output_activation),
         given,
         recipe=_flipping(settings.recipe, asked.flips),
