@@ -15,7 +15,7 @@ _CLEAR, _END, _FIRST = 256, 257, 258
 _MOST = 5120  # entries of the decoder's table; codes of 12 bits name 4,096
 
 
-def is_sound(data: bytes, *, most: int) -> bool:
+def is_sound(data: bytes | bytearray, *, most: int) -> bool:
     """Whether each code, up to a number of decoded bytes, is one that may stand there.
 
     Data may end early, and need no code for their end.
