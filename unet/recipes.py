@@ -378,8 +378,8 @@ _HALVED = UNet(
 _OWN = "This project's own, tuned for two CPU cores without half precision."
 
 # Small images at their own scale and larger ones, whose nuclei are larger too, at about the same:
-# squashed to 128², nuclei of some pixels are lost. Batch norm learns more from a step, but halves the
-# steps a CPU takes in a minute.
+# squashed to 128², nuclei of some pixels are lost. Batch norm learns more from a step, but halves
+# the steps a CPU takes in a minute.
 DSB2018 = Recipe(
     size=(256, 256),
     record_size=384,
