@@ -73,8 +73,8 @@ def test_the_published_network_takes_184_pixels_more_than_it_gives():
     assert cut == ((568 - 392) // 2, (280 - 200) // 2, (136 - 104) // 2, (64 - 56) // 2)
 
 
-@pytest.mark.parametrize("levels", [1, 2, 3, 4])
-@pytest.mark.parametrize("convolutions", [1, 2, 3])
+@pytest.mark.parametrize("levels", [1, 2, 4])
+@pytest.mark.parametrize("convolutions", [1, 3])
 @pytest.mark.parametrize("stem", [1, 2])
 def test_without_padding_no_pixel_depends_on_what_is_beyond_the_mirrored_image(
     levels, convolutions, stem
