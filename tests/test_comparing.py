@@ -159,6 +159,12 @@ def test_several_datasets_and_runs_are_compared():
         saved["runs"]["z"]["dice"] - saved["runs"]["x"]["dice"]
     )
     assert each["interval"][0] <= each["difference"] <= each["interval"][1]
+    page = comparing.document(found)
+    assert "<th>a: n0</th>" in page
+    assert "<th>b: n0</th>" in page
+    fewer = {"a": natives(3), "b": (x._replace(mask=x.mask % 2) for x in natives(3, count=4))}
+    with pytest.raises(ValueError, match="the truth of b: n0 is not the same for x and y"):
+        comparing.compare({"x": runs["x"], "y": judged(SOFTMAX, fewer)})
 
 
 def test_tables_for_people_hold_each_score_of_each_run():

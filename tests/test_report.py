@@ -198,6 +198,9 @@ def test_several_datasets_have_a_table_each(run):
     text, _ = read(report.write(run, images, network=networks.fixed()))
     for shown in ("one, 5 of them", "&lt;two&gt;, 4 of them", "Classes of one"):
         assert shown in text
+    for number in range(4):  # which of the images of that name it is
+        assert f'title="truth one: &lt;n{number}&gt;"' in text
+        assert f'title="truth &lt;two&gt;: &lt;n{number}&gt;"' in text
     assert "<two>" not in text
 
 

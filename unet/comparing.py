@@ -98,7 +98,9 @@ def compare(judged: Mapping[str, Judgement]) -> Comparison:
         theirs = [own[key] for key in by_id]
         for ours, other in zip(base.rows, theirs, strict=True):
             if not np.array_equal(_truth(ours, base), _truth(other, base)):
-                raise ValueError(f"the truth of {ours.id} is not the same for {first} and {name}.")
+                raise ValueError(
+                    f"the truth of {ours.name} is not the same for {first} and {name}."
+                )
         differences[name] = _differences(base, groups if is_grouped else [], theirs)
     return Comparison(judged, differences)
 
@@ -238,7 +240,7 @@ def _images(comparison: Comparison, name: str) -> str:
     theirs = {(row.dataset, row.id): row for row in other.rows}
     rows = [
         (
-            row.id,
+            row.name,
             float(judging.scores_of(row.sums, base.recipe)[score]),
             float(judging.scores_of(theirs[row.dataset, row.id].sums, base.recipe)[score]),
         )

@@ -58,6 +58,11 @@ class Scored(NamedTuple):
     instances: np.ndarray | None = None
     """uint16 [H, W], its true objects, where they were asked for."""
 
+    @property
+    def name(self) -> str:
+        """Its id, with its dataset where there are several."""
+        return f"{self.dataset}: {self.id}" if self.dataset else self.id
+
 
 def scorer(network: Any, recipe: Recipe, *, decides: bool = True) -> keras.Model:
     """What `scored` runs: a model of images and masks that shares the network's variables.

@@ -39,6 +39,11 @@ class Row(NamedTuple):
     objects: Matches | None = None
     """Its objects, counted; None where the true ones are not known."""
 
+    @property
+    def name(self) -> str:
+        """Its id, with its dataset where there are several."""
+        return f"{self.dataset}: {self.id}" if self.dataset else self.id
+
 
 class Part(NamedTuple):
     """What is added up of a dataset."""

@@ -94,7 +94,7 @@ class _Extremes:
             name: pictures.resized(pixels, least=_PICTURE[0], most=_PICTURE[1])
             for name, pixels in pictures.views(image, channels=self.channels).items()
         }
-        item = (*key, _Shown(image.id, score, views))
+        item = (*key, _Shown(image.name, score, views))
         (heapq.heappush if len(self.heap) < _SHOWN else heapq.heappushpop)(self.heap, item)
 
     def shown(self) -> list[_Shown]:
