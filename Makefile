@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-JAX_TESTS := $(patsubst %,tests/test_%.py,losses metrics evaluate model train checkpoints report export)
+JAX_TESTS := $(patsubst %,tests/test_%.py,losses metrics evaluate model train checkpoints report export unet_python)
 
 .PHONY: demo test test-heavy test-jax lint clean
 

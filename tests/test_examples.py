@@ -1,5 +1,6 @@
 """Each example, and the code of each page of documentation, as written, in its own process."""
 
+import os
 import pathlib
 import re
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import pytest
 
 import segdata
+from unet import cli
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 DOCS = EXAMPLES.parent / "docs"
@@ -15,14 +17,24 @@ PAGES = {path.stem for path in DOCS.glob("*.md") if "```python" in path.read_tex
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("name", ["keras_fit", "jax_loop", "torch_loop"])
-def test_an_example_runs_and_learns(name, built_dsb2018):
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [
+        ("keras_fit", "tensorflow"),
+        ("jax_loop", ""),
+        ("torch_loop", ""),
+        ("unet_loop", "tensorflow"),
+        ("unet_loop", "jax"),
+    ],
+)
+def test_an_example_runs_and_learns(name, backend, built_dsb2018):
     packed = segdata.pack("dsb2018", "train", size=(64, 64), data_dir=built_dsb2018)
     where = ["--data_dir", built_dsb2018] if name == "keras_fit" else [packed.manifest]
     done = subprocess.run(
         [sys.executable, EXAMPLES / f"{name}.py", *where, "--epochs", "3"],
         capture_output=True,
         text=True,
+        env={**os.environ, "KERAS_BACKEND": backend} if backend else None,
     )
     assert done.returncode == 0, done.stderr
     losses = [float(loss) for loss in re.findall(r"\bloss:? ([\d.]+)", done.stdout)]
@@ -37,6 +49,9 @@ model.compile(loss="mse")
 """
 
 
+TINY = ["--recipe", "dsb2018", "--filters", "4", "8", "--size", "64", "64", "--epochs", "1"]
+
+
 @pytest.mark.heavy
 @pytest.mark.parametrize("page", [*sorted(PAGES - {"adding-a-dataset"}), "README"])
 def test_the_code_of_a_page_runs(page, request, tmp_path):
@@ -49,6 +64,9 @@ def test_the_code_of_a_page_runs(page, request, tmp_path):
     others = {"mixing": "built_datasets", "any-tfds-dataset": "built_foreign"}
     built = others.get(page, "built_dsb2018")
     (tmp_path / "data").symlink_to(request.getfixturevalue(built))
+    if page == "unet-from-python":
+        out = ["--data_dir", str(tmp_path / "data"), "--out", str(tmp_path / "runs" / "first")]
+        assert cli.main(["train", *TINY, *out]) == 0
     (tmp_path / "page.py").write_text("\n".join(blocks))
     done = subprocess.run(
         [sys.executable, "page.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300

@@ -20,14 +20,12 @@ from segdata.core.system import files
 from unet import hardware, objects, recipes, runs, saved
 from unet.hardware import Compilation, Precision
 from unet.objects import Separation
-from unet.recipes import RECIPES, Loss, Recipe
+from unet.recipes import RECIPES, Flips, Loss, Recipe
 from unet.runs import Settings
 
 if TYPE_CHECKING:
     from segdata.inspection.traits import Traits
     from unet.data import Data
-
-Flips = Literal["auto", "on", "off"]
 
 
 def _positional(name: str, **custom_args: Any) -> dict[str, Any]:
@@ -392,7 +390,7 @@ def _evaluate(argv: Sequence[str]) -> None:
 
     if asked.flips != "auto" and asked.at == "training":
         raise ValueError("--flips: at the size of the training one view alone is scored.")
-    recipe = _flipping(settings.recipe, asked.flips)
+    recipe = recipes.flipping(settings.recipe, asked.flips)
     tolerance = asked.boundary_tolerance
     if tolerance is not None and not (asked.boundary and 0 <= tolerance < math.inf):
         raise ValueError(f"--boundary_tolerance {tolerance:g}: 0 or more pixels, with --boundary.")
@@ -404,7 +402,7 @@ def _evaluate(argv: Sequence[str]) -> None:
         recipe = dataclasses.replace(recipe, loss=asked.loss, **plain)
     network, chosen = runs.load(asked.run), None
     if asked.threshold == "best":
-        several = judging.trained_on(_flipping(settings.recipe, asked.flips))
+        several = judging.trained_on(recipes.flipping(settings.recipe, asked.flips))
         place = settings.data_dir
         trained = (x for one in several for x in _scored(network, one, place, at=asked.at))
         chosen = judging.best_threshold(trained, recipe)
@@ -513,11 +511,11 @@ def _predict(argv: Sequence[str]) -> int:
     for path, error, written in predicting.files(
         model.serving(runs.load(asked.run), settings.recipe.model.output_activation),
         given,
-        recipe=_flipping(settings.recipe, asked.flips),
+        recipe=recipes.flipping(settings.recipe, asked.flips),
         classes=settings.classes,
         to=asked.to,
         overwrite=asked.overwrite,
-        scalings=_like(runs.scalings(settings), asked.like),
+        scalings=predicting.like(runs.scalings(settings), asked.like),
         wanted=None if is_plain else wanted,
         overlap=asked.overlap,
     ):
@@ -576,12 +574,6 @@ def _report(argv: Sequence[str]) -> None:
     from unet.data import Data
 
     _finish(asked.run, settings, Data(settings.recipe, settings.data_dir))
-
-
-def _flipping(recipe: Recipe, flips: Flips) -> Recipe:
-    if flips == "on" and len(recipe.views) == 1:
-        raise ValueError("--flips on: this run was trained without flips and turns; leave it out.")
-    return recipe if flips == "auto" else dataclasses.replace(recipe, flips=flips == "on")
 
 
 def _recipes(argv: Sequence[str]) -> None:
@@ -837,13 +829,6 @@ def _threshold(given: str, recipe: Recipe) -> float:
         f"--threshold {given}: best, or a number in [0, 1), for a model with sigmoid; this one has "
         f"{recipe.model.output_activation}."
     )
-
-
-def _like(scalings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """All scalings, or the one of a dataset."""
-    if name and name not in scalings:
-        raise ValueError(f"--like {name}: the run was trained on {', '.join(scalings)}.")
-    return {name: scalings[name]} if name else scalings
 
 
 def _kept(data_dir: str | None) -> str | None:

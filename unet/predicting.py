@@ -99,16 +99,37 @@ def read(
         picture = scientific.read(data, name=name, page=page, channels=channels)
     except (scientific.PagesError, scientific.ChannelsError) as error:
         raise ValueError(f"{error} {_wanted(page, channels)}") from error
-    _require_type(picture.pixels.dtype, scaling, path)
-    _require_bits(picture.pixels, scaling, path)
-    pixels = intensity.rgb(picture.pixels, scaling)
-    size = seen(*pixels.shape[:2])
-    if size == pixels.shape[:2]:
-        return pixels, pixels
-    if picture.is_plain and not scaling:
+    own = picture.pixels.shape[:2]
+    if picture.is_plain and not scaling and (size := seen(*own)) != own:
+        pixels = _as_trained(picture.pixels, scaling, name)
         with images.opened(data, name=name) as image:
             return pixels, images.at_size(image, size)
-    return pixels, resizing.image(pixels, size)
+    return of_array(picture.pixels, seen=seen, scaling=scaling, name=name)
+
+
+def of_array(
+    pixels: np.ndarray, *, seen: Seen, scaling: Scaling | None = None, name: str = "the image"
+) -> tuple[np.ndarray, np.ndarray]:
+    """An image that is an array, as `read` gives one of a file.
+
+    Args:
+        pixels: [H, W] or [H, W, C], of one to three channels, of the type and depth of the images
+            that the model was trained on.
+        seen: As in `read`.
+        scaling: As in `read`.
+        name: What messages call it.
+
+    Raises:
+        ValueError: As in `read`; or if it has no such shape.
+    """
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    if pixels.ndim != 3 or not 1 <= pixels.shape[2] <= 3 or not pixels.size:
+        raise ValueError(
+            f"{name}: its shape is {pixels.shape}; give [H, W], or [H, W, C] with C from 1 to 3."
+        )
+    image = _as_trained(pixels, scaling, name)
+    size = seen(*image.shape[:2])
+    return image, image if size == image.shape[:2] else resizing.image(image, size)
 
 
 def files(
@@ -149,11 +170,7 @@ def files(
     """
     if recipe.is_regression and wanted:
         raise ValueError("--write: of a regression its values are written, and nothing else.")
-    if overlap is not None and (recipe.records is None or not 0 <= overlap <= 0.75):
-        raise ValueError(
-            f"--overlap {overlap:g}: from 0 to 0.75, for a run on crops; one on whole images has "
-            "no tiles."
-        )
+    require_overlap(overlap, recipe)
     atomic.make_folder(to)
     ask: inference.Ask = functools.partial(inference.asked, network)
     job = _Job(
@@ -190,6 +207,57 @@ def files(
             except (ValueError, OSError) as error:
                 all_of_them.fail(str(error))
                 yield Done(each.path, str(error))
+
+
+def require_overlap(overlap: float | None, recipe: Recipe) -> None:
+    """Raises ValueError if tiles cannot overlap by this share of their sides."""
+    if overlap is not None and (recipe.records is None or not 0 <= overlap <= 0.75):
+        raise ValueError(
+            f"--overlap {overlap:g}: from 0 to 0.75, for a run on crops; one on whole images has "
+            "no tiles."
+        )
+
+
+def like(scalings: Mapping[str, Scaling | None], name: str) -> Mapping[str, Scaling | None]:
+    """All scalings, or the one of a dataset; raises ValueError if there is none of that name."""
+    if name and name not in scalings:
+        raise ValueError(f"--like {name}: the run was trained on {', '.join(scalings)}.")
+    return {name: scalings[name]} if name else scalings
+
+
+def only(
+    name: object, scalings: Mapping[str, Scaling | None], how: Callable[[Scaling | None], Any]
+) -> Any:
+    """What the only reading gives that fits an image, of those that `how` makes by a scaling.
+
+    Raises:
+        ValueError: If several fit, or none.
+    """
+    names = {scaling: name for name, scaling in scalings.items()}
+    found, faults = dict[str, Any](), list[ValueError]()
+    for scaling, dataset in names.items():
+        try:
+            found[dataset] = how(scaling)
+        except ValueError as error:
+            faults.append(error)
+    if len(faults) > 1 and not found:
+        each = zip(names.values(), faults, strict=True)
+        whys = (
+            f"{dataset}: {str(fault).removeprefix(str(name)).lstrip(': ')}"
+            for dataset, fault in each
+        )
+        raise ValueError(
+            f"{name} is like the images of none of the datasets that the model was trained on. "
+            f"{' '.join(whys)}"
+        ) from faults[0]
+    if not found:
+        raise faults[0]
+    if len(found) > 1:
+        raise ValueError(
+            f"{name}: in {' and '.join(found)}, which the model was trained on, brightness was "
+            f"scaled in different ways. Say which it is like: --like {next(iter(found))}."
+        )
+    return next(iter(found.values()))
 
 
 class Done(NamedTuple):
@@ -300,41 +368,9 @@ def _read_as_one_of(
 ) -> tuple[np.ndarray, np.ndarray]:
     """`read`, by the only scaling that fits the file; raises ValueError where several do."""
     data = each.data()
-    how = {
-        scaling: functools.partial(read, each.path, data=data, seen=seen, scaling=scaling)
-        for scaling in scalings.values()
-    }
-    return _only(each.path, scalings, how)
-
-
-def _only(
-    path: pathlib.Path, scalings: Mapping[str, Scaling | None], how: Mapping[Any, Callable[[], Any]]
-) -> Any:
-    """What the only reading gives that fits a file; raises ValueError where several do."""
-    names = {scaling: name for name, scaling in scalings.items()}
-    found, faults = dict[str, Any](), list[ValueError]()
-    for scaling, name in names.items():
-        try:
-            found[name] = how[scaling]()
-        except ValueError as error:
-            faults.append(error)
-    if len(faults) > 1 and not found:
-        each = zip(names.values(), faults, strict=True)
-        whys = (
-            f"{name}: {str(fault).removeprefix(str(path)).lstrip(': ')}" for name, fault in each
-        )
-        raise ValueError(
-            f"{path} is like the images of none of the datasets that the model was trained on. "
-            f"{' '.join(whys)}"
-        ) from faults[0]
-    if not found:
-        raise faults[0]
-    if len(found) > 1:
-        raise ValueError(
-            f"{path}: in {' and '.join(found)}, which the model was trained on, brightness was "
-            f"scaled in different ways. Say which it is like: --like {next(iter(found))}."
-        )
-    return next(iter(found.values()))
+    return only(
+        each.path, scalings, lambda scaling: read(each.path, data=data, seen=seen, scaling=scaling)
+    )
 
 
 class _Rows:
@@ -366,9 +402,7 @@ def _opened_as_one_of(
             except (scientific.PagesError, scientific.ChannelsError) as error:
                 raise ValueError(f"{error} {_wanted(page, channels)}") from error
 
-        yield _only(
-            path, scalings, {each: functools.partial(opened, each) for each in scalings.values()}
-        )
+        yield only(path, scalings, opened)
 
 
 def _has_several(path: pathlib.Path) -> bool:
@@ -396,7 +430,14 @@ def _inside(path: pathlib.Path, to: pathlib.Path) -> list[Input]:
     ]
 
 
-def _require_type(dtype: np.dtype, scaling: Scaling | None, path: pathlib.Path) -> None:
+def _as_trained(pixels: np.ndarray, scaling: Scaling | None, name: str) -> np.ndarray:
+    """An image in the brightness of the dataset, uint8 [H, W, 3]."""
+    _require_type(pixels.dtype, scaling, name)
+    _require_bits(pixels, scaling, name)
+    return intensity.rgb(pixels, scaling)
+
+
+def _require_type(dtype: np.dtype, scaling: Scaling | None, path: pathlib.Path | str) -> None:
     """Raises ValueError if an image's numbers are of another type than those of the dataset."""
     kinds = scaling.types if scaling else ("uint8",)
     if kinds and dtype.name not in kinds:
@@ -407,7 +448,7 @@ def _require_type(dtype: np.dtype, scaling: Scaling | None, path: pathlib.Path) 
         )
 
 
-def _require_bits(pixels: np.ndarray, scaling: Scaling | None, path: pathlib.Path) -> None:
+def _require_bits(pixels: np.ndarray, scaling: Scaling | None, path: pathlib.Path | str) -> None:
     """Raises ValueError if an image is of a camera of more bits: most of it would be white."""
     if not scaling or not scaling.bits:
         return

@@ -27,6 +27,8 @@ Loss = Literal[
 
 BestBy = Literal["loss", "dice", "iou", "dataset_dice", "dataset_iou", "mae", "rmse"]
 
+Flips = Literal["auto", "on", "off"]
+
 _SMOOTHED = ("cross_entropy", "cross_entropy_dice")
 _WEIGHTED = (*_SMOOTHED, "focal")
 _EPSILON = 1e-7  # as Keras has it
@@ -335,6 +337,17 @@ def named(name: str) -> Recipe:
     if name not in RECIPES:
         raise ValueError(f"{name!r} is not a recipe; the recipes are {', '.join(RECIPES)}.")
     return RECIPES[name]
+
+
+def flipping(recipe: Recipe, flips: Flips) -> Recipe:
+    """A recipe that averages over views or does not; with auto as it says.
+
+    Raises:
+        ValueError: If there is one view alone to average over.
+    """
+    if flips == "on" and len(recipe.views) == 1:
+        raise ValueError("--flips on: this run was trained without flips and turns; leave it out.")
+    return recipe if flips == "auto" else dataclasses.replace(recipe, flips=flips == "on")
 
 
 def _with_tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
