@@ -118,6 +118,16 @@ def test_the_page_shows_curves_scores_settings_and_images(run):
     assert "<&>" not in text
 
 
+def test_the_share_of_waiting_is_the_mean_of_the_epochs_that_know_it(run):
+    assert (
+        "Waiting for input" not in read(report.write(run, natives(1), network=networks.fixed()))[0]
+    )
+    history = (row(1), row(2) | {"input_share": 0.25}, row(3) | {"input_share": 0.125})
+    runs.write_state(run, State(step=3, history=history))
+    text, _ = read(report.write(run, natives(1), network=networks.fixed()))
+    assert "Waiting for input: 18.8% of the training." in text
+
+
 def test_best_and_worst_are_in_order_and_few_images_are_enough(run):
     text, tags = read(report.write(run, natives(8), network=networks.fixed()))
     assert tags.count["img"] == 2 * 6 * 4

@@ -30,11 +30,13 @@ def main() -> int:
     to.mkdir(parents=True, exist_ok=True)
     mark.touch()
     begun = time.monotonic()
+    dataset = "dsb2018/instances"  # masks, and maps of single nuclei
+    trained = ["--recipe=dsb2018", "--dataset", dataset, "--epochs=16"]
     steps = [
         ["segdata", "draw", "dsb2018", "--to", source, "--examples", "256"],
-        ["segdata", "build", "dsb2018", "--manual_dir", source, "--data_dir", data],
-        ["unet", "train", "--recipe=dsb2018", "--epochs=16", "--data_dir", data, "--out", run],
-        ["unet", "evaluate", run],
+        ["segdata", "build", dataset, "--manual_dir", source, "--data_dir", data],
+        ["unet", "train", *trained, "--data_dir", data, "--out", run],
+        ["unet", "evaluate", run, "--objects"],
     ]
     for step in steps:
         program, *arguments = map(str, step)

@@ -122,6 +122,9 @@ def _lead(settings: runs.Settings, history: tuple[dict[str, Any], ...], best: in
             f"{len(history)} of {recipe.epochs} epochs in {minutes:.1f} minutes; "
             f"the model is that of epoch {history[best]['epoch']}."
         )
+        shares = [row["input_share"] for row in history if "input_share" in row]
+        if shares:
+            parts.append(f"Waiting for input: {sum(shares) / len(shares):.1%} of the training.")
     return " ".join(filter(None, parts))
 
 
@@ -297,7 +300,7 @@ def _settings(settings: runs.Settings) -> str:
             "deterministic": settings.deterministic,
             "checkpoint_minutes": settings.checkpoint_minutes,
         },
-        "Made with": {**dataclasses.asdict(settings.choice), **settings.made_with},
+        "Hardware and versions": {**dataclasses.asdict(settings.choice), **settings.made_with},
         "Recipe": {
             k: v for k, v in recipe.items() if k not in ("model", "augment", "mix", "source")
         },
