@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import subprocess
 
@@ -63,6 +64,69 @@ def test_what_can_be_had_is_given():
     assert not choice(AMPERE, "auto", "off").compile
 
 
+def test_accelerators_share_a_batch_equally_and_one_cpu_has_it_all():
+    def devices(machine, count, **given):
+        machine = dataclasses.replace(machine, count=count)
+        return hardware.choose(hardware=machine, **{"backend": "jax", **given}).devices
+
+    assert devices(AMPERE, 4, batch=16) == 4
+    assert devices(AMPERE, 3, batch=16) == 2
+    assert devices(AMPERE, 8, batch=7) == 7
+    assert devices(AMPERE, 3, batch=5) == devices(AMPERE, 8, batch=1) == 1
+    assert devices(AMPERE, 4) == 1  # where nothing is trained
+    assert devices(PLAIN, 4, batch=16) == 1
+    assert devices(TPU, 4, batch=16) == 4
+    assert devices(TPU, 4, batch=16, backend="tensorflow") == 1
+    assert devices(PLAIN, 4, batch=16, devices=4) == 4
+    assert devices(AMPERE, 4, batch=16, devices=1) == 1
+
+
+@pytest.mark.parametrize(
+    ("devices", "batch", "allowed"),
+    [(3, 16, "1 or 2 or 4"), (8, 16, "1 or 2 or 4"), (2, 15, "1 or 3"), (0, 1, "1"), (-1, 2, "1")],
+)
+def test_devices_that_cannot_share_a_batch_are_refused_by_name(devices, batch, allowed):
+    machine = dataclasses.replace(AMPERE, count=4)
+    with pytest.raises(ValueError, match=rf"devices is {devices}; it must be {allowed}.*: .*8\.0"):
+        hardware.choose(hardware=machine, backend="jax", devices=devices, batch=batch)
+
+
+def test_tensorflow_trains_on_several_devices_without_xla():
+    machine = dataclasses.replace(AMPERE, count=2)
+
+    def choose(*wishes, **given):
+        return hardware.choose(*wishes, hardware=machine, batch=16, **given)
+
+    assert not choose(backend="tensorflow").compile
+    assert choose(backend="tensorflow", devices=1).compile
+    assert choose(backend="jax").compile
+    assert str(choose(backend="jax")) == "2 × GPU 8.0: mixed_bfloat16, XLA"
+    with pytest.raises(ValueError, match=r"compile is 'on'.*on 2 devices without XLA"):
+        choose("auto", "on", backend="tensorflow")
+
+
+@pytest.mark.parametrize(
+    ("kept", "count", "asked", "expected"),
+    [
+        (2, 4, None, 2),  # as before
+        (4, 2, None, 2),  # there are fewer
+        (1, 4, None, 1),
+        (1, 4, 4, 4),
+        (4, 4, 1, 1),
+        (3, 2, None, 2),
+    ],
+)
+def test_a_run_goes_on_with_its_devices_where_there_are_as_many(
+    monkeypatch, kept, count, asked, expected
+):
+    machine = dataclasses.replace(AMPERE, count=count)
+    monkeypatch.setattr(hardware, "detect", lambda: machine)
+    begun = Choice(hardware=machine.name, precision="float32", compile=False, devices=kept)
+    now = hardware.again(begun, devices=asked, batch=12)
+    assert now.devices == expected
+    assert now.precision == "float32"  # what was not asked for stays
+
+
 def test_jax_always_compiles():
     assert hardware.choose(hardware=PLAIN, backend="jax").compile
     with pytest.raises(ValueError, match="JAX always compiles"):
@@ -94,7 +158,7 @@ def test_the_least_capable_gpu_counts(monkeypatch):
         keras.distribution, "list_devices", lambda kind: ["gpu:0", "gpu:1"] * (kind == "gpu")
     )
     machine = hardware.detect()
-    assert machine == Hardware(name="2 × NVIDIA H100", kind="gpu", capability=7.5)
+    assert machine == Hardware(name="NVIDIA H100", kind="gpu", count=2, capability=7.5)
 
 
 @pytest.mark.parametrize(

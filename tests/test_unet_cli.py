@@ -277,6 +277,18 @@ def test_on_other_hardware_precision_is_chosen_anew(tmp_path, capsys, monkeypatc
     assert cli.main(["resume", str(out), "--precision", "float16"]) == 2
 
 
+def test_devices_that_cannot_share_a_batch_leave_no_folder(tmp_path, capsys, monkeypatch):
+    out = tmp_path / "run"
+    machine = Hardware(name="new", kind="cpu", count=4)
+    monkeypatch.setattr(hardware, "detect", lambda: machine)
+    for devices in ("3", "8"):
+        assert cli.main(["train", "--out", str(out), *TINY, "--devices", devices]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"devices is {devices}; it must be 1 or 2: " in line
+        assert "4 × new" in line
+        assert not out.exists()
+
+
 @pytest.mark.heavy
 def test_a_full_disk_is_one_line_and_with_room_the_run_goes_on(tmp_path, capsys):
     run = tmp_path / "run"

@@ -79,6 +79,10 @@ class _Training(_Start):
     compile: Compilation = "auto"
     """Whether XLA compiles the model; auto chooses the faster for this machine."""
 
+    devices: int | None = None
+    """How many devices share each batch; if not given one CPU, or as many accelerators as can have
+    equal shares."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Train(_Training):
@@ -114,6 +118,9 @@ class Resume(_Run):
 
     compile: Compilation = "auto"
     """Likewise whether XLA compiles the model."""
+
+    devices: int | None = None
+    """How many devices share each batch; if not given as before, where there are as many."""
 
     epochs: int | None = None
     """More epochs than before, in all; the learning rate goes on as if there had always been as
@@ -330,7 +337,8 @@ def _lr(argv: Sequence[str]) -> None:
         console.import_modules(sweep.imports)
         from unet.data import Data
 
-        settings = dataclasses.replace(settings, choice=hardware.again(settings.choice))
+        choice = hardware.again(settings.choice, batch=settings.recipe.batch)
+        settings = dataclasses.replace(settings, choice=choice)
         data = Data(settings.recipe, settings.data_dir)
     else:
         asked, recipe = _read_training(Rates, argv, prog="unet lr")
@@ -356,7 +364,13 @@ def _resume(argv: Sequence[str]) -> None:
     from unet import train as training
     from unet.data import Data
 
-    choice = hardware.again(settings.choice, asked.precision, asked.compile)
+    choice = hardware.again(
+        settings.choice,
+        asked.precision,
+        asked.compile,
+        devices=asked.devices,
+        batch=settings.recipe.batch,
+    )
     settings = dataclasses.replace(settings, choice=choice)
     data = Data(settings.recipe, settings.data_dir)
     changes = runs.changes(settings, data.made_with())
@@ -633,7 +647,9 @@ def _planned(asked: Any, recipe: Recipe, argv: Sequence[str]) -> tuple[Settings,
     settings = Settings(
         name=given.recipe,
         recipe=recipe,
-        choice=hardware.choose(given.precision, given.compile),
+        choice=hardware.choose(
+            given.precision, given.compile, devices=given.devices, batch=recipe.batch
+        ),
         classes=classes,
         scalings=data.scalings(),
         made_with=data.made_with(),

@@ -1,4 +1,4 @@
-"""Precision and compilation, chosen from the hardware.
+"""Precision, compilation and the number of devices, chosen from the hardware.
 
 Half precision pays only where the hardware multiplies in it, and XLA only where it beats the
 library's own kernels; on the wrong machine either costs a factor of ten. So the hardware is
@@ -17,11 +17,12 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Compilation = Literal["auto", "on", "off"]
 Policy = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 
-_POLICY: dict[str, Policy] = {
+_POLICY: dict[Precision, Policy] = {
     "float32": "float32",
     "bfloat16": "mixed_bfloat16",
     "float16": "mixed_float16",
 }
+_PRECISION: dict[Policy, Precision] = {policy: name for name, policy in _POLICY.items()}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,12 +30,15 @@ class Hardware:
     """The hardware that a model runs on."""
 
     name: str
-    """Its product name, such as "NVIDIA H200"."""
+    """The product name of a device, such as "NVIDIA H200"."""
 
     kind: Literal["cpu", "gpu", "tpu"]
 
     flags: frozenset[str] = frozenset()
     """Instruction sets of a CPU, as Linux names them."""
+
+    count: int = 1
+    """How many of them a process sees."""
 
     capability: float | None = None
     """CUDA compute capability of the least capable GPU; None where it is not known."""
@@ -42,10 +46,10 @@ class Hardware:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Choice:
-    """Precision and compilation for some hardware."""
+    """Precision, compilation and devices for some hardware."""
 
     hardware: str
-    """The name of the hardware."""
+    """The product name of a device."""
 
     precision: Policy
     """A Keras dtype policy."""
@@ -53,8 +57,17 @@ class Choice:
     compile: bool
     """Whether XLA compiles the model."""
 
+    devices: int = 1
+    """How many devices share each batch of a training."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError if there are no devices."""
+        if self.devices < 1:
+            raise ValueError(f"devices is {self.devices}; it must be 1 or more")
+
     def __str__(self) -> str:
-        return f"{self.hardware}: {self.precision}, {'XLA' if self.compile else 'no XLA'}"
+        count = f"{self.devices} × " if self.devices > 1 else ""
+        return f"{count}{self.hardware}: {self.precision}, {'XLA' if self.compile else 'no XLA'}"
 
 
 def prepare_environment(*, deterministic: bool = False) -> None:
@@ -85,14 +98,19 @@ def choose(
     precision: Precision = "auto",
     compilation: Compilation = "auto",
     *,
+    devices: int | None = None,
+    batch: int = 1,
     hardware: Hardware | None = None,
     backend: str | None = None,
 ) -> Choice:
-    """Chooses precision and compilation, or checks those that are given.
+    """Chooses precision, compilation and the number of devices, or checks those that are given.
 
     Args:
         precision: The precision of products; `auto` takes the fastest that trains well.
         compilation: Whether to compile with XLA; `auto` does where that is faster.
+        devices: How many devices share a batch; if not given one CPU, or as many accelerators as
+            can have equal shares.
+        batch: Images in a batch.
         hardware: The hardware; detected if not given.
         backend: The Keras backend; the current one if not given.
 
@@ -106,27 +124,42 @@ def choose(
         hardware = detect()
     if backend is None:
         backend = _backend()
+    devices = _shares(devices, batch, hardware, backend)
     return Choice(
         hardware=hardware.name,
         precision=_policy(precision, hardware),
-        compile=_compiles(compilation, hardware, backend),
+        compile=_compiles(compilation, hardware, backend, devices=devices),
+        devices=devices,
     )
 
 
-def again(kept: Choice, precision: Precision = "auto", compilation: Compilation = "auto") -> Choice:
+def again(
+    kept: Choice,
+    precision: Precision = "auto",
+    compilation: Compilation = "auto",
+    *,
+    devices: int | None = None,
+    batch: int = 1,
+) -> Choice:
     """The choice for a run that goes on: as it was, but on other hardware or asked for anew.
 
-    Prints what has changed.
+    Prints what has changed. Arguments as in `choose`.
 
     Raises:
         ValueError: As in `choose`; or if float16, which keeps a scale of the loss with the
             optimizer, would come or go.
     """
-    now = choose(precision, compilation)
-    if kept.hardware == now.hardware and (precision, compilation) == ("auto", "auto"):
-        return kept
+    here = detect()
+    if kept.hardware == here.name:
+        if devices is None and kept.devices <= here.count:
+            devices = kept.devices
+        if (precision, compilation, devices) == ("auto", "auto", kept.devices):
+            return kept
+        if precision == "auto":
+            precision = _PRECISION[kept.precision]
+    now = choose(precision, compilation, devices=devices, batch=batch, hardware=here)
     if kept.precision != now.precision and "mixed_float16" in (kept.precision, now.precision):
-        own = kept.precision.removeprefix("mixed_")
+        own = _PRECISION[kept.precision]
         raise ValueError(
             f"this run was begun in {kept.precision} on {kept.hardware}, and {now} would be chosen "
             f"here; a run cannot come to float16 or leave it. Give --precision {own} where it is "
@@ -155,8 +188,7 @@ def detect() -> Hardware:
         if devices := _devices(kind):
             names, capability = _nvidia() if kind == "gpu" else ((), None)
             name = names[0] if names else kind.upper()
-            count = f"{len(devices)} × " if len(devices) > 1 else ""
-            return Hardware(name=count + name, kind=kind, capability=capability)
+            return Hardware(name=name, kind=kind, count=len(devices), capability=capability)
     return _cpu()
 
 
@@ -206,11 +238,33 @@ def _policy(precision: Precision, hardware: Hardware) -> Policy:
     return _POLICY[precision]
 
 
-def _compiles(compilation: Compilation, hardware: Hardware, backend: str) -> bool:
+def _shares(devices: int | None, batch: int, hardware: Hardware, backend: str) -> int:
+    """How many devices share a batch."""
+    most = 1 if (hardware.kind, backend) == ("tpu", "tensorflow") else hardware.count
+    fitting = [count for count in range(1, most + 1) if batch % count == 0]
+    if devices is None:
+        return 1 if hardware.kind == "cpu" else fitting[-1]
+    if devices not in fitting:
+        raise ValueError(
+            f"devices is {devices}; it must be {' or '.join(map(str, fitting))}: {backend} can "
+            f"train on {most} × {hardware.name} here, and each takes as many of the {batch} images "
+            "of a batch."
+        )
+    return devices
+
+
+def _compiles(compilation: Compilation, hardware: Hardware, backend: str, *, devices: int) -> bool:
     if backend == "jax":
         if compilation == "off":
             raise ValueError("compile is 'off', but JAX always compiles; use 'auto'.")
         return True
+    if devices > 1:
+        if compilation == "on":
+            raise ValueError(
+                f"compile is 'on', but TensorFlow trains on {devices} devices without XLA; use "
+                "'auto', or one device, or KERAS_BACKEND=jax."
+            )
+        return False
     if os.environ.get("TF_DETERMINISTIC_OPS") == "1":
         if compilation == "on":
             raise ValueError(
@@ -230,7 +284,8 @@ def _cpu() -> Hardware:
         key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)
     }
     flags = frozenset((found.get("flags") or found.get("Features") or "").split())
-    return Hardware(name=found.get("model name", "CPU"), kind="cpu", flags=flags)
+    count = max(len(_devices("cpu")), 1)
+    return Hardware(name=found.get("model name", "CPU"), kind="cpu", flags=flags, count=count)
 
 
 def _nvidia() -> tuple[tuple[str, ...], float | None]:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from segdata.inspection import charts, page
-from unet import hardware, pretrained, runs, train
+from unet import hardware, parallel, pretrained, runs, train
 from unet.runs import Settings
 
 _KEPT = 0.9  # of the smoothed loss, from one rate to the next
@@ -87,13 +87,16 @@ def sweep(
         settings.recipe, schedule="constant", warmup=0.0, ema_momentum=0.0, learning_rate=lowest
     )
     keras.utils.set_random_seed(recipe.seed)
-    xla = settings.choice.compile
-    network = train.compiled(recipe, steps_per_epoch=data.steps_per_epoch, xla=xla)
-    pretrained.load(network, settings)
-    stream = iter(data.batches(0))
-    train.require_fit(network, next(stream), data.validation, recipe)
-    rates = np.geomspace(lowest, highest, steps).tolist()
-    return _swept(network, data.batches(0), rates, batches=recipe.accumulation)
+    xla, devices = settings.choice.compile, settings.choice.devices
+    with parallel.scope(devices):
+        network = train.compiled(
+            recipe, steps_per_epoch=data.steps_per_epoch, xla=xla, devices=devices
+        )
+        pretrained.load(network, settings)
+        stream = iter(data.batches(0))
+        train.require_fit(network, next(stream), data.validation, recipe)
+        rates = np.geomspace(lowest, highest, steps).tolist()
+        return _swept(network, data.batches(0), rates, batches=recipe.accumulation)
 
 
 def write(path: pathlib.Path, found: Sweep, *, title: str) -> None:

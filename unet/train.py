@@ -31,6 +31,7 @@ from unet import (
     losses,
     model,
     optimizers,
+    parallel,
     pictures,
     pretrained,
     runs,
@@ -91,13 +92,14 @@ def run(settings: Settings, *, data: Data, out: pathlib.Path) -> State:
         OSError: As in `resume`.
     """
     runs.require_new(out)
-    network = _made(settings, data)
-    require_fit(network, next(iter(data.batches(0))), data.validation, settings.recipe)
-    if said := pretrained.load(network, settings):
-        print(console.printable(said))
-    runs.create(out, settings)
-    with runs.held(out):
-        return _trained(network, _Keeper(out, settings, data))
+    with parallel.scope(settings.choice.devices):
+        network = _made(settings, data)
+        require_fit(network, next(iter(data.batches(0))), data.validation, settings.recipe)
+        if said := pretrained.load(network, settings):
+            print(console.printable(said))
+        runs.create(out, settings)
+        with runs.held(out):
+            return _trained(network, _Keeper(out, settings, data))
 
 
 def resume(out: pathlib.Path, *, data: Data, settings: Settings | None = None) -> State:
@@ -106,7 +108,7 @@ def resume(out: pathlib.Path, *, data: Data, settings: Settings | None = None) -
     Args:
         out: The run's folder.
         data: As in `run`.
-        settings: The run's, where precision or compilation are chosen anew.
+        settings: The run's, where precision, compilation or devices are chosen anew.
 
     Returns:
         The final state.
@@ -119,7 +121,7 @@ def resume(out: pathlib.Path, *, data: Data, settings: Settings | None = None) -
         OSError: If another process trains the run; if a file cannot be written, as on a full disk.
     """
     settings = settings or runs.settings(out)
-    with runs.held(out):
+    with parallel.scope(settings.choice.devices), runs.held(out):
         return _trained(_made(settings, data), _Keeper(out, settings, data))
 
 
@@ -127,8 +129,10 @@ def _made(settings: Settings, data: Data) -> Any:
     """The model of a run before its first step."""
     hardware.apply(settings.choice)
     keras.utils.set_random_seed(settings.recipe.seed)
-    xla = settings.choice.compile
-    return compiled(settings.recipe, steps_per_epoch=data.steps_per_epoch, xla=xla)
+    choice, steps = settings.choice, data.steps_per_epoch
+    return compiled(
+        settings.recipe, steps_per_epoch=steps, xla=choice.compile, devices=choice.devices
+    )
 
 
 def _trained(network: Any, keeper: "_Keeper") -> State:
@@ -238,18 +242,19 @@ def finished(state: State, recipe: Recipe, *, steps_per_epoch: int) -> bool:
     return runs.is_out_of_patience(state.history, recipe)
 
 
-def compiled(recipe: Recipe, *, steps_per_epoch: int, xla: bool) -> Any:
+def compiled(recipe: Recipe, *, steps_per_epoch: int, xla: bool, devices: int = 1) -> Any:
     """Builds and compiles a recipe's model: loss, optimizer, and the scores shown in training.
 
     Args:
         recipe: The recipe.
         steps_per_epoch: Batches in an epoch, the unit of the schedule.
         xla: Whether XLA compiles the training step.
+        devices: How many share each batch; more than one inside `parallel.scope`.
 
     Returns:
         A model that is ready for `fit`.
     """
-    network: Any = model.build(recipe.model)
+    network = parallel.shared(model.build(recipe.model), devices)
     variables = network.trainable_variables
     network.compile(
         optimizer=optimizers.build(recipe, variables, steps_per_epoch=steps_per_epoch),
@@ -305,7 +310,9 @@ class _Keeper(keras.callbacks.Callback):
         else:
             own = self.data.validation
             batch = next(iter(next(iter(own.values())) if isinstance(own, Mapping) else own))
-            network.test_on_batch(*map(np.asarray, batch))  # makes the variables of the metrics
+            # One image for each device makes the variables of the metrics.
+            alike = (np.repeat(x[:1], self.settings.choice.devices, 0) for x in batch)
+            network.test_on_batch(*alike)
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.metrics and self.state.step % self.steps_per_epoch:
