@@ -1,5 +1,7 @@
 """Bounds that hold on any machine: a sleep takes at least as long as it was asked to."""
 
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -58,3 +60,16 @@ def test_batches_that_are_ready_before_they_are_asked_for_are_not_waited_for():
         time.sleep(5 * MADE_IN)
     whole = time.monotonic() - began
     assert waiting.seconds <= whole - COUNT * 5 * MADE_IN
+
+
+@pytest.mark.heavy
+def test_batches_are_timed_where_all_has_to_be_deterministic():
+    program = (
+        "import tensorflow as tf\n"
+        "tf.config.experimental.enable_op_determinism()\n"
+        "from unet.waiting import Waiting\n"
+        "waiting = Waiting()\n"
+        "found = [int(x) for x in waiting.of(tf.data.Dataset.range(7))]\n"
+        "assert found == [*range(7)] and waiting.seconds > 0, (found, waiting.seconds)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)

@@ -46,13 +46,16 @@ class Waiting:
             total = tf.Variable(0.0, dtype=tf.float64)
             self._totals.append(total)
 
+            def now() -> Any:  # TensorFlow's own is refused where all has to be deterministic
+                return tf.numpy_function(time.monotonic, [], tf.float64)
+
             def note(asked: Any, batch: Any) -> Any:
-                waited = total.assign_add(tf.timestamp() - asked, read_value=False)
+                waited = total.assign_add(now() - asked, read_value=False)
                 with tf.control_dependencies([waited]):
                     return tf.nest.map_structure(tf.identity, batch)
 
             # A batch that is ready is taken from the buffer; none may be put behind the clocks.
-            clock = tf.data.Dataset.counter().map(lambda _: tf.timestamp())
+            clock = tf.data.Dataset.counter().map(lambda _: now())
             data = tf.data.Dataset.zip((clock, stream.prefetch(tf.data.AUTOTUNE))).map(note)
             options = tf.data.Options()
             options.experimental_optimization.inject_prefetch = False
