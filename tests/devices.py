@@ -1,7 +1,7 @@
 """Trains on three virtual devices of the CPU; a process of test_devices for each backend.
 
-It writes what was left on one device and on several: of 20 steps, all variables and the loss of each
-step; of runs, their history and last checkpoint; and how many rows of a batch each device has.
+It writes what was left on one device and on several: of 20 steps, all variables and the loss of
+each; of runs, their history and last checkpoint; and how many rows of a batch each device has.
 """
 
 import itertools
@@ -95,7 +95,8 @@ def trained(chosen: Recipe, devices: int) -> list[np.ndarray]:
         stream = _stream(classes=classes)
         network.fit(stream, steps_per_epoch=STEPS, verbose=0, callbacks=[log])
     variables = [*network.variables, *network.optimizer.variables, *network.metrics_variables]
-    return [*map(keras.ops.convert_to_numpy, variables), np.array(seen, np.float64)]
+    left: Any = map(keras.ops.convert_to_numpy, variables)
+    return [*left, np.array(seen, np.float64)]
 
 
 def run(out: pathlib.Path, *, first: int, then: int | None = None) -> tuple[Any, dict[str, Any]]:
@@ -162,7 +163,7 @@ def rows(count: int) -> list[int]:
     def counting(**settings: Any) -> Any:
         import tensorflow as tf
 
-        def note(images: np.ndarray) -> np.int32:
+        def note(images: np.ndarray) -> np.ndarray:
             held.append(int(images))
             return images
 
@@ -172,7 +173,7 @@ def rows(count: int) -> list[int]:
 
         return loss
 
-    def look(*_: Any) -> None:
+    def look(_: int, logs: Any = None) -> None:
         import jax
 
         images = [x for x in jax.live_arrays() if x.shape == (6, *SIZE, 3)]

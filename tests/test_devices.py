@@ -46,7 +46,7 @@ def test_a_run_is_resumed_on_another_number_of_devices(found, first, then):
     history, held = found[1, None]
     other_history, other_held = found[first, then]
     for row, other in zip(history, other_history, strict=True):
-        for name in row.keys() - {"seconds", "images_per_second"}:
+        for name in row.keys() - {"seconds", "images_per_second", "input_share"}:  # of clocks
             assert other[name] == pytest.approx(row[name], rel=1e-4, abs=1e-5), name
     assert held.keys() == other_held.keys()
     assert {name.partition("/")[0] for name in held} == {"count", "metrics", "model", "optimizer"}

@@ -83,7 +83,8 @@ def test_each_module_imports_only_what_lies_before_it(name):
 
 
 def test_unet_trains_without_tensorflow():
-    either = {"export", "parallel", "steps", "tensorflow_graph", "waiting"}  # import it where it is in use
+    # These import it where it is in use.
+    either = {"export", "parallel", "steps", "tensorflow_graph", "waiting"}
     for name, path in FILES.items():
         if name.startswith("unet") and name.removeprefix("unet.") not in either:
             assert not {i.split(".")[0] for i in imports(path)} & {"tensorflow", "jax"}, name

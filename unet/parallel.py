@@ -73,9 +73,8 @@ class _Shared(keras.Model):
             for variables in (self.trainable_variables, self.non_trainable_variables)
         )
         found = strategy.run(self._part, args=(rows, weights, states))
-        gradients, losses, states, logits = keras.tree.map_structure(
-            strategy.experimental_local_results, found
-        )
+        each: Any = keras.tree.map_structure
+        gradients, losses, states, logits = each(strategy.experimental_local_results, found)
         with tf.device(self.devices[0]):
             for variable, values in zip(self.non_trainable_variables, states, strict=True):
                 variable.assign(values[0])  # which all have in common
@@ -92,7 +91,8 @@ class _Shared(keras.Model):
         images, masks = (parts[_place(context)] for parts in rows)
         with tf.GradientTape() as tape:
             tape.watch(weights)
-            logits, states = self.stateless_call(weights, states, images, training=True)
+            called: Any = self.stateless_call
+            logits, states = called(weights, states, images, training=True)
             output = logits
             if self.loss is losses.batch_dice:  # of the batch as a whole
                 output, masks = context.all_gather(logits, 0), tf.concat(rows[1], 0)
