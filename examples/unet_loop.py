@@ -20,12 +20,13 @@ parser.add_argument("--epochs", type=int, default=2)
 asked = parser.parse_args()
 
 augment = Augment(horizontal_flip=0.5, quarter_turns=True, contrast_range=(0.8, 1.25))
-stream = Stream(records.load(asked.packed), batch=8, augment=augment, seed=0)
-recipe = unet.Recipe(size=stream.size, model=unet.UNet(filters=(8, 16, 32)))
+stream = Stream(records.load(asked.packed), batch=4, augment=augment, seed=0)
+settings = unet.UNet(filters=(8, 16, 32), initializer="he_normal", standardise=True)
+recipe = unet.Recipe(size=stream.size, model=settings)
 
 keras.utils.set_random_seed(0)
 network = unet.build(recipe)
-optimizer = keras.optimizers.Adam(3e-3)
+optimizer = keras.optimizers.Adam(1e-2)
 step = unet.train_step(network, optimizer, unet.losses.cross_entropy_dice)
 variables = unet.Variables.of(network, optimizer)
 
