@@ -1,4 +1,3 @@
-import ast
 import dataclasses
 import itertools
 import json
@@ -553,16 +552,3 @@ def test_help_and_import_load_neither_keras_nor_tensorflow():
         "sys.exit(bool({'keras', 'tensorflow'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
-
-
-def test_nothing_but_exports_imports_tensorflow():
-    exports = ("export.py", "tensorflow_graph.py")
-    every = pathlib.Path(cli.__file__).parent.glob("*.py")
-    for path in [path for path in every if path.name not in exports]:
-        nodes = list(ast.walk(ast.parse(path.read_text())))
-        names = {a.name for node in nodes if isinstance(node, ast.Import) for a in node.names}
-        for node in nodes:
-            if isinstance(node, ast.ImportFrom):
-                names |= {f"{node.module}.{alias.name}" for alias in node.names}
-        roots = {name.split(".")[0] for name in names}
-        assert "tensorflow" not in roots, path
