@@ -49,6 +49,7 @@ CASES: dict[str, tuple[int, dict[str, Any]]] = {
             "loss": "focal",
             "class_weights": (0.5, 1.0, 3.0),
             "boundary_weight": 0.01,
+            "epsilon": 1e-3,  # or Adam makes gradients of rounding errors as large as all others
         },
     ),
 }
@@ -160,31 +161,35 @@ def rows(count: int) -> list[int]:
     is_jax, held = keras.backend.backend() == "jax", list[int]()
     real = losses.chosen
 
-    def counting(**settings: Any) -> Any:
+    def on_jax(mask: Any) -> None:
+        import jax
+
+        def note(sharding: Any) -> None:
+            held[:] = [sharding.shard_shape(mask.shape)[0]] * len(sharding.device_set)
+
+        jax.debug.inspect_array_sharding(mask, callback=note)
+
+    def on_tensorflow(mask: Any) -> None:
         import tensorflow as tf
 
         def note(images: np.ndarray) -> np.ndarray:
             held.append(int(images))
             return images
 
+        tf.numpy_function(note, [tf.shape(mask)[0]], tf.int32)
+
+    def counting(**settings: Any) -> Any:
         def loss(mask: Any, logits: Any) -> Any:
-            tf.numpy_function(note, [tf.shape(mask)[0]], tf.int32)
+            (on_jax if is_jax else on_tensorflow)(mask)
             return real(**settings)(mask, logits)
 
         return loss
 
-    def look(_: int, logs: Any = None) -> None:
-        import jax
-
-        images = [x for x in jax.live_arrays() if x.shape == (6, *SIZE, 3)]
-        held[:] = [part.data.shape[0] for part in images[-1].addressable_shards]
-
     try:
-        losses.chosen = real if is_jax else counting
+        losses.chosen = counting
         with parallel.scope(count):
             network = train.compiled(recipe(), steps_per_epoch=STEPS, xla=is_jax, devices=count)
-            log = keras.callbacks.LambdaCallback(on_train_batch_end=look if is_jax else None)
-            network.fit(_stream(), steps_per_epoch=1, verbose=0, callbacks=[log])
+            network.fit(_stream(), steps_per_epoch=1, verbose=0)
     finally:
         losses.chosen = real
     return held
