@@ -19,6 +19,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from segdata.core.system import files
+
 MEANS = ("dice", "iou", "object_ap", "object_ap50")
 
 
@@ -58,7 +60,7 @@ def scored(run: pathlib.Path, flags: Sequence[str], *, objects: bool) -> dict[st
             subprocess.run([*unet, *begin], check=True, stdout=said, stderr=said)
         judge = ["evaluate", str(run), "--json", *(["--objects"] if objects else [])]
         found = subprocess.run([*unet, *judge], check=True, stdout=subprocess.PIPE)
-        scores.write_bytes(found.stdout)
+        files.write(scores, found.stdout)
     return json.loads(scores.read_bytes())
 
 

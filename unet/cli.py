@@ -404,19 +404,19 @@ def _evaluate(argv: Sequence[str]) -> None:
 
     if asked.flips != "auto" and asked.at == "training":
         raise ValueError("--flips: at the size of the training one view alone is scored.")
-    recipe = recipes.flipping(settings.recipe, asked.flips)
+    trained_by = recipes.flipping(settings.recipe, asked.flips)
     tolerance = asked.boundary_tolerance
     if tolerance is not None and not (asked.boundary and 0 <= tolerance < math.inf):
         raise ValueError(f"--boundary_tolerance {tolerance:g}: 0 or more pixels, with --boundary.")
-    if asked.boundary and recipe.is_regression:
+    if asked.boundary and trained_by.is_regression:
         raise ValueError("--boundary: a regression has no contours.")
-    recipe = _on_split(recipe, asked.split)
+    recipe = _on_split(trained_by, asked.split)
     if asked.loss:
         plain = {"label_smoothing": 0.0, "class_weights": (), "boundary_weight": 0.0}
         recipe = dataclasses.replace(recipe, loss=asked.loss, **plain)
     network, chosen = runs.load(asked.run), None
     if asked.threshold == "best":
-        several = judging.trained_on(recipes.flipping(settings.recipe, asked.flips))
+        several = judging.trained_on(trained_by)
         place = settings.data_dir
         trained = (x for one in several for x in _scored(network, one, place, at=asked.at))
         chosen = judging.best_threshold(trained, recipe)
