@@ -18,7 +18,7 @@ test-heavy: .venv/test
 
 # The trainer once more on Keras's other backend.
 test-jax: .venv/test
-	KERAS_BACKEND=jax $(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(JAX_TESTS)
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -m "not heavy or jax" --numprocesses 2 --dist worksteal $(JAX_TESTS)
 
 lint: .venv/test
 	$(BIN)/ruff check .

@@ -270,12 +270,14 @@ def _draw(argv: Sequence[str]) -> None:
     draw = sources.named(settings.source).draw
     if draw is None:
         raise ValueError(f"nothing draws {settings.source}.")
-    draw(
-        settings.to,
-        examples=settings.examples,
-        seed=settings.seed,
-        unlabelled=settings.unlabelled,
-    )
+    what = f"the source {settings.source} cannot draw"
+    with sources.explained(what, but=(ValueError, OSError, MemoryError)):
+        draw(
+            settings.to,
+            examples=settings.examples,
+            seed=settings.seed,
+            unlabelled=settings.unlabelled,
+        )
     if kind:
         name, seed = settings.damage, settings.seed
         victim = damage.inflict(name, settings.to, source=settings.source, seed=seed)

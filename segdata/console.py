@@ -11,6 +11,7 @@ import difflib
 import importlib
 import io
 import itertools
+import logging
 import os
 import re
 import sys
@@ -38,6 +39,11 @@ _NOISE = re.compile(
 _BOOLEANS = ("true", "false", "True", "False", "1", "0", "yes", "no")
 _SIGPIPE = 13
 _TENSORFLOW_ERRORS = "tensorflow.python.framework.errors_impl"
+# A graph's error begins with lines about its place; one of the input has a traceback of Python's.
+_PLACE = re.compile(r"Graph execution error:|Detected at node|<stack traces unavailable>|\s|$")
+_OF_INPUT = re.compile(
+    r"with iterator: \S+: (?:ValueError: )?(\S.*?)\s*^Traceback \(most", re.MULTILINE | re.DOTALL
+)
 
 
 def run(prog: str, description: str, commands: Mapping[str, Command], argv: Sequence[str]) -> int:
@@ -73,6 +79,7 @@ class Parser(simple_parsing.ArgumentParser):
             add_option_string_dash_variants=simple_parsing.DashVariant.AUTO,
             **options,
         )
+        logging.getLogger("simple_parsing").setLevel(logging.CRITICAL)  # an error says it again
         self._negative_number_matcher = re.compile(r"-\.?\d")  # -1=pet and -1e-3 are no flags
         self._switches: dict[str, bool] = {}
 
@@ -231,7 +238,16 @@ def _run(prog: str, description: str, commands: Mapping[str, Command], argv: Seq
         # Too little memory, a removed file: by its name, as TensorFlow is not imported here.
         if os.environ.get("SEGDATA_TRACEBACK") or type(error).__module__ != _TENSORFLOW_ERRORS:
             raise
-        return fail(f"{prog} {name}", str(error).partition("\n")[0])
+        return fail(f"{prog} {name}", _cause(str(error)))
+
+
+def _cause(message: str) -> str:
+    """What TensorFlow says went wrong, without where in a graph; of the input what Python said."""
+    if found := _OF_INPUT.search(message):
+        return found[1]
+    lines = message.splitlines()
+    line = next((line for line in lines if not _PLACE.match(line)), message)
+    return re.sub(r"^\{\{.*?\}\} ", "", line)
 
 
 def _expanded(argument: str) -> str:

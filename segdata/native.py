@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple, Unpack
 
 import numpy as np
@@ -48,6 +48,7 @@ def examples(
     rule: packing.Rule,
     fold: packing.Fold | None = None,
     part: str = "held-out",
+    rows: Collection[int] | None = None,
     instances: bool = False,
     data_dir: str | os.PathLike[str] | None = None,
     **features: Unpack[Named],
@@ -60,6 +61,7 @@ def examples(
         rule: What `record` is made by.
         fold: As in `segdata.pack`.
         part: As in `segdata.pack`.
+        rows: Numbers of examples in the split, in place of a fold.
         instances: Whether to read the map of instances.
         data_dir: Where the dataset was built; TFDS's default where None.
         **features: As in `segdata.train_batches`.
@@ -73,8 +75,10 @@ def examples(
     packing.examples(builder, split)
     reader = Reader(builder, named, instances=instances)
     frames: Any = stored.frames(builder, slices.absolute(builder.info.splits, split))
-    if fold is not None:
-        chosen = set(packing.in_fold(builder, split, fold, part=part, features=named).tolist())
+    if fold is not None and rows is None:
+        rows = packing.in_fold(builder, split, fold, part=part, features=named).tolist()
+    if rows is not None:
+        chosen = frozenset(rows)
         frames = (frame for number, frame in enumerate(frames) if number in chosen)
 
     def make(frame: stored.Frame) -> Native:

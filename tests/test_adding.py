@@ -127,12 +127,34 @@ BROKEN = {
         "SOURCE = dataclasses.replace(SOURCE, name='odd', configs=())",
         "configs of odd: there is none",
     ),
+    "config": (
+        "from disks.source import *\nimport dataclasses\n"
+        "SOURCE = dataclasses.replace(SOURCE, name='odd', configs=('default',))",
+        "configs of odd: 'default' is no Config",
+    ),
+    "files": (
+        "from disks.source import *\n"
+        "sources.Config('default', 'All.', ('ground', 'disk'), ('disks.zip',))",
+        "files of the config default: 'disks.zip' is no File",
+    ),
+    "builder": (
+        "from disks.source import *\nimport dataclasses\n"
+        "SOURCE = dataclasses.replace(SOURCE, name='odd', builder=None)",
+        "builder=None of odd is no name of a module",
+    ),
 }
 LIES = {
     "list raises": ("parts=lambda *_: 1 / 0", "cannot list its archives: ZeroDivisionError"),
     "list none": ("parts=lambda *_: None", "cannot list its archives: TypeError"),
     "no part": ("parts=lambda *_: [1]", "cannot list its archives: TypeError: 1 is no Part"),
     "split": ("parts=changed(split='weird/..')", "split='weird/..' is no name of a split"),
+    "entries": ("parts=changed(entries=[1])", "entries of disks: 1 has no text 'id'"),
+    "no entries": ("parts=changed(entries=None)", "cannot list its archives: TypeError"),
+    "faults": ("parts=changed(faults=['x'])", "faults of disks: ['x'] is no mapping"),
+    "group": (
+        "parts=changed(entries=[sources.Entry('p0-0', 0, 'p0-0.png')])",
+        "entries of disks: Entry(id='p0-0', group=0, image='p0-0.png') has no text 'group'",
+    ),
     "read raises": ("parts=changed(read=lambda e: {}['k'])", "odd cannot read p0-0: KeyError"),
     "read none": ("parts=changed(read=lambda e: None)", "p0-0: TypeError: None is no Example"),
     "mask": (
@@ -192,6 +214,34 @@ def test_a_source_that_fails_is_named(package, monkeypatch, tmp_path, capsys, ch
     assert message in shown
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("draw=lambda *a, **k: 1 / 0", "the source odd cannot draw: ZeroDivisionError: division"),
+        ("draw=lambda folder: None", "the source odd cannot draw: TypeError: "),
+        ("builder='odd_dataset_builder'", "'odd_dataset_builder', is in no package"),
+        ("builder='disks.source'", "odd: disks.source has no class `Builder` whose SOURCE it is."),
+        (
+            "builder='disks.disks_dataset_builder'",
+            "odd: disks.disks_dataset_builder has no class `Builder` whose SOURCE it is.",
+        ),
+    ],
+)
+def test_what_a_source_lacks_is_one_line(package, change, message):
+    add_odd(
+        package,
+        "import dataclasses\nfrom disks.source import *\n"
+        f"SOURCE = dataclasses.replace(SOURCE, name='odd', {change})\n",
+    )
+    command = ["draw", "odd", "--to", "raw", "--examples", "2"]
+    if change.startswith("builder"):
+        (package.parent / "raw").mkdir()
+        command = ["build", "odd", "--manual_dir", "raw", "--data_dir", "data"]
+    done = run(package, "-m", "segdata", *command)
+    assert done.returncode == 2
+    assert message in done.stderr.splitlines()[-1]
+
+
 def test_a_package_that_is_missing_is_named(package, monkeypatch, capsys):
     (package / "disks" / "source.py").write_text("import not_installed_here")
     monkeypatch.syspath_prepend(package)
@@ -209,6 +259,9 @@ def test_a_package_that_is_missing_is_named(package, monkeypatch, capsys):
     [
         ((), {}, "classes=(): 1 to 255 names"),
         (("a", "a"), {}, "classes=('a', 'a'): 1 to 255 names, each once"),
+        (("a", " ", "b"), {}, "each once and on one line"),  # of which TFDS would read two
+        (("a", "b\nc"), {}, "each once and on one line"),
+        (("a", "a "), {}, "each once"),
         (tuple(map(str, range(256))), {}, "1 to 255 names"),
         (("a", "b"), {"c": (0, 0, 0)}, "colours of c: there is no such class"),
     ],

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 
 import networks
 import numpy as np
@@ -180,6 +181,16 @@ def test_tables_for_people_hold_each_score_of_each_run():
             assert f"{judgement.scores[score]:.4f}" in page
         assert name in shown
     assert f"{found.differences['<y>']['dice'].value:+.4f}" in shown
+
+
+@pytest.mark.parametrize(("recipe", "shown"), [(SIGMOID, "0.5000"), (SOFTMAX, "–")])
+def test_a_threshold_is_shown_where_a_model_has_one(recipe, shown):
+    classes = max(2, recipe.model.output_channels)
+    both = {name: judged(recipe, natives(classes)) for name in "ab"}
+    rows = re.findall(r"<tr>(.*?)</tr>", comparing.document(comparing.compare(both)), re.DOTALL)
+    (one, other) = (row for row in rows if ">Threshold<" in row)
+    assert shown in one
+    assert one == other
 
 
 def test_without_groups_there_are_differences_and_no_intervals():

@@ -190,3 +190,41 @@ def test_other_words_with_a_dash_are_still_no_values(capsys):
     with pytest.raises(SystemExit):
         console.parse(Values, ["--labels", "-x=a"], prog="x")
     assert "-x=a" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("the file is gone:\npack again."), "the file is gone: pack again."),
+        (OSError(5, "no disk", "a.png"), "OSError: [Errno 5] no disk: 'a.png'"),
+        (MemoryError("no room"), "MemoryError: no room"),
+        (None, "Matrix size-incompatible: In[0]: [2,3], In[1]: [2,3]"),
+    ],
+)
+@pytest.mark.parametrize("in_graph", [False, True])
+def test_an_error_in_the_input_or_a_graph_is_its_cause_in_a_line(capsys, error, said, in_graph):
+    import tensorflow as tf
+
+    def broken(number):
+        if error:
+            raise error
+        return number
+
+    def use(argv):
+        """Computes from each number."""
+        data = tf.data.Dataset.range(3).map(lambda x: tf.numpy_function(broken, [x], tf.int64))
+
+        def each():
+            total = tf.constant(0.0)
+            for number in data:
+                pair = tf.ones(tf.cast([2, 3 + 0 * number], tf.int32))
+                total += tf.reduce_sum(tf.matmul(pair, pair))
+            return total
+
+        print((tf.function(each) if in_graph else each)())
+
+    assert console.run("prog", "", {"use": use}, ["use"]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"prog use: error: {said}")
+    assert printed.count("\n") == 1
+    assert len(printed) < len(said) + 120

@@ -49,7 +49,7 @@ model.compile(loss="mse")
 """
 
 
-TINY = ["--recipe", "dsb2018", "--filters", "4", "8", "--size", "64", "64", "--epochs", "1"]
+TINY = ["--filters", "4", "8", "--size", "64", "64", "--epochs", "1", "--steps_per_epoch", "8"]
 
 
 @pytest.mark.heavy

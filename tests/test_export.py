@@ -11,11 +11,23 @@ from typing import Any
 import keras
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from PIL import Image
 
-from unet import cli, export, hardware, metrics, model, onnx_graph, runs, tensorflow_graph
+from segdata.archives import resizing
+from segdata.core import tiles
+from segdata.inspection import overlays
+from unet import (
+    cli,
+    export,
+    hardware,
+    inference,
+    metrics,
+    model,
+    onnx_graph,
+    runs,
+    tensorflow_graph,
+)
 from unet.model import FCN, UNet
 from unet.recipes import Recipe
 from unet.runs import Settings
@@ -241,35 +253,73 @@ def test_the_command_says_what_it_compared_on(tmp_path, capsys):
     assert "is there already" in capsys.readouterr().err
 
 
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "whole": {},
+    "native crops": {"record_size": "native"},
+    "crops": {"record_size": 16},
+    "unpadded": {"record_size": "native", "size": (32, 32), "model": MODELS["unpadded"]},
+    "classes": {"record_size": 16, "model": MODELS["fcn"], "loss": "cross_entropy"},
+}
+
+
 @pytest.mark.heavy
-def test_the_example_runs_an_export_without_keras(tmp_path):
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_example_runs_an_export_without_keras(tmp_path, name):
+    recipe = dataclasses.replace(Recipe(size=(8, 16), model=UNet(filters=(2, 3))), **EXAMPLES[name])
+    settings = run_of(tmp_path / "run", recipe)
+    to, original = tmp_path / "m.onnx", export.network(tmp_path / "run", settings)
+    pixels = photos(1, (21, 35))[0]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.rot90(pixels)).save(tmp_path / "photo.png", exif=exif)  # shown as pixels
+    height, width = recipe.seen(21, 35)
+    stride, least = recipe.model.stride, recipe.model.least
+    high, wide = (max(-(-side // stride) * stride, least) for side in (height, width))
+    seen = resizing.image(pixels, (height, width))
+    given = seen[
+        np.ix_(*(tiles.mirrored(np.arange(n), m) for n, m in [(high, height), (wide, width)]))
+    ]
+    found = inference.asked(original, given[None])[0, :height, :width]
+    recipe = dataclasses.replace(recipe, threshold=float(np.median(found[..., 0])))
+    settings = dataclasses.replace(settings, recipe=recipe)
+    export.write(to, original, settings=settings, images=photos(2, recipe.size))
+    done = example(to, tmp_path / "photo.png", tmp_path / "mask.png")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+    mask = metrics.decide(found, threshold=recipe.threshold)
+    mask = overlays.nearest(mask, (21, 35)) * (255 if found.shape[-1] == 1 else 1)
+    with Image.open(tmp_path / "mask.png") as written:
+        assert written.size == (35, 21)
+        assert (np.asarray(written) == mask).mean() > 0.95  # Pillow rounds another way
+        assert len(np.unique(np.asarray(written))) > 1
+
+
+@pytest.mark.heavy
+def test_the_example_refuses_levels_that_it_cannot_bring_to_8_bits(tmp_path):
     recipe = Recipe(size=(8, 16), model=UNet(filters=(2, 3)))
-    for name, each in [
-        ("whole", recipe),
-        ("crops", dataclasses.replace(recipe, record_size="native")),
-    ]:
-        settings = run_of(tmp_path / name, each)
+    scaling = {"low": [0.0], "high": [4095.0], "rule": "all", "types": ["uint16"]}
+    deep = (photos(1, (9, 12))[0, ..., 0].astype(np.uint16) * 16, "photo.png")
+    plain = (photos(1, (9, 12))[0], "plain.png")
+    for name, scalings, (pixels, photo) in [("a", {}, deep), ("b", {"x": scaling}, plain)]:
+        settings = run_of(tmp_path / name, recipe, scalings=scalings)
         to, original = tmp_path / f"{name}.onnx", export.network(tmp_path / name, settings)
         export.write(to, original, settings=settings, images=photos(2, (8, 16)))
-        pixels = photos(1, (21, 35))[0]
-        Image.fromarray(pixels).save(tmp_path / "photo.png")
-        script = (
-            "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0]);"
-            "print(sorted({'keras', 'tensorflow', 'jax', 'segdata', 'unet'} & {*sys.modules}))"
-        )
-        given = [EXAMPLE, to, tmp_path / "photo.png", tmp_path / "mask.png"]
-        done = subprocess.run(
-            [sys.executable, "-c", script, *given], capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.strip() == "[]"
-        seen = pixels[:20, :34]
-        if name == "whole":
-            seen = np.asarray(Image.fromarray(pixels).resize((16, 8)))
-        session = onnxruntime.InferenceSession(to)
-        (mask,) = session.run(["mask"], {"image": seen[None]})
-        with Image.open(tmp_path / "mask.png") as found:
-            np.testing.assert_array_equal(np.asarray(found), 255 * np.asarray(mask)[0])
+        Image.fromarray(pixels).save(tmp_path / photo)
+        done = example(to, tmp_path / photo, tmp_path / "mask.png")
+        assert done.returncode == 1
+        assert "8 bits" in done.stderr
+        assert not (tmp_path / "mask.png").exists()
+
+
+def example(*given: pathlib.Path) -> subprocess.CompletedProcess[str]:
+    """Runs the example; what it prints is which packages it has loaded, of those it may not."""
+    script = (
+        "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0]);"
+        "print(sorted({'keras', 'tensorflow', 'jax', 'segdata', 'unet'} & {*sys.modules}))"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", script, EXAMPLE, *given], capture_output=True, text=True
+    )
 
 
 @pytest.mark.heavy
@@ -291,3 +341,17 @@ def test_a_keras_file_opens_without_this_package(tmp_path):
     assert done.returncode == 0, done.stderr
     wanted = original.predict_on_batch(images)
     np.testing.assert_allclose(np.load(tmp_path / "found.npy"), wanted, atol=1e-6)
+
+
+def test_what_an_image_has_to_be_before_is_said():
+    choice = hardware.Choice(hardware="a CPU", precision="float32", compile=False)
+    flips: Any = {"flips": True, "augment": {"horizontal_flip": 0.5}}
+    for records, more, said in [
+        (None, {}, "Resize the whole image to this size, by area where it shrinks."),
+        ("native", flips, "averages over 2 views"),
+        (384, {}, "its longer side to 384 pixels where it is longer"),
+    ]:
+        recipe = Recipe(record_size=records, **more)
+        for kind in ("onnx", "litert"):
+            about = export.description(Settings(recipe=recipe, choice=choice), kind)
+            assert said in about["input"]["before"]

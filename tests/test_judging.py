@@ -138,6 +138,29 @@ def test_intervals_of_objects_are_those_of_drawn_groups():
     assert re.search(rf"object_ap +{found.scores['object_ap']:.4f}  0", judging.text(found))
 
 
+@pytest.mark.parametrize(
+    ("classes", "ids"),
+    [
+        (("background", "a", "b"), (0, 1, 2)),
+        (("nothing", "a", "b"), (0, 1, 2)),
+        (("a", "background", "b"), (1, 0, 2)),
+    ],
+)
+def test_objects_of_two_classes_that_touch_are_two(classes, ids):
+    none, first, second = ids
+    instances = np.zeros((20, 31), np.uint16)
+    instances[3:9, 2:15], instances[3:9, 15:29], instances[12:18, 4:20] = 1, 2, 3
+    mask = np.choose(instances, [none, first, second, first]).astype(np.uint8)
+    sums = metrics.confusion(mask, mask, channels=3)
+    image = np.zeros((*mask.shape, 3), np.uint8)
+    scores = {"dice": 1.0, "iou": 1.0}
+    perfect = evaluate.Scored(image, mask, mask, mask, sums, np.zeros(1), scores)
+    perfect = perfect._replace(instances=instances)
+    found = judging.judge(iter([perfect]), SOFTMAX, classes=classes).scores
+    assert found["object_ap"] == 1
+    assert found["objects_found"] == 3
+
+
 def test_several_datasets_have_each_their_own_and_all_together():
     first, second = [*natives(3)], [*natives(3, seed=1, groups=2)]
     found = judged(SOFTMAX, {"a": first, "b": second}, boundary=True)
@@ -243,18 +266,6 @@ def test_a_model_of_several_classes_and_a_regression_have_no_threshold():
     for recipe in (SOFTMAX, LINEAR):
         with pytest.raises(ValueError, match="has no threshold"):
             judging.best_threshold(iter(()), recipe)
-
-
-def test_what_a_recipe_trains_on_is_its_training_split_or_all_other_folds():
-    (whole,) = judging.trained_on(Recipe(train_split="train[:80%]"))
-    assert (whole.validation_split, whole.fold) == ("train[:80%]", None)
-    folds = judging.trained_on(Recipe(fold=(1, 4)))
-    assert [one.fold for one in folds] == [(0, 4), (2, 4), (3, 4)]
-    mix = {"shares": {"a": 1, "b": 2}, "split": {"a": "train", "b": "all"}}
-    (several,) = judging.trained_on(Recipe(dataset="a+b", mix=mix))
-    assert several.mix == {**mix, "validation_split": {"a": "train", "b": "all"}}
-    (several,) = judging.trained_on(Recipe(dataset="a+b", mix={"shares": {"a": 1, "b": 2}}))
-    assert several.mix["validation_split"] == "train"
 
 
 @pytest.mark.parametrize("recipe", [SIGMOID, SOFTMAX, LINEAR])

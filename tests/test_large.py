@@ -1,5 +1,6 @@
 """Images that are read, answered and written by rows: as if they were read at once."""
 
+import math
 import subprocess
 import sys
 import tracemalloc
@@ -71,6 +72,40 @@ def test_a_channel_and_a_page_are_chosen(tmp_path):
         np.testing.assert_array_equal(rows[5:9], noise(40, 50, 3)[5:9][..., [2, 0]])
 
 
+@pytest.mark.parametrize("how", ["ome", "imagej", "shaped"])
+@pytest.mark.parametrize("axes", ["ZYX", "CYX", "ZCYX", "TZYX", "TZCYX", "ZYXS"])
+def test_a_page_is_the_plane_that_is_meant_where_the_image_is_read_at_once(tmp_path, how, axes):
+    sides = {"T": 2, "Z": 4, "C": 2, "Y": 13, "X": 11, "S": 3}
+    pixels = noise(*(sides[axis] for axis in axes), dtype=np.uint8)
+    path = tmp_path / "a.tif"
+    what: dict[str, Any] = {} if how == "shaped" else {how: True}
+    kind = "rgb" if "S" in axes else "minisblack"
+    tifffile.imwrite(path, pixels, photometric=kind, metadata={"axes": axes}, **what)
+    chosen = ("1",) if "C" in axes or "S" in axes else ()
+    for page in range(math.prod(sides[axis] for axis in axes if axis in "TZ")):
+        whole = scientific.read(path.read_bytes(), name="a", page=page, channels=chosen).pixels
+        if "C" in axes:
+            with (
+                pytest.raises(ArchiveError, match=f"by rows only planes .* axes {axes}"),
+                large.opened(path, page=page, channels=("0",)),
+            ):
+                pass
+        else:
+            with large.opened(path, page=page, channels=chosen) as rows:
+                np.testing.assert_array_equal(rows[2:13], whole[2:13])
+
+
+def test_a_stack_of_one_page_in_the_file_is_no_single_image(tmp_path):
+    # As ImageJ writes those of more than 4 GB.
+    path, stack = tmp_path / "a.tif", noise(3, 13, 11)
+    tifffile.imwrite(path, stack, imagej=True, truncate=True, metadata={"axes": "ZYX"})
+    read = scientific.read(path.read_bytes(), name="a", page=1).pixels[..., 0]
+    np.testing.assert_array_equal(read, stack[1])
+    for page in (None, 0, 1):
+        with pytest.raises(ArchiveError, match="axes ZYX"), large.opened(path, page=page):
+            pass
+
+
 REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "channels apart": (noise(3, 40, 50), {**RGB, "planarconfig": "separate"}, "pixel by pixel"),
     "0 is white": (noise(40, 50), {"photometric": "miniswhite"}, "upright grey or RGB"),
@@ -88,6 +123,49 @@ def test_what_is_not_read_by_rows_is_refused(tmp_path, name):
     pixels, how, fault = REFUSED[name]
     tifffile.imwrite(tmp_path / "a.tif", pixels, **how)
     with pytest.raises(ArchiveError, match=fault), large.opened(tmp_path / "a.tif"):
+        pass
+
+
+def overwritten(path, tag, at, value):
+    with tifffile.TiffFile(path, mode="r+") as file:
+        entry = file.pages.first.tags[tag]
+        entry.overwrite((*entry.value[:at], value, *entry.value[at + 1 :]))
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("tags", [["TileOffsets"], ["TileOffsets", "TileByteCounts"]])
+@pytest.mark.parametrize("empty", [0, 7])
+def test_a_tile_that_is_left_out_is_black_or_what_gdal_says(tmp_path, tags, compression, empty):
+    path = tmp_path / "a.tif"
+    tag: dict[str, Any] = {"extratags": [(42113, 2, 2, str(empty), True)]} if empty else {}
+    how = GREY | tag
+    tifffile.imwrite(path, noise(83, 61), tile=(32, 16), compression=compression, **how)
+    for name in tags:
+        overwritten(path, name, 5, 0)
+    expected = noise(83, 61)
+    expected[32:64, 16:32] = empty
+    whole = scientific.read(path.read_bytes(), name="a").pixels
+    np.testing.assert_array_equal(whole[..., 0], expected)
+    with large.opened(path) as rows:
+        np.testing.assert_array_equal(rows[0:83], whole)
+
+
+def test_a_tile_of_no_bytes_and_strips_that_are_not_listed_are_refused(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, noise(83, 61), tile=(32, 16), **GREY)
+    overwritten(path, "TileByteCounts", 5, 0)
+    fault = "strip or tile 5 has no bytes"
+    with pytest.raises(ArchiveError, match=fault):
+        scientific.read(path.read_bytes(), name="a")
+    with pytest.raises(ArchiveError, match=fault), large.opened(path):
+        pass
+    tifffile.imwrite(path, noise(6, 1), compression="zlib", **GREY)
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages.first.tags["ImageLength"].overwrite(1 << 24)  # which took tifffile a minute
+    fault = "lists 1 of its 2,796,203 strips"
+    with pytest.raises(ArchiveError, match=fault):
+        scientific.read(path.read_bytes(), name="a")
+    with pytest.raises(ArchiveError, match=fault), large.opened(path):
         pass
 
 

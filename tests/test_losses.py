@@ -135,6 +135,35 @@ def test_what_is_not_labelled_is_not_looked_at(loss):
     assert np.array_equal(one, other)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("loss", CLASSES)
+@pytest.mark.parametrize("far", [200.0, -200.0])
+def test_what_is_not_labelled_may_have_any_logits(loss, channels, far):
+    weights, costs = [], []
+    for logit in (0.5, far):
+        head: Any = keras.Sequential(
+            [keras.Input((1, 3, channels)), keras.layers.Conv2D(channels, 1)]
+        )
+        head.compile(keras.optimizers.SGD(1.0), loss)
+        head.set_weights([np.eye(channels)[None, None], np.zeros(channels)])
+        output = np.full((1, 1, 3, channels), 0.3, np.float32)
+        output[0, 0, 1] = logit
+        costs.append(float(head.train_on_batch(output, masks([0, 255, 1]))))
+        weights.append(head.get_weights())
+    assert costs[0] == costs[1]
+    for one, other in zip(*weights, strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_weights_of_classes_may_be_numbers_of_any_type():
+    mask, output = masks([0, 255, 1]), logits([0.3, 0.2, 0.6])
+    for loss in (losses.cross_entropy, losses.focal, losses.cross_entropy_dice):
+        plain = np.asarray(loss(mask, output, class_weights=(0.3, 1.7)))
+        given = np.asarray(loss(mask, output, class_weights=tuple(np.array([0.3, 1.7]))))
+        assert given.dtype == np.float32
+        assert np.array_equal(plain, given)
+
+
 @pytest.mark.parametrize("loss", ALL)
 def test_an_image_without_labels_costs_nothing_and_teaches_nothing(loss):
     head: Any = keras.Sequential([keras.Input((1, 4, 1)), keras.layers.Conv2D(1, 1)])

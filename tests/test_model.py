@@ -66,6 +66,28 @@ def test_every_image_that_the_stride_divides_gives_as_many_pixels(settings):
         assert output.dtype == np.float32
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        UNet(filters=(2, 3), stem_stride=2, batch_norm=True, image_skip=True),
+        UNet(filters=(2, 3), convolutions=1, padding="valid", upsampling="transposed"),
+        FCN(filters=(2, 3)),
+    ],
+)
+def test_channels_come_last_whatever_keras_is_told(settings):
+    """As `image_data_format` in ~/.keras/keras.json tells it."""
+    plain, given = model.build(settings), images(2, 8, 12)
+    keras.config.set_image_data_format("channels_first")
+    try:
+        network = model.build(settings)
+        assert keras.config.image_data_format() == "channels_first"
+        network.set_weights(plain.get_weights())
+        found = network.predict_on_batch(given)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    np.testing.assert_array_equal(found, plain.predict_on_batch(given))
+
+
 def test_the_published_network_takes_184_pixels_more_than_it_gives():
     margin, cut, end = UNet(filters=(64, 128, 256, 512, 1024), padding="valid").margins
     # Its figure: 572 to 388 pixels, skips of 568, 280, 136, 64 cut to 392, 200, 104, 56.

@@ -75,6 +75,13 @@ def test_class_0_is_drawn_where_it_is_no_ground(classes, first):
     assert overlays.tinted(classes) == [first, *[True] * (len(classes) - 1)]
 
 
+@pytest.mark.parametrize("name", ["background", "Background", "_background_"])
+def test_a_class_that_is_called_background_is_not_drawn_wherever_it_stands(name):
+    assert overlays.tinted(("pet", name, "edge")) == [True, False, True]
+    assert overlays.tinted(("pet", name)) == [True, False]
+    assert overlays.tinted((name, "pet")) == [False, True]
+
+
 def test_thirty_classes_have_thirty_colours():
     assert len(np.unique(overlays.palette(30), axis=0)) == 30
 

@@ -170,6 +170,25 @@ def test_images_of_another_size_than_listed_are_named(tmp_path):
     assert "--skip_sizes" in err
 
 
+def test_run_lengths_say_the_size_of_an_image_where_its_entry_does_not(tmp_path):
+    document, expected = lay_coco(tmp_path)
+    for image in document["images"]:
+        del image["width"], image["height"]
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    flags = ["--coco", tmp_path / "a.json", "--overwrite"]
+    assert own.build(tmp_path, *flags)[0] == 0
+    own.equal(tmp_path, {key: mask for key, (mask, _) in expected.items()})
+    own.write(tmp_path / "images" / "x1.png", own.photo(1, (WIDTH, HEIGHT)))  # as many pixels
+    code, _, err = own.build(tmp_path, *flags)
+    assert code == 2
+    assert "x1.png is 40×56, in" in err
+    document["annotations"][2]["segmentation"]["size"] = [WIDTH, HEIGHT]  # of x0, whose others fit
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    code, _, err = own.build(tmp_path, *flags)
+    assert code == 2
+    assert "an annotation of x0.png: run lengths of" in err
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -1,4 +1,6 @@
+import fractions
 import io
+import math
 import re
 from typing import Any
 
@@ -9,7 +11,7 @@ import tensorflow_datasets as tfds
 import tifffile
 from PIL import Image
 
-from segdata.archives import ArchiveError, intensity, scientific
+from segdata.archives import ArchiveError, intensity, large, scientific
 
 SMALL = (37, 53)
 
@@ -36,7 +38,8 @@ def lay(root, images, ending="tif", size=SMALL, **options):
 def slow_percentile(levels, percentile):
     """The lowest level that so many in a hundred do not exceed, of a sorted list."""
     levels = sorted(levels)
-    return int(levels[max(0, int(np.ceil(len(levels) * percentile / 100)) - 1)])
+    wanted = math.ceil(len(levels) * fractions.Fraction(str(percentile)) / 100)
+    return int(levels[max(0, wanted - 1)])
 
 
 def slow_scaled(pixels, low, high):
@@ -381,6 +384,25 @@ def test_maps_of_objects_are_whole_numbers_of_any_type(tmp_path, dtype, is_read)
         assert "has numbers that are not whole, or below 0" in err
 
 
+@pytest.mark.parametrize("how", [None, "packbits", "tiff_lzw", "tiff_adobe_deflate", "zstd"])
+@pytest.mark.parametrize("kind", ["L", "RGB", "I;16"])
+def test_values_are_differences_only_where_libtiff_writes_such(tmp_path, how, kind):
+    """Other programs, such as that of old confocal microscopes, claim it of plain values too."""
+    pixels = np.random.default_rng(2).integers(0, 1 << (16 if kind == "I;16" else 8), (17, 23, 3))
+    pixels = pixels if kind == "RGB" else pixels[..., 0]
+    pixels = pixels.astype(np.uint16 if kind == "I;16" else np.uint8)
+    path = tmp_path / "a.tif"
+    Image.fromarray(pixels).save(path, compression=how, tiffinfo={317: 2})
+    with tifffile.TiffFile(path) as file:
+        assert file.pages.first.predictor == 2
+    expected = pixels.reshape(17, 23, -1)
+    data = path.read_bytes()
+    np.testing.assert_array_equal(scientific.read(data, name="a").pixels, expected)
+    np.testing.assert_array_equal(scientific.read_mask(data, name="a").pixels, pixels)
+    with large.opened(path) as rows:
+        np.testing.assert_array_equal(rows[3:17], expected[3:])
+
+
 def test_damaged_tiffs_name_the_file(tmp_path):
     path = tmp_path / "x.tif"
     tiff(path, camera(0), compression="zlib")
@@ -440,6 +462,17 @@ def test_percentiles_and_scaling_are_those_of_slow_references():
         found.apply(np.zeros((2, 2, 3), np.uint16))
     with pytest.raises(ValueError, match="is no scaling of brightness"):
         intensity.Scaling.from_json({"low": 3})
+
+
+@pytest.mark.parametrize("count", [2, 999, 1000, 1001, 41_000, 65_000])
+@pytest.mark.parametrize("percentiles", [(0.1, 99.9), (0, 100), (0.5, 99.5), (2.5, 97)])
+def test_a_percentile_is_of_no_pixel_more_or_less(count, percentiles):
+    levels = np.arange(count)
+    found = intensity.by_percentiles(
+        intensity.histogram(levels.astype(np.uint16)[None, :, None]), percentiles
+    )
+    assert found.low == (slow_percentile(levels, percentiles[0]),)
+    assert found.high == (slow_percentile(levels, percentiles[1]),)
 
 
 OME = (

@@ -287,6 +287,40 @@ def test_nothing_of_the_input_side_is_computed_on_another_device(tmp_path):
     assert not [line for line in lines if "CPU:1" in line]
 
 
+LEFT = """
+import pathlib, time
+import numpy as np
+from segdata.adapters import tf as adapter
+from segdata.core import records, stream
+
+class Slow(adapter._Ahead):
+    def __call__(self, number):
+        time.sleep(0.3)  # so that a call is under way when Python ends
+        return super().__call__(number)
+
+adapter._Ahead = Slow
+rows = np.zeros((9, 8, 8, 4), np.uint8)
+packed = records.write(pathlib.Path("x.json"), rows, size=(8, 8), source={})
+kept = [
+    iter(adapter.training(stream.Stream(packed, batch=2))),
+    iter(adapter.training(stream.Stream(packed, batch=2), steps=3)),
+    iter(adapter.evaluation(packed, batch=2)),
+]
+for batches in kept:
+    next(batches)
+print("done", flush=True)
+"""
+
+
+@pytest.mark.heavy
+def test_a_process_ends_that_keeps_iterators_which_read_ahead(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT], capture_output=True, text=True, cwd=tmp_path, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (0, "done\n")
+    assert "Traceback" not in done.stderr
+
+
 def test_datasets_know_their_length_and_keras_evaluates_them(packed):
     train = streamed(packed)
     data = adapter.evaluation(packed, batch=5)

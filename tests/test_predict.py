@@ -1,6 +1,8 @@
+import csv
 import dataclasses
 import errno
 import functools
+import json
 import os
 import pathlib
 import re
@@ -330,6 +332,40 @@ def test_a_file_that_is_like_none_of_several_datasets_is_refused_with_each_fault
     assert re.search(r"nuclei: its pixels .* trained on uint8.* folder:cells: its .* uint16", error)
 
 
+def test_images_that_are_seen_whole_are_asked_in_batches_and_answered_as_alone(tmp_path):
+    rng = np.random.default_rng(1)
+    shapes = [(16, 32), (40, 50), (16, 32), (9, 9), (16, 32), (16, 32), (16, 32)]
+    paths = [tmp_path / f"{number}.png" for number in range(len(shapes))]
+    for path, shape in zip(paths, shapes, strict=True):
+        Image.fromarray(rng.integers(0, 256, (*shape, 3), np.uint8)).save(path)
+    paths.insert(2, tmp_path / "missing.png")
+    wanted = results.Wanted(kinds=("mask", "probability"))
+    crops = {"record_size": "native", "batch": 4}
+    for name, changes in (("whole", {"batch": 4}), ("crops", crops)):
+        together, alone = Bright(), Bright()
+        how: dict[str, Any] = {"recipe": at(16, 32, **changes), "classes": (), "wanted": wanted}
+        done = [*predicting.files(together, paths, to=tmp_path / name, **how)]
+        assert [each.path for each in done] == paths
+        assert [each.error is None for each in done] == [n != 2 for n in range(len(paths))]
+        for path in paths:
+            list(predicting.files(alone, [path], to=tmp_path / f"{name} alone", **how))
+        for path in (tmp_path / name).iterdir():
+            assert path.read_bytes() == (tmp_path / f"{name} alone" / path.name).read_bytes()
+        asked = [[shape[0] for shape in network.seen] for network in (together, alone)]
+        assert sum(asked[0]) == sum(asked[1])
+        assert asked[0] == [3, 4] if name == "whole" else len(asked[0]) < len(asked[1])
+
+
+def test_no_more_images_are_read_ahead_than_memory_holds(tmp_path, monkeypatch):
+    monkeypatch.setattr(predicting, "_READ_AHEAD", 2 * 16 * 32)
+    network, paths = Bright(), [tmp_path / f"{number}.png" for number in range(5)]
+    for path in paths:
+        Image.fromarray(half_white(16, 32)).save(path)
+    recipe = at(16, 32, batch=4)
+    list(predicting.files(network, paths, recipe=recipe, classes=(), to=tmp_path / "to"))
+    assert [shape[0] for shape in network.seen] == [2, 2, 1]
+
+
 def test_a_bad_file_does_not_stop_the_others(tmp_path):
     for name in ("a.png", "c.png"):
         Image.fromarray(half_white(10, 30)).save(tmp_path / name)
@@ -533,6 +569,21 @@ def test_what_the_augmentation_shows_is_averaged_where_it_came_from(size, augmen
     np.testing.assert_allclose(found, total / len(ways), atol=1e-5)
 
 
+def test_of_several_datasets_the_views_are_averaged_that_each_was_shown():
+    both = {"horizontal_flip": 0.5, "vertical_flip": 0.5, "quarter_turns": True}
+    for given, count in [
+        ({}, 8),
+        ({"cars": None}, 1),
+        ({"cars": {}}, 1),
+        ({"cars": {"horizontal_flip": 0.5}}, 2),
+        ({"cars": {"horizontal_flip": 0.5}, "cells": {"vertical_flip": 0.5}}, 1),
+        ({"cars": {"quarter_turns": True}}, 4),
+    ]:
+        mix = {"shares": {"cells": 1, "cars": 2}, "augment": given}
+        assert len(Recipe(augment=both, mix=mix).views) == count
+        assert len(Recipe(augment=both, mix={"shares": mix["shares"]}).views) == 8
+
+
 def test_without_flips_the_model_is_asked_itself():
     recipe = Recipe(augment={"horizontal_flip": 0.5})
     ask = Uneven().predict_on_batch
@@ -584,6 +635,32 @@ def test_folders_patterns_and_zips_are_searched(tmp_path):
     assert len({path.read_bytes() for path in masks}) == 1
     pattern = predicting.inputs([folder / "**" / "a.*"], to=to)
     assert [each.path.name for each in pattern] == ["a.PNG", "a.png"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+@pytest.mark.parametrize("name", [os.fsdecode(b"gr\xfcn"), "two\nlines", 'a,"b', "\x1b[2J"])
+def test_whatever_a_file_is_called_or_is_the_others_are_answered(tmp_path, name):
+    folder, to = tmp_path / "in", tmp_path / "to"
+    folder.mkdir()
+    for stem in (name, "z"):
+        cell(tmp_path).replace(folder / f"{stem}.png")
+    (folder / f"{name}.bad.png").write_text("hello")
+    os.mkfifo(folder / "pipe.png")  # nobody writes to it
+    (folder / "link.png").symlink_to("nowhere")
+    wanted = results.Wanted(kinds=("mask", "contours", "objects", "coco", "page"))
+    options: dict[str, Any] = {"recipe": at(8, 8), "classes": (), "wanted": wanted}
+    given = predicting.inputs([folder], to=to)
+    done = list(predicting.files(Bright(), given, **options, to=to))
+    faults = {each.path.name: each.error for each in done if each.error}
+    assert {*faults} == {f"{name}.bad.png", "pipe.png", "link.png"}
+    assert all(str(folder / key) in str(fault) for key, fault in faults.items())
+    with (to / "objects.csv").open(newline="", encoding="utf-8") as table:
+        rows = list(csv.DictReader(table))
+    shown = name.encode("utf-8", "backslashreplace").decode()
+    assert [row["image"] for row in rows] == [str(folder / f"{x}.png") for x in (shown, "z")]
+    listed = json.loads((to / "coco.json").read_text())
+    assert [photo["file_name"] for photo in listed["images"]] == [f"{name}.png", "z.png"]
+    assert (to / "index.html").read_text(encoding="utf-8").count("<li>") == 3
 
 
 def test_a_folder_without_images_and_a_pattern_without_files_are_refused(tmp_path):

@@ -112,6 +112,7 @@ def test_an_unknown_recipe_lists_those_there_are():
     [
         ("batch", 0),
         ("epochs", -1),
+        ("steps_per_epoch", -1),
         ("learning_rate", 0.0),
         ("epsilon", 0.0),
         ("loss", "hinge"),

@@ -214,6 +214,18 @@ def test_several_datasets_have_a_table_each(run):
     assert "<two>" not in text
 
 
+def test_a_class_that_a_dataset_has_none_of_has_no_shares(run):
+    saved = json.loads((run / "settings.json").read_text()) | {"classes": ("no", "yes", "never")}
+    saved["recipe"]["model"] |= {"output_activation": "softmax", "output_channels": 3}
+    (run / "settings.json").write_text(json.dumps(saved))
+    images = {"one": natives(classes=2), "two": natives(classes=3)}
+    text, _ = read(report.write(run, images, network=networks.fixed(3)))
+    (table,) = re.findall(r"What the truth of one is found as.*?</table>", text, re.DOTALL)
+    cells = re.findall(r"<th>never</th>((?:<td>[^<]*</td>)+)", table)[-1]
+    assert re.findall(r"<td>([^<]*)", cells) == ["–", "–", "–", "0"]
+    assert "%" in table
+
+
 def test_many_classes_are_listed_by_their_errors(run):
     saved = json.loads((run / "settings.json").read_text())
     saved["classes"] = [f"class {i}" for i in range(9)]

@@ -11,6 +11,7 @@ import tifffile
 from PIL import Image
 from test_predict import Bright, at, half_white
 
+from segdata.archives import annotations
 from unet import contours, predicting, results, watershed
 from unet.objects import Separation
 from unet.results import Wanted
@@ -72,6 +73,16 @@ def test_contours_hold_the_objects_pixels_and_no_other(shape, share):
             assert sorted(map(sorted, parts)) == sorted(map(sorted, pieces(inside)))
 
 
+def test_a_hole_belongs_to_the_innermost_part_around_it():
+    rows, columns = np.indices((13, 15))
+    rings = np.maximum(abs(rows - 6), abs(columns - 7))
+    labels = np.isin(rings, [1, 2, 4, 6]).astype(np.int32)
+    (found,) = contours.outlines(labels)
+    polygons = contours.geojson(found)["coordinates"]
+    parts = [pixels(filled(polygon, labels.shape)) for polygon in polygons]
+    assert sorted(map(sorted, parts)) == sorted(map(sorted, pieces(labels > 0)))
+
+
 def test_a_contour_has_only_corners():
     labels = np.zeros((6, 9), int)
     labels[1:5, 2:8] = 1
@@ -120,6 +131,31 @@ def test_touching_objects_are_split_and_a_border_belongs_to_them():
     np.testing.assert_array_equal(objects.labels > 0, found > 0)
 
 
+def test_a_border_between_objects_of_a_class_is_no_object_of_another():
+    classes = ("background", "a", "b", "border")
+    found = np.zeros((24, 40), np.uint8)
+    found[2:12, 2:38], found[2:12, 19:21] = 2, 3  # two of b with a border
+    found[14:20, 2:12], found[14:20, 12:15], found[14:20, 15:30] = 1, 3, 2  # of a and b
+    found[21:23, 33:38] = 3  # of none
+    image = np.zeros((*found.shape, 3), np.uint8)
+    objects = results.objects(found, image, classes, separation=Separation(least_area=5))
+    assert objects.kind.tolist() == [1, 1, 2, 2, 2]
+    np.testing.assert_array_equal(objects.labels > 0, found > 0)
+    for number, kind in enumerate(objects.kind, 1):
+        assert {*np.unique(found[objects.labels == number])} <= {kind, 3}
+    assert objects.area[1] == 10
+
+
+def test_what_is_called_background_has_no_objects_wherever_it_stands():
+    found = np.ones((9, 12), np.uint8)
+    found[2:6, 3:8] = 0
+    image = np.zeros((*found.shape, 3), np.uint8)
+    for classes in (("pet", "background"), ("pet", "background", "edge")):
+        objects = results.objects(found, image, classes, separation=WHOLE)
+        assert objects.kind.tolist() == [0]
+        np.testing.assert_array_equal(objects.labels > 0, found == 0)
+
+
 def test_a_label_map_has_16_bits_where_they_are_enough():
     assert results.label_map(np.array([[0, 65_535]], np.int32)).dtype == np.uint16
     assert results.label_map(np.array([[0, 65_536]], np.int32)).dtype == np.uint32
@@ -133,7 +169,7 @@ def spots(shape) -> np.ndarray:
     return image
 
 
-ALL = ("mask", "overlay", "probability", "labels", "contours", "objects", "page")
+ALL = ("mask", "overlay", "probability", "labels", "contours", "objects", "coco", "page")
 
 
 @pytest.mark.parametrize("pixel_size", [None, 0.5])
@@ -178,6 +214,12 @@ def test_all_that_is_written_of_an_image_says_the_same(tmp_path, pixel_size):
         for each in collection["features"]
     ]
     np.testing.assert_array_equal(filled([*itertools.chain(*rings)], inside.shape), inside)
+    listed = json.loads((to / "coco.json").read_text())
+    assert listed["images"] == [{"id": 1, "file_name": "a & b.png", "height": 20, "width": 30}]
+    assert listed["categories"] == [{"id": 1, "name": "foreground"}]
+    assert [each["bbox"] for each in listed["annotations"]] == [
+        [left, top, 4, 4] for top, left in [(2, 3), (6, 7), (12, 20)]
+    ]
     page = (to / "index.html").read_text()
     assert "a &amp; b.png" in page
     assert "3 objects" in page
@@ -185,11 +227,52 @@ def test_all_that_is_written_of_an_image_says_the_same(tmp_path, pixel_size):
     assert "bad &lt;i&gt;.png" in page
 
 
+@pytest.mark.parametrize("classes", [BINARY, ("background", "a", "border", "b")])
+def test_what_is_written_as_coco_is_read_as_the_same_objects(tmp_path, classes):
+    rng = np.random.default_rng(6)
+    wanted = Wanted(kinds=("coco",))
+    shapes = [(1, 1), (7, 12), (20, 11), (3, 5)]
+    written = {}
+    with results.together(tmp_path, wanted, classes, overwrite=False) as together:
+        for number, shape in enumerate(shapes):
+            found = rng.integers(0, len(classes), shape).astype(np.uint8) * (number < 3)
+            image = np.zeros((*shape, 3), np.uint8)
+            objects = results.objects(found, image, classes, separation=WHOLE)
+            together.add("x", f"a/{number}.png", None, objects, shape)
+            written[f"a/{number}.png"] = objects
+    data = (tmp_path / "coco.json").read_bytes()
+    names, outlines, _ = annotations.read_coco(data, name="coco.json")
+    assert names == tuple(name for name in classes if name != "border")
+    assert outlines.keys() == written.keys()
+    for name, objects in written.items():
+        shape = objects.labels.shape
+        assert outlines[name].shape == shape
+        drawn = annotations.draw(outlines[name], shape=shape)
+        np.testing.assert_array_equal(drawn.instances, objects.labels)
+        of_class = [names.index(classes[kind]) for kind in objects.kind]
+        np.testing.assert_array_equal(drawn.mask, np.array([0, *of_class])[objects.labels])
+        assert (objects.area > 0).all()
+    listed = json.loads(data)["annotations"]
+    assert [each["id"] for each in listed] == [*range(1, len(listed) + 1)]
+    assert [each["area"] for each in listed] == [
+        area for objects in written.values() for area in objects.area
+    ]
+
+
+def test_no_object_at_all_is_coco_too(tmp_path):
+    with results.together(tmp_path, Wanted(kinds=("coco",)), BINARY, overwrite=False) as together:
+        objects = results.objects(np.zeros((2, 3), np.uint8), np.zeros((2, 3, 3)), BINARY)
+        together.add("x", "x.png", None, objects, (2, 3))
+    _, outlines, _ = annotations.read_coco((tmp_path / "coco.json").read_bytes(), name="x")
+    assert outlines["x.png"].objects == ()
+
+
 def test_tables_and_pages_are_kept_unless_overwriting_is_asked_for(tmp_path):
     Image.fromarray(half_white(8, 8)).save(tmp_path / "a.png")
     to = tmp_path / "to"
     to.mkdir()
-    for name, kind in (("objects.csv", "objects"), ("index.html", "page")):
+    ends = ("objects.csv", "objects"), ("coco.json", "coco"), ("index.html", "page")
+    for name, kind in ends:
         (to / name).write_text("mine")
         how = {"recipe": at(8, 8), "classes": (), "to": to, "wanted": Wanted(kinds=(kind,))}
         with pytest.raises(ValueError, match=f"{name} is there already; give --overwrite"):

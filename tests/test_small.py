@@ -10,7 +10,7 @@ import pytest
 
 from segdata.core.augment import Augment
 from segdata.inspection import traits
-from unet import cli, recipes, runs, small
+from unet import cli, planning, recipes, runs, small
 from unet.model import UNet
 from unet.recipes import SMALL
 
@@ -46,9 +46,17 @@ CHOICES = {
     ),
     "tiny objects": (
         {"best": {128: 0.5, 192: 0.6, 256: 0.7, 512: 0.8, 1024: 0.9}, "height": 250, "width": 4000},
-        {"size": (240, 256), "record_size": 4000},  # fewer pixels than 1024×1024
+        {"size": (240, 256), "record_size": 4096},  # 256×4096 are as many pixels as 1024×1024
     ),
-    "small images": ({"height": 40, "width": 56}, {"size": (48, 64), "record_size": None}),
+    "small images": (
+        {"best": dict.fromkeys(NUCLEI.best, 1.0), "height": 40, "width": 56},
+        {"size": (48, 64), "record_size": None},
+    ),
+    "most images small": ({"height": 40, "width": 56}, {"size": (160, 224), "record_size": None}),
+    "most images small, some of tiny objects": (
+        {"best": {128: 0.8, 192: 0.9, 256: 0.95, 512: 0.98}, "height": 40, "width": 40},
+        {"size": (32, 32), "record_size": 512},
+    ),
     "nearly square": ({"height": 600, "width": 700}, {"size": (192, 192)}),
     "wide": ({"height": 1024, "width": 2048}, {"size": (128, 272)}),
     "few": ({"examples": 45}, {"batch": 4}),
@@ -85,6 +93,42 @@ def test_warmup_is_a_small_share_of_the_epochs(epochs, examples):
     asked = dataclasses.replace(asked, warmup=float(epochs))
     given = ["epochs", "warmup", "validation_split"]
     assert chosen(given, asked, examples=examples)[0].warmup == epochs
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize("epochs", [1, 12, 200])
+@pytest.mark.parametrize("examples", [1, 45, 90_000])
+def test_the_average_of_the_weights_forgets_the_first_ones(examples, epochs, accumulation):
+    asked = dataclasses.replace(
+        SMALL, epochs=epochs, validation_split="val", accumulation=accumulation
+    )
+    given = ["epochs", "validation_split", "accumulation"]
+    recipe, _ = chosen(given, asked, examples=examples)
+    updates = epochs * -(-examples // recipe.batch) // accumulation
+    assert recipe.ema_momentum**updates < 0.01 or not recipe.ema_momentum
+    assert recipe.ema_momentum == 0.99 or recipe.ema_momentum**updates > 0.001 or updates < 10
+    asked = dataclasses.replace(asked, ema_momentum=0.999)
+    assert chosen([*given, "ema_momentum"], asked, examples=examples)[0].ema_momentum == 0.999
+
+
+def test_an_average_that_a_training_is_too_short_for_is_said(capsys):
+    recipe = recipes.Recipe(ema_momentum=0.99, accumulation=2)
+    planning._say_if_average_lags(recipe, steps=1000)
+    planning._say_if_average_lags(recipes.Recipe(), steps=1)
+    assert capsys.readouterr().out == ""
+    planning._say_if_average_lags(recipe, steps=100)
+    said = capsys.readouterr().out
+    assert "over some 100 updates, and there are 50 in all" in said
+    assert "Give --ema_momentum 0.9, or more epochs." in said
+
+
+def test_an_epoch_is_as_long_as_its_flag_says():
+    asked = dataclasses.replace(SMALL, steps_per_epoch=10)
+    recipe, said = chosen(["steps_per_epoch"], asked)
+    whole, _ = chosen()
+    assert (recipe.epochs, recipe.warmup) == (small._MOST_EPOCHS, 10)
+    assert whole.epochs * 600 // whole.batch > recipe.epochs * 10
+    assert "100 epochs of 10 batches of 8" in " ".join(said)
 
 
 def test_classes_decide_the_head_and_one_class_is_refused():
@@ -154,6 +198,9 @@ def test_of_a_mixture_the_shares_decide_and_each_dataset_has_its_augmentation():
     augments = {name: Augment(**each) for name, each in recipe.mix["augment"].items()}
     assert augments["nuclei"].vertical_flip == 0.5
     assert augments["streets"].vertical_flip == 0
+    assert augments["nuclei"].horizontal_flip == augments["streets"].horizontal_flip == 0.5
+    assert recipe.flips
+    assert recipe.views == [(0, ()), (0, (2,))]
     assert augments["streets"].rotation_range == (-15, 15)  # of these there are few
     assert augments["nuclei"].rotation_range == Augment().rotation_range
     assert recipes.from_json(recipes.to_json(recipe)) == recipe

@@ -5,7 +5,10 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
+
+from unet import runs
 
 TOOLS = pathlib.Path(__file__).parents[1] / "tools"
 
@@ -46,6 +49,64 @@ def test_the_benchmark_measures_its_rows_and_judges_its_goals(built_dsb2018, tmp
     assert goals["everything: 5 × the best peer"]["state"] == "not measured"
     assert goals["first batch, cold: 5.0 s"]["value"] > goals["first batch, warm: 1.0 s"]["value"]
     assert picture.stat().st_size > 1000
+
+
+@pytest.mark.parametrize("scored", [("b",), ("a", "b", "c")])
+def test_scores_of_folds_are_pooled_by_pixels_and_averaged_by_images(monkeypatch, scored):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    tool: Any = importlib.import_module("cross_validation")
+    rng = np.random.default_rng(0)
+    folds, pixels = [], []
+    for images in (3, 5):
+        truth, found = rng.integers(0, 2, (2, 200))  # c does not occur
+        pixels.append((truth, found))
+        matrix = np.zeros((3, 3), int)
+        np.add.at(matrix, (truth, found), 1)
+        confusion = {
+            a: dict(zip("abc", row.tolist(), strict=True))
+            for a, row in zip("abc", matrix, strict=True)
+        }
+        folds.append(
+            {
+                "images": images,
+                "dice": images / 10,
+                "classes": dict.fromkeys(scored),
+                "confusion": confusion,
+            }
+        )
+    truth, found = np.concatenate(pixels, axis=1)
+    numbers = ["abc".index(name) for name in scored if name != "c"]
+    ious = [np.mean(((truth == n) & (found == n))[(truth == n) | (found == n)]) for n in numbers]
+    expected = {"images": 8, "dice": (3 * 0.3 + 5 * 0.5) / 8, "dataset_iou": np.mean(ious)}
+    assert tool.together(folds) == pytest.approx(expected)
+    assert tool.spread([{"images": 8, "dice": 0.1}, {"images": 8, "dice": 0.3}]) == {
+        "dice": "0.2000 (0.1000 to 0.3000)"
+    }
+
+
+@pytest.mark.heavy
+def test_the_table_of_recipes_is_of_the_runs_that_it_trains(built_dsb2018, tmp_path):
+    command = [sys.executable, str(TOOLS / "recipes_table.py"), "--out", str(tmp_path)]
+    command += ["--data_dir", str(built_dsb2018), "--recipes", "dsb2018-generator"]
+    command += ["--size", "32", "32", "--filters", "2", "4", "--epochs", "2"]
+    lines = []
+    for _ in range(2):  # the second prints what there is
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        lines.append(done.stdout.splitlines())
+    assert lines[0] == lines[1]
+    name, parameters, dice, *_ = [cell.strip() for cell in lines[0][2].strip("|").split("|")]
+    run = runs.settings(tmp_path / name)
+    assert parameters == f"{run.recipe.model.parameters:,}"
+    scores = json.loads((tmp_path / f"{name}.json").read_text())
+    low, high = scores["intervals"]["dice"]
+    assert dice == f"{scores['dice']:.4f} ({low:.3f} to {high:.3f})"
+    at_training = json.loads((tmp_path / f"{name}.attraining.json").read_text())
+    assert f"{at_training['dice']:.4f}" in lines[0][2]
+    pixels = [
+        sum(sum(row.values()) for row in x["confusion"].values()) for x in (at_training, scores)
+    ]
+    assert pixels[0] == at_training["images"] * 32**2 != pixels[1]
 
 
 def test_a_peer_that_is_not_installed_is_named(monkeypatch):

@@ -14,11 +14,12 @@ from PIL import Image
 
 from segdata.building import features
 from segdata.native import Native
-from unet import cli, data, hardware, runs
+from unet import cli, data, hardware, planning, runs
 from unet.data import Data
+from unet.flags import Train
 from unet.hardware import Hardware
 from unet.model import FCN
-from unet.recipes import RECIPES
+from unet.recipes import RECIPES, Recipe
 
 TINY = [
     "--filters",
@@ -202,6 +203,34 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path, asked):
     assert runs.state(tmp_path / "run").step == 4
 
 
+@pytest.mark.parametrize(
+    ("recipe", "flags", "expected"),
+    [
+        ("dsb2018", "--record_size none", {"record_size": None}),
+        ("dsb2018", "--record-size=none --seed 3", {"record_size": None, "seed": 3}),
+        ("dsb2018", "--record_size none --record_size 64", {"record_size": 64}),
+        ("dsb2018", "--fold 0 5 --record_size 64 --fold none", {"record_size": 64, "fold": None}),
+        ("carvana-unet", "--patience none --clip_norm 1", {"patience": None, "clip_norm": 1.0}),
+        ("ronneberger2015", "--record_size none", {"record_size": None}),
+    ],
+)
+def test_what_a_recipe_sets_and_may_be_none_can_be_taken_back(recipe, flags, expected):
+    argv = ["--recipe", recipe, "--out", "run", *flags.split()]
+    asked, before = planning.read(Train, argv, prog="unet train")
+    assert {name: getattr(asked.settings, name) for name in expected} == expected
+    others = {field.name for field in dataclasses.fields(Recipe)} - {*expected, "augment", "source"}
+    assert all(getattr(asked.settings, name) == getattr(before, name) for name in others)
+
+
+@pytest.mark.parametrize("flags", ["--epochs none", "--record_size nix", "--fold 0 5 none", "none"])
+def test_none_is_refused_in_one_line_where_there_has_to_be_a_value(flags, tmp_path, capfd):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["train", "--out", str(tmp_path / "run"), *flags.split()])
+    assert stopped.value.code == 2
+    (said,) = capfd.readouterr().err.splitlines()
+    assert "none" in said or "nix" in said
+
+
 @pytest.mark.heavy
 def test_what_a_run_was_made_with_must_be_there_or_be_given_up(tmp_path, capsys, monkeypatch):
     flags = [*TINY, "--epochs", "2", "--out", str(tmp_path / "run")]
@@ -343,6 +372,18 @@ def test_a_damaged_model_is_one_line(trained, tmp_path, capsys, kind):
         assert "Bring it back from a copy, or train again" in lines[0]
 
 
+def test_a_lost_model_is_not_taken_for_one_that_never_was(trained, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    (run / "best.keras").unlink()
+    for argv in (["evaluate"], ["predict", "x.png", "--to", str(tmp_path)]):
+        command, *rest = argv
+        assert cli.main([command, str(run), *rest]) == 2
+        assert f"{run} has no best.keras: it is lost. Bring it back" in capsys.readouterr().err
+    assert cli.main(["resume", str(run)]) == 0  # its only epoch was its last
+    assert cli.main(["evaluate", str(run)]) == 0
+
+
 def test_an_augmentation_that_does_not_fit_is_one_line(trained, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(trained, run)
@@ -397,7 +438,7 @@ def test_the_threshold_is_a_number_or_the_best_for_the_images_of_the_training(
     assert [found["threshold"] for found in given.values()] == [0.1, 0.5, 0.9]
     asked.clear()
     best = scores("--threshold", "best")
-    assert [data.recipe.validation_split for data, _ in asked] == ["train", "validation"]
+    assert [data.part for data, _ in asked] == ["training", "held-out"]
     choice = best["threshold_choice"]
     assert (choice["score"], choice["images"]) == ("dice", 3)
     assert best["threshold"] == choice["threshold"]
@@ -409,7 +450,7 @@ def test_the_threshold_is_a_number_or_the_best_for_the_images_of_the_training(
     assert printed.startswith(f"the threshold {best['threshold']:.4f} gives the highest dice")
     asked.clear()
     scores("--threshold", "best", "--at", "training")
-    assert [data.recipe.validation_split for data, _ in asked] == ["train", "validation"]
+    assert [data.part for data, _ in asked] == ["training", "held-out"]
 
 
 def test_runs_are_compared_on_the_same_images(trained, tmp_path, capsys):
@@ -426,6 +467,45 @@ def test_runs_are_compared_on_the_same_images(trained, tmp_path, capsys):
     assert found["differences"]["other"]["dice"] == {"difference": 0.0, "interval": None}
     assert cli.main(["compare", *both, "--to", str(tmp_path / "no" / "page.html")]) == 2
     assert f"there is no folder {tmp_path / 'no'}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["evaluate", "compare", "report", "resume", "lr"])
+def test_data_unlike_those_of_the_training_are_refused(tmp_path, capsys, monkeypatch, command):
+    softmax = ["--output_activation", "softmax", "--output_channels", "2"]
+    out, other = tmp_path / "run", tmp_path / "other"
+    assert cli.main(["train", "--out", str(out), *TINY, *softmax]) == 0
+    shutil.copytree(out, other)
+    more = {"compare": [str(other)], "resume": ["--accept_changes"]}.get(command, [])
+    argv = [command, str(out), *more]
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    for names, scaled, said in (
+        (("object", "background"), None, "classes object, background, and"),
+        (("background", "object", "rim"), None, "trained on background, object: numbers"),
+        (("background", "object"), [0, 4095], "scaled from 0–4095 when it was built, and 8 bits"),
+    ):
+        kept = scaled and {"low": scaled[:1], "high": scaled[1:], "rule": "of a test"}
+        with monkeypatch.context() as patch:
+            patch.setattr(Drawn, "_class_names", lambda _, names=names: names)
+            patch.setattr(Drawn, "scaled", {"dsb2018": kept})
+            capsys.readouterr()
+            assert cli.main(argv) == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            assert said in line
+    assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
+
+
+def test_a_page_that_may_not_be_written_is_said_before_the_work(trained, tmp_path, capsys, asked):
+    shutil.copytree(trained, tmp_path / "other")
+    asked.clear()
+    for place, said in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "no" / "x.html", "there is no folder"),
+    ):
+        for argv in (["compare", trained, tmp_path / "other"], ["lr", trained], ["lr", *TINY[:-2]]):
+            assert cli.main([*map(str, argv), "--to", str(place)]) == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            assert said in line
+    assert not asked
 
 
 def test_predict_names_each_bad_file_and_does_the_others(trained, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """A U-Net trained on several datasets by the command line, killed, resumed and scored for each."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -19,11 +20,13 @@ from segdata import mixing, packing
 from segdata.core.augment import Augment
 from segdata.core.stream import Stream
 from segdata.inspection import lettering, replay
-from unet import cli, runs
+from unet import cli, recipes, runs
+from unet.data import Data
 
 MIX = ["--mix", "dsb2018=3", "carvana=1", "--background", "negative"]
 FLAGS = [
     *("--filters", "2", "3", "--size", "16", "16", "--batch", "4", "--epochs", "3"),
+    *("--steps_per_epoch", "0"),
     *("--checkpoint_minutes", "0", "--output_activation", "softmax", "--loss", "cross_entropy"),
 ]
 SHARES = {"dsb2018": 3, "carvana": 1, "folder:mine": 2}
@@ -44,6 +47,9 @@ FILE: dict[str, Any] = {
         "folder:mine": "train[:3]",
     },
 }
+
+
+HELD = {"dsb2018": ("background", "nucleus"), "carvana": ("background", "car")}
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +206,53 @@ def test_a_fold_of_each_dataset_is_left_out_of_training_and_scored(
     assert "fold" not in scores
     whole = packing.pack("dsb2018", "validation", size=(16, 16), data_dir=built_datasets)
     assert scores["images/dsb2018"] == whole.count
+
+
+@pytest.mark.parametrize("is_mixed", [True, False])
+def test_other_images_to_train_on_or_to_judge_by_are_noticed(tmp_path, is_mixed):
+    mix = {"dataset": "folder:mine", "mix": {"shares": {"folder:mine": 1}}}
+    recipe = recipes.Recipe(size=(16, 16), batch=2, **(mix if is_mixed else {}))
+    recipe = dataclasses.replace(recipe, dataset="folder:mine")
+    shown: list[dict[str, str]] = []
+    for changed in ("", "val", "train"):
+        for number, part in enumerate(("train", "train", "train", "val", "val")):
+            name = f"{part}/{number}.png"
+            mask = own.classes(number + 100 * (part == changed)) > 0
+            own.write(tmp_path / "images" / name, own.photo(number))
+            own.write(tmp_path / "masks" / name, 255 * mask.astype(np.uint8))
+        flags = ("--masks", tmp_path / "masks", "--overwrite")
+        assert own.build(tmp_path, *flags)[0] == 0
+        shown.append(Data(recipe, str(tmp_path / "data")).made_with())
+    plain, judged, trained = shown
+    whats = [{name for name in plain if plain[name] != other[name]} for other in (judged, trained)]
+    assert whats == [{"validation images"}, {"training images"}]
+    assert len(plain["validation images"]) == 8
+
+
+@pytest.mark.parametrize("fold", [None, (1, 2)])
+@pytest.mark.parametrize("is_mixed", [True, False])
+def test_the_images_of_a_training_are_those_that_its_batches_hold(built_datasets, fold, is_mixed):
+    count = packing.pack("dsb2018", "train", size=(16, 32), data_dir=built_datasets).count
+    things = {"background": "background", "nucleus": "thing", "car": "thing"}
+    mix = {
+        "shares": {"dsb2018": 3, "carvana": 1},
+        "labels": {name: {key: things[key] for key in held} for name, held in HELD.items()},
+        "weights": {"dsb2018": [i % 3 for i in range(count)], "carvana": {"car": 2}},
+    }
+    several: dict[str, Any] = {"dataset": "dsb2018"}
+    if is_mixed:
+        several = {"dataset": "dsb2018+carvana", "mix": mix}
+    recipe = recipes.Recipe(size=(16, 32), batch=4, fold=fold, record_size=None, **several)
+    held = Data(dataclasses.replace(recipe, augment={}), str(built_datasets), part="training")
+    training: Any = held.training
+    steps = range(12 * training.steps_per_epoch)
+    seen = {image.tobytes() for step in steps for image in training.batch(step)[0]}
+    whole = held.validation if is_mixed else {"": held.validation}
+    assert seen == {image.tobytes() for own in whole.values() for x, _ in own for image in x}
+    own_size = held.native() if is_mixed else {"": held.native()}
+    images = [x for own in own_size.values() for x in own]
+    assert seen == {x.record[..., :3].tobytes() for x in images}
+    assert all(set(np.unique(x.mask)) <= {0, 1, 255} for x in images)
 
 
 @pytest.mark.heavy

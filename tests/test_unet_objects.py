@@ -79,7 +79,9 @@ def test_a_table_of_cars_is_of_the_config_that_has_test_images(drawn_carvana, tm
     data_dir, path = tmp_path / "data", tmp_path / "table.csv"
     build("carvana", drawn_carvana, data_dir)
     run = tmp_path / "run"
-    train(run, data_dir, *["--recipe", "carvana", "--epochs", "1", "--stem_stride", "1"])
+    few = ["--epochs", "1", "--steps_per_epoch", "2"]
+    train(run, data_dir, *["--recipe", "carvana", *few, "--stem_stride", "1"])
+    assert runs.state(run).step == 2
     capsys.readouterr()
     assert cli.main(["submit", str(run), "--to", str(path)]) == 2
     assert "segdata build carvana/with_test" in capsys.readouterr().err
@@ -119,7 +121,8 @@ def test_a_mistake_is_one_line(nuclei, command, said, capsys, monkeypatch, tmp_p
 def test_borders_are_trained_on_as_classes(built_borders, tmp_path, capsys):
     run = tmp_path / "run"
     softmax = "--output_activation softmax --output_channels 3 --dataset dsb2018/borders"
-    train(run, built_borders, "--recipe", "dsb2018", "--epochs", "1", *softmax.split())
+    few = ["--epochs", "1", "--steps_per_epoch", "0"]
+    train(run, built_borders, "--recipe", "dsb2018", *few, *softmax.split())
     assert runs.settings(run).classes == ("background", "nucleus", "border")
     capsys.readouterr()
     assert cli.main(["evaluate", str(run), "--objects", "--json"]) == 0

@@ -221,6 +221,10 @@ def test_what_does_not_fit_is_said():
     plain = dataclasses.replace(SQUASHED, augment={})
     with pytest.raises(ValueError, match="trained without flips"):
         unet.predict(trained(plain), image, flips="on")
+    odd: Any
+    for odd in (True, False, None, "yes"):
+        with pytest.raises(ValueError, match=f"flips is {odd!r}; it must be auto, on or off"):
+            unet.predict(asked, image, flips=odd)
     with pytest.raises(ValueError, match="like"):
         unet.predict(asked, image, like="cells")
     with pytest.raises(ValueError, match="holds no run"):

@@ -42,24 +42,31 @@ def main() -> None:
         for fold in range(asked.folds):
             run = asked.out / f"seed-{seed}-fold-{fold}"
             own = ["--seed", str(seed), "--fold", str(fold), str(asked.folds), *flags]
-            folds.append(scored(run, own, objects=asked.objects))
+            folds.append(scored(run, own, *["--objects"] * asked.objects))
             print(f"{run.name}: {shown(together(folds[-1:]))}", flush=True)
         rows.append(together(folds))
         print(f"seed {seed}, {rows[-1]['images']} images: {shown(rows[-1])}", flush=True)
     print("mean and spread over seeds: " + shown(spread(rows)))
 
 
-def scored(run: pathlib.Path, flags: Sequence[str], *, objects: bool) -> dict[str, Any]:
-    """Trains, or resumes, and scores a run; what its folder already holds is not made again."""
+def scored(run: pathlib.Path, flags: Sequence[str], *judged: str) -> dict[str, Any]:
+    """Trains, or resumes, and scores a run; what its folder already holds is not made again.
+
+    Args:
+        run: Its folder; beside it lie what it printed and its scores.
+        flags: Of `unet train`.
+        judged: Flags of `unet evaluate`.
+    """
     unet = [sys.executable, "-m", "unet"]
-    scores, log = run.with_suffix(".json"), run.with_suffix(".log")
+    log = run.with_suffix(".log")
+    scores = run.with_suffix("".join(judged).replace("--", ".") + ".json")
     if not scores.exists():
         run.parent.mkdir(parents=True, exist_ok=True)
         begin = ["resume", str(run)] if run.exists() else ["train", "--out", str(run), *flags]
         with log.open("a") as said:
             subprocess.run([*unet, *begin], check=True, stdout=said, stderr=said)
-        judge = ["evaluate", str(run), "--json", *(["--objects"] if objects else [])]
-        found = subprocess.run([*unet, *judge], check=True, stdout=subprocess.PIPE)
+        judge = [*unet, "evaluate", str(run), "--json", *judged]
+        found = subprocess.run(judge, check=True, stdout=subprocess.PIPE)
         files.write(scores, found.stdout)
     return json.loads(scores.read_bytes())
 
@@ -72,22 +79,22 @@ def together(folds: Sequence[dict[str, Any]]) -> dict[str, float]:
         for name in MEANS
         if name in folds[0]
     }
-    return {"images": sum(count)} | found | {"dataset_iou": pooled([f["confusion"] for f in folds])}
+    return {"images": sum(count)} | found | {"dataset_iou": pooled(folds)}
 
 
-def pooled(confusions: Sequence[dict[str, dict[str, int]]]) -> float:
-    """Mean IoU of the classes but the background, the first, from counts of true and found."""
-    classes = list(confusions[0])
+def pooled(folds: Sequence[dict[str, Any]]) -> float:
+    """Mean IoU, from the counts of all folds, of the scored classes that occur in any."""
+    names = list(folds[0]["confusion"])
     count = {
-        (true, found): sum(each[true][found] for each in confusions)
-        for true in classes
-        for found in classes
+        (true, found): sum(fold["confusion"][true][found] for fold in folds)
+        for true in names
+        for found in names
     }
-    return statistics.mean(
-        count[name, name]
-        / (sum(count[name, x] + count[x, name] for x in classes) - count[name, name])
-        for name in classes[1:]
-    )
+    each = {
+        name: sum(count[name, x] + count[x, name] for x in names) - count[name, name]
+        for name in folds[0]["classes"]
+    }
+    return statistics.mean(count[name, name] / union for name, union in each.items() if union)
 
 
 def spread(rows: Sequence[dict[str, float]]) -> dict[str, str]:

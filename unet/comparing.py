@@ -257,11 +257,12 @@ def _images(comparison: Comparison, name: str) -> str:
 def _run(name: str, judgement: Judgement) -> str:
     recipe = judgement.recipe
     size = "×".join(map(str, recipe.size))
+    is_sigmoid = recipe.model.output_activation == "sigmoid"
     rows = [
         ("Source", recipe.source or "–"),
         ("Trained on", f"{recipe.dataset}, {size}"),
         ("Parameters", f"{recipe.model.parameters:,}"),
         ("Loss", recipe.loss),
-        ("Threshold", "–" if "threshold" not in judgement.scores else f"{recipe.threshold:.4f}"),
+        ("Threshold", f"{recipe.threshold:.4f}" if is_sigmoid else "–"),
     ]
     return page.table(rows, caption=name)

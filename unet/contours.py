@@ -49,12 +49,12 @@ def area(ring: Ring) -> float:
 def geojson(outline: Outline) -> dict[str, Any]:
     """A GeoJSON geometry: a Polygon, or a MultiPolygon where an object has several parts.
 
-    A hole goes to the part around it.
+    A hole goes to the innermost part around it.
     """
     parts = [[ring] for ring in outline.outer]
     for hole in outline.holes:
         inside = [part for part in parts if len(parts) == 1 or _holds(part[0], hole)]
-        inside[0].append(hole)
+        min(inside, key=lambda part: area(part[0])).append(hole)
     if len(parts) == 1:
         return {"type": "Polygon", "coordinates": parts[0]}
     return {"type": "MultiPolygon", "coordinates": parts}

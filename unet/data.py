@@ -30,6 +30,9 @@ class Data:
     data_dir: str | None = None
     """Where the datasets were built; TFDS's default where None."""
 
+    part: str = "held-out"
+    """What `validation` and `native` give: what is held out; or "training", what it trains on."""
+
     @functools.cached_property
     def training(self) -> stream.Training:
         """The batches of the training; packs them where that was not done before.
@@ -64,8 +67,8 @@ class Data:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches that hold as many examples as there are."""
-        return self.training.steps_per_epoch
+        """As the recipe says, or batches that hold as many examples as there are."""
+        return self.recipe.steps_per_epoch or self.training.steps_per_epoch
 
     @property
     def validation(self) -> Any:
@@ -78,6 +81,14 @@ class Data:
     @functools.cached_property
     def _held_out(self) -> Any:
         recipe = self.recipe
+        if recipe.mix and self.part == "training":
+            mixture: Any = self.training
+            return {
+                name: stream.Evaluation(records, batch=recipe.batch, size=recipe.size, table=table)
+                for (name, records), table in zip(
+                    mixture.taken.items(), self._labels().tables.values(), strict=True
+                )
+            }
         if recipe.mix:
             return mixing.mix_eval_batches(
                 **self._mix.evaluation,
@@ -85,7 +96,7 @@ class Data:
                 batch=recipe.batch,
                 data_dir=self.data_dir,
             )
-        records = self._records(self._judged_split, part="held-out")
+        records = self._records(self._judged_split, part=self.part)
         return stream.Evaluation(records, batch=recipe.batch, size=recipe.size)
 
     @property
@@ -112,7 +123,8 @@ class Data:
             ValueError: If a dataset is not built, or has no such maps.
         """
         recipe = self.recipe
-        what: dict[str, Any] = {"rule": self._rule, "fold": recipe.fold, "data_dir": self.data_dir}
+        what: dict[str, Any] = {"rule": self._rule, "data_dir": self.data_dir}
+        what |= {"fold": recipe.fold, "part": self.part}
         if not recipe.mix:
             split = self._judged_split
             named = features.from_json(recipe.features)
@@ -121,11 +133,13 @@ class Data:
         if objects:
             raise ValueError("objects are scored of one dataset, and this run has several.")
         given, labels = self._mix.evaluation, self._labels()
-        splits = given["split"]
+        splits = self._mix.training["split"] if self.part == "training" else given["split"]
         found = {}
         for name in given["names"]:
             split = splits if isinstance(splits, str) else splits[name]
-            own = native.examples(name, split, **what, **given["features"].get(name, {}))
+            named = given["features"].get(name, {})
+            rows = self._taken(name, split, named) if self.part == "training" else None
+            own = native.examples(name, split, rows=rows, **what, **named)
             found[name] = _relabelled(own, labels.tables[name])
         return found
 
@@ -158,9 +172,11 @@ class Data:
 
         backend = str(keras.backend.backend())
         libraries = {name: importlib.metadata.version(name) for name in ("keras", backend)}
-        checksums = [f"{records.checksum:08x}" for records in self.training.files]
+        own = self._held_out
+        judged = [x.records for x in (own.values() if isinstance(own, Mapping) else [own])]
         return {
-            "training images": " ".join(checksums),
+            "training images": _checksums(self.training.files),
+            "validation images": _checksums(judged),
             "steps an epoch": str(self.steps_per_epoch),
             "backend": backend,
             **libraries,
@@ -190,7 +206,43 @@ class Data:
                 f"--labels: a model of one channel finds the class that is named second, and of "
                 f"{recipe.dataset} that is {names[1]!r}; name it first."
             )
+        if recipe.mix:
+            print(self._labels())
         return names if is_softmax else ()
+
+    def require_like(
+        self, *, classes: tuple[str, ...], scalings: Mapping[str, Mapping[str, Any] | None]
+    ) -> None:
+        """Requires data such as a model was trained on: of its classes, in its brightness.
+
+        A dataset that was built anew, or lies elsewhere, may have the same name and others.
+
+        Args:
+            classes: What `classes` gave then.
+            scalings: What `scalings` gave then; nothing is required of a dataset that is not in it.
+
+        Raises:
+            ValueError: If a dataset is not built, or differs.
+        """
+        dataset = self.recipe.dataset
+        if not self.recipe.is_regression:
+            names = self._class_names()
+            is_one = self.recipe.model.output_channels == 1
+            if names != classes if classes else is_one and len(names) != 2:
+                raise ValueError(
+                    f"{dataset} has the classes {', '.join(names)}, and the run was trained on "
+                    f"{', '.join(classes) or 'background and one other'}: numbers in its masks "
+                    "mean something else. Build it of the same classes in the same order, or name "
+                    "where the dataset of the run is: --data_dir."
+                )
+        for name, found in self.scalings().items():
+            kept = scalings.get(name, found)
+            if _levels(kept) != _levels(found):
+                raise ValueError(
+                    f"{name}: brightness was {_said(found)} when it was built, and {_said(kept)} "
+                    "in what the run was trained on. Build it likewise, of images of the same "
+                    "type, with --range; or name where the dataset of the run is: --data_dir."
+                )
 
     def scalings(self) -> dict[str, Any]:
         """How brightness becomes 8 bits in the datasets, by their names."""
@@ -207,9 +259,7 @@ class Data:
     def _class_names(self) -> tuple[str, ...]:
         recipe = self.recipe
         if recipe.mix:
-            labels = self._labels()
-            print(labels)
-            return labels.classes
+            return self._labels().classes
         named = {recipe.dataset: features.from_json(recipe.features)}
         known = mixing.class_names((recipe.dataset,), features=named, data_dir=self.data_dir)
         return known[recipe.dataset]
@@ -235,10 +285,21 @@ class Data:
             **features.from_json(recipe.features),
         )
 
+    def _taken(self, name: str, split: str, named: Mapping[str, Any]) -> list[int]:
+        """Of a dataset of a mixture the examples that are trained on: their numbers in the split.
+
+        Those of another fold are not, and not those of weight 0.
+        """
+        mixture: Any = self.training
+        taken = mixture.taken[name]
+        whole = packing.pack_by(self._rule, name, split, data_dir=self.data_dir, **named)
+        return np.flatnonzero(np.isin(whole.rows, taken.rows)).tolist()
+
     @property
     def _judged_split(self) -> str:
         """The split that holds the images to judge by: all of it, or a fold of it."""
-        return self.recipe.train_split if self.recipe.fold else self.recipe.validation_split
+        is_trained_on = self.recipe.fold or self.part == "training"
+        return self.recipe.train_split if is_trained_on else self.recipe.validation_split
 
     @property
     def _rule(self) -> packing.Rule:
@@ -279,6 +340,10 @@ class Data:
         )
 
 
+def _checksums(files: Iterable[Records]) -> str:
+    return " ".join(f"{records.checksum:08x}" for records in files)
+
+
 def _has_config(base: str, config: str) -> bool:
     return base in sources.names() and any(x.name == config for x in sources.named(base).configs)
 
@@ -310,6 +375,22 @@ def _scaling(builder: Any, named: Mapping[str, Any]) -> dict[str, Any] | None:
         channels=tuple(map(str, bands or ())),
         types=(np.dtype(kind.np_dtype).name,),
     ).to_json()
+
+
+def _levels(found: Mapping[str, Any] | None) -> Any:
+    """What a scaling does to an image, wherever its numbers are from."""
+    scaling = None if found is None else Scaling.from_json(found)
+    return scaling and (scaling.low, scaling.high, scaling.channels, scaling.page)
+
+
+def _said(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "8 bits as it is"
+    scaling = Scaling.from_json(found)
+    ends = zip(scaling.low, scaling.high, strict=True)
+    said = "scaled from " + " and ".join(f"{low:g}–{high:g}" for low, high in ends)
+    said += f" of the channels {', '.join(scaling.channels)}" if scaling.channels else ""
+    return said + (f" of page {scaling.page}" if scaling.page is not None else "")
 
 
 def _augment(recipe: Recipe) -> Augment:

@@ -172,9 +172,11 @@ def description(settings: Settings, kind: Kind) -> dict[str, Any]:
     elif recipe.records == "native":
         before = "Keep the image's own scale."
     else:
-        before = f"Resize the image as for training: record_size {recipe.records}."
+        before = f"Resize the image as for training: {_resized(recipe.records)}, by area."
     if recipe.records is not None:
         before += f" The training saw crops of {recipe.size[0]}×{recipe.size[1]} pixels."
+    if recipe.flips:
+        before += f" `unet predict` averages over {len(recipe.views)} views; this is of one."
     outputs: dict[str, Any] = {"values": "float32 [B, H, W, 1]"}
     if not recipe.is_regression:
         rule = (
@@ -232,6 +234,12 @@ def _fitted(image: np.ndarray, settings: Settings, kind: Kind) -> np.ndarray:
         size = max(height // stride * stride, least), max(width // stride * stride, least)
     spare = [(have - side) // 2 for have, side in zip(image.shape, size, strict=False)]
     return tiles.cut(image, spare[0], spare[1], size)
+
+
+def _resized(records: Any) -> str:
+    if isinstance(records, int):
+        return f"its longer side to {records} pixels where it is longer"
+    return "to {}×{} pixels".format(*records)
 
 
 def _threshold(settings: Settings) -> float | None:

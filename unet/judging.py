@@ -12,7 +12,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from segdata.core import IGNORE_LABEL
-from unet import boundaries, calibration, evaluate, intervals, metrics, objects, watershed
+from unet import (
+    boundaries,
+    calibration,
+    evaluate,
+    intervals,
+    metrics,
+    objects,
+    results,
+    watershed,
+)
 from unet.evaluate import Scored
 from unet.intervals import Interval
 from unet.objects import Matches, Separation
@@ -196,18 +205,6 @@ def best_threshold(images: Iterable[Scored], recipe: Recipe) -> Threshold:
     return Threshold(threshold, search.score, value, search.images)
 
 
-def trained_on(recipe: Recipe) -> list[Recipe]:
-    """Recipes whose held-out images together are those that a recipe trains on."""
-    if recipe.fold:
-        own, count = recipe.fold
-        folds = [(k, count) for k in range(count) if k != own]
-        return [dataclasses.replace(recipe, fold=fold) for fold in folds]
-    split = recipe.mix.get("split", recipe.train_split)
-    mix = {**recipe.mix, "validation_split": split} if recipe.mix else {}
-    name = split if isinstance(split, str) else recipe.train_split
-    return [dataclasses.replace(recipe, validation_split=name, mix=mix)]
-
-
 def scores_of(sums: np.ndarray, recipe: Recipe) -> dict[str, np.ndarray]:
     """Scores from sums over images.
 
@@ -322,7 +319,10 @@ def _matched(
     """The objects of an image whose true ones are known."""
     if image.instances is None or image.found.dtype != np.uint8:
         return None
-    found = watershed.objects(image.found, separation, border=objects.border_of(classes))
+    kinds, border = results.kinds_of(classes), objects.border_of(classes)
+    if len(kinds) + (border is not None) == len(classes):
+        kinds = kinds[1:]  # none is the background by its name; in maps of objects it is 0
+    found, _ = watershed.of_classes(image.found, kinds, separation, border=border)
     return objects.match(image.instances, found, image.mask == IGNORE_LABEL)
 
 

@@ -80,7 +80,8 @@ def focal(mask, logits, *, class_weights: Sequence[float] = ()):
         class weights for α.
     """
     truth, labelled = _split(mask, logits)
-    entropy = _entropy(truth, logits)
+    # Of a pixel without a label it is no entropy: its power may be too large a number.
+    entropy = _entropy(truth, logits) * labelled
     weights = _weights(truth, class_weights)
     return _mean(ops.square(-ops.expm1(-entropy)) * entropy * weights, labelled)
 
@@ -357,7 +358,7 @@ def _weights(truth, class_weights: Sequence[float]):
     if not class_weights:
         return 1.0
     if truth.shape[-1] == 1:
-        other, own = class_weights
+        other, own = map(float, class_weights)
         return ops.where(truth > 0, own, other)
     return ops.sum(truth * np.array(class_weights, np.float32), axis=-1, keepdims=True)
 

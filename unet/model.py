@@ -14,8 +14,10 @@ can be read and checked without it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from unet.saved import require
@@ -250,7 +252,8 @@ def build(settings: UNet | FCN) -> keras.Model:
     from keras import layers
 
     image = layers.Input((None, None, 3), dtype="uint8", name="image")
-    logits = _unet(image, settings) if isinstance(settings, UNet) else _fcn(image, settings)
+    with _channels_last():
+        logits = _unet(image, settings) if isinstance(settings, UNet) else _fcn(image, settings)
     output = layers.Activation("linear", dtype="float32", name="logits")(logits)
     return keras.Model(image, output, name=type(settings).__name__.lower())
 
@@ -272,6 +275,19 @@ def serving(network: Any, activation: Head) -> keras.Model:
     made: Any = keras.Model(network.inputs[0], output(network.outputs[0]), name=network.name)
     made.jit_compile = network.jit_compile
     return made
+
+
+@contextlib.contextmanager
+def _channels_last() -> Iterator[None]:
+    """Builds layers for [B, H, W, C], whatever `image_data_format` the user's keras.json says."""
+    import keras
+
+    before = keras.config.image_data_format()
+    keras.config.set_image_data_format("channels_last")
+    try:
+        yield
+    finally:
+        keras.config.set_image_data_format(before)
 
 
 def _unet(image, settings: UNet):

@@ -26,6 +26,8 @@ from unet.results import Wanted
 Seen = Callable[[int, int], tuple[int, int]]
 """From the height and width of an image to those that the model sees: `Recipe.seen`."""
 
+_READ_AHEAD = 1 << 24  # pixels; images are read ahead until they have as many
+
 
 class Input(NamedTuple):
     """An image to answer."""
@@ -41,6 +43,11 @@ class Input(NamedTuple):
     """Of a zip: where it is read, under `member`."""
 
     member: str = ""
+
+    @property
+    def file(self) -> str:
+        """Its name, with folders below the one that was given."""
+        return self.stem + self.path.suffix
 
     def data(self) -> bytes:
         """The bytes of the file."""
@@ -183,30 +190,21 @@ def files(
         overlap=inference.OVERLAP if overlap is None else overlap,
     )
     listed = [Input(each, each.stem) if isinstance(each, pathlib.Path) else each for each in given]
-    places = {_place(each.path) for each in listed if not each.tree}
-    written: dict[str, pathlib.Path] = {}
     with results.together(to, job.wanted, job.names, overwrite=overwrite) as all_of_them:
-        for each in listed:
-            try:
-                if each.stem in written:
-                    raise ValueError(
-                        f"{each.path}: its results would overwrite those of {written[each.stem]}; "
-                        "predict it on its own, with another --to."
-                    )
-                is_large = not each.tree and large.is_large(each.path)
-                outputs = job.outputs(each, is_large=is_large)
-                for output in outputs.values():
-                    _require_free(output, places, path=each.path, overwrite=overwrite)
-                    if output.parent != to:
-                        atomic.make_folder(output.parent)
-                shown = (_answer_rows if is_large else _answer)(job, each, outputs)
-                written[each.stem] = each.path
-                if shown:
-                    all_of_them.add(str(each.path), *shown)
-                yield Done(each.path, None, tuple(outputs.values()))
-            except (ValueError, OSError) as error:
-                all_of_them.fail(str(error))
-                yield Done(each.path, str(error))
+        for batch in _read_ahead(job, listed, overwrite=overwrite):
+            for read, ask in zip(batch, _asked_together(job, batch), strict=True):
+                path, outputs = read.of.path, read.outputs
+                try:
+                    if read.error:
+                        raise read.error
+                    answered = _answer_rows if read.seen is None else _answer
+                    shown = answered(job._replace(ask=ask), read)
+                    if shown:
+                        all_of_them.add(str(path), read.of.file, *shown)
+                    yield Done(path, None, tuple(outputs.values()))
+                except (ValueError, OSError) as error:
+                    all_of_them.fail(str(error))
+                    yield Done(path, str(error))
 
 
 def require_overlap(overlap: float | None, recipe: Recipe) -> None:
@@ -298,7 +296,7 @@ class _Job(NamedTuple):
         kinds = [kind for kind in self.wanted.kinds if kind in results.ENDINGS]
         if self.recipe.is_regression:
             kinds, endings = ["values"], {"values": results.VALUES}
-        elif is_large and (lacking := {"labels", "contours", "objects"} & {*self.wanted.kinds}):
+        elif is_large and (lacking := results.OF_OBJECTS & {*self.wanted.kinds}):
             raise ValueError(
                 f"{each.path} has more than {large.MOST_AT_ONCE:,} pixels, of which no "
                 f"{' or '.join(sorted(lacking))} can be written. Cut it into parts, or leave these "
@@ -311,9 +309,75 @@ class _Job(NamedTuple):
         return inference.parts(self.ask, seen, shape, self.recipe, overlap=self.overlap)
 
 
-def _answer(job: _Job, each: Input, outputs: Mapping[str, pathlib.Path]) -> Any:
+class _Read(NamedTuple):
+    """An image that waits for its answer."""
+
+    of: Input
+    outputs: Mapping[str, pathlib.Path]
+    """What is written of it, and where."""
+
+    error: ValueError | OSError | None = None
+    image: np.ndarray | None = None
+    """uint8 [H, W, 3]; None where it is read by rows, or an error was met."""
+
+    seen: np.ndarray | None = None
+    """The same as the model sees it, uint8 [h, w, 3]."""
+
+
+def _read_ahead(job: _Job, listed: Sequence[Input], *, overwrite: bool) -> Iterator[list[_Read]]:
+    """Reads as many images at once as fill a batch, or as memory holds of them."""
+    places = {_place(each.path) for each in listed if not each.tree}
+    taken: dict[str, pathlib.Path] = {}
+    batch: list[_Read] = []
+    for each in listed:
+        outputs = dict[str, pathlib.Path]()
+        try:
+            if each.stem in taken:
+                raise ValueError(
+                    f"{each.path}: its results would overwrite those of {taken[each.stem]}; "
+                    "predict it on its own, with another --to."
+                )
+            is_large = not each.tree and large.is_large(each.path)
+            outputs = job.outputs(each, is_large=is_large)
+            for output in outputs.values():
+                _require_free(output, places, path=each.path, overwrite=overwrite)
+                if output.parent != job.to:
+                    atomic.make_folder(output.parent)
+            pixels = (None, None) if is_large else _read_as_one_of(each, job)
+            batch.append(_Read(each, outputs, None, *pixels))
+            taken[each.stem] = each.path
+        except (ValueError, OSError) as error:
+            batch.append(_Read(each, outputs, error))
+        held = sum(read.image.size // 3 for read in batch if read.image is not None)
+        if len(batch) == job.recipe.batch or held >= _READ_AHEAD:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _asked_together(job: _Job, batch: Sequence[_Read]) -> Iterator[inference.Ask]:
+    """The model for each image; for those that are one tile it has been asked, in one batch."""
+    tiles_of = [read.seen if _is_one_tile(read, job.recipe) else None for read in batch]
+    together = [tile for tile in tiles_of if tile is not None]
+    said = iter(job.ask(np.stack(together)) if together else ())
+    for tile in tiles_of:
+        yield job.ask if tile is None else functools.partial(_said, next(said)[None])
+
+
+def _is_one_tile(read: _Read, recipe: Recipe) -> bool:
+    return read.seen is not None and read.seen.shape[:2] == recipe.size
+
+
+def _said(answer: np.ndarray, _: np.ndarray) -> np.ndarray:
+    return answer
+
+
+def _answer(job: _Job, read: _Read) -> Any:
     """Answers an image and writes the results; returns what `results.Together.add` takes."""
-    image, seen = _read_as_one_of(each, seen=job.recipe.seen, scalings=job.scalings)
+    image, seen, outputs = read.image, read.seen, read.outputs
+    assert image is not None
+    assert seen is not None
     answer = inference.decided(job.parts(seen, image.shape), image.shape, job.recipe)
     if job.recipe.is_regression:
         results.write({outputs["values"]: answer.found})
@@ -336,11 +400,11 @@ def _answer(job: _Job, each: Input, outputs: Mapping[str, pathlib.Path]) -> Any:
     return _Shown(made.get("overlay"), objects, image.shape)
 
 
-def _answer_rows(job: _Job, each: Input, outputs: Mapping[str, pathlib.Path]) -> Any:
+def _answer_rows(job: _Job, read: _Read) -> Any:
     """The same by rows, of an image that is too large for memory; its overlay is smaller."""
-    is_number = job.recipe.is_regression
+    is_number, outputs = job.recipe.is_regression, read.outputs
     with contextlib.ExitStack() as stack:
-        image = stack.enter_context(_opened_as_one_of(each.path, job.scalings))
+        image = stack.enter_context(_opened_as_one_of(read.of.path, job.scalings))
         shape = image.shape
         kind = np.float32 if is_number else np.uint8
         found = stack.enter_context(results.spooled(job.to, shape, kind))
@@ -363,13 +427,13 @@ def _answer_rows(job: _Job, each: Input, outputs: Mapping[str, pathlib.Path]) ->
     return None if is_number else _Shown(made.get("overlay"), None, shape)
 
 
-def _read_as_one_of(
-    each: Input, *, seen: Seen, scalings: Mapping[str, Scaling | None]
-) -> tuple[np.ndarray, np.ndarray]:
+def _read_as_one_of(each: Input, job: _Job) -> tuple[np.ndarray, np.ndarray]:
     """`read`, by the only scaling that fits the file; raises ValueError where several do."""
-    data = each.data()
+    data, seen = each.data(), job.recipe.seen
     return only(
-        each.path, scalings, lambda scaling: read(each.path, data=data, seen=seen, scaling=scaling)
+        each.path,
+        job.scalings,
+        lambda scaling: read(each.path, data=data, seen=seen, scaling=scaling),
     )
 
 

@@ -215,10 +215,9 @@ def _confusion(classes: tuple[str, ...], matrix: np.ndarray, of: str) -> str:
             caption=f"The most frequent errors{of}",
             heads=("truth", "found", "pixels", "share of the truth"),
         )
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     rows = [
-        (name, *(f"{share:.2%}" for share in row), f"{pixels:,}")
-        for name, row, pixels in zip(classes, shares, matrix.sum(axis=1).tolist(), strict=True)
+        (name, *(f"{count / total:.2%}" if total else "–" for count in row), f"{total:,}")
+        for name, row, total in zip(classes, matrix, matrix.sum(axis=1).tolist(), strict=True)
     ]
     return page.table(
         rows, caption=f"What the truth{of} is found as", heads=("truth", *classes, "pixels")

@@ -1,9 +1,9 @@
 """What is written of an image that was answered, and of all of them together.
 
 Of each image, as it is asked for: a mask, an overlay, probabilities, a label map of its objects,
-their contours; of all together a table of objects and a page. Coordinates and contours have their
-origin at the image's upper left corner, in pixels or in µm, as in `contours`. No network and no
-reading of images is known here.
+their contours; of all together a table of objects, COCO's JSON and a page. Coordinates and contours
+have their origin at the image's upper left corner, in pixels or in µm, as in `contours`. No network
+and no reading of images is known here.
 """
 
 import contextlib
@@ -18,8 +18,9 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import tifffile
 from PIL import Image
+from pycocotools import mask as coco
 
-from segdata.archives import resizing
+from segdata.archives import resizing, rle
 from segdata.core import tiles
 from segdata.core.system import files
 from segdata.inspection import overlays, page
@@ -27,7 +28,7 @@ from unet import contours, watershed
 from unet.objects import Separation, border_of
 from unet.saved import require
 
-Kind = Literal["mask", "overlay", "probability", "labels", "contours", "objects", "page"]
+Kind = Literal["mask", "overlay", "probability", "labels", "contours", "objects", "coco", "page"]
 
 ENDINGS: dict[str, str] = {
     "mask": "mask.png",
@@ -41,7 +42,9 @@ LARGE_ENDINGS = {"mask": "mask.tif", "overlay": "overlay.png", "probability": "p
 """Of an image that is read by rows."""
 VALUES = "values.tif"
 """Of a regression."""
-TABLE, PAGE = "objects.csv", "index.html"
+TABLE, COCO, PAGE = "objects.csv", "coco.json", "index.html"
+OF_OBJECTS = {"labels", "contours", "objects", "coco"}
+"""What is not written of an image that is read by rows."""
 
 OVERLAY_SIDE = 2048
 """Pixels of the longer side of the overlay of an image that is read by rows."""
@@ -77,7 +80,7 @@ class Wanted:
     @property
     def counts_objects(self) -> bool:
         """Whether objects are told apart."""
-        return bool({"labels", "contours", "objects", "page"} & {*self.kinds})
+        return bool({*OF_OBJECTS, "page"} & {*self.kinds})
 
 
 class Objects(NamedTuple):
@@ -117,18 +120,12 @@ def objects(
         found: uint8 [H, W], the class of each pixel.
         image: uint8 [H, W, 3].
         classes: Names of the classes; those that are background have no objects. A class "border"
-            is of what is between objects, and belongs to them.
+            is of what is between objects, and belongs to those that it touches; to those of the
+            first of several classes.
         separation: How a mask is split; the defaults if not given.
     """
-    border, tinted = border_of(classes), overlays.tinted(classes)
-    labels, kinds = np.zeros(found.shape, np.int32), np.zeros(0, np.uint8)
-    for number in [n for n, is_object in enumerate(tinted) if is_object and n != border]:
-        inside = np.where(found == number, 1, 2 * (found == border)).astype(np.uint8)
-        edge = None if border is None else 2
-        parts = watershed.objects(inside, separation, border=edge)
-        count = int(parts.max(initial=0))
-        labels = np.where(parts > 0, parts + len(kinds), labels).astype(np.int32)
-        kinds = np.append(kinds, np.full(count, number, np.uint8))
+    border = border_of(classes)
+    labels, kinds = watershed.of_classes(found, kinds_of(classes), separation, border=border)
     at = np.flatnonzero(labels)
     own, count = labels.ravel()[at], len(kinds) + 1
     area = np.bincount(own, minlength=count)[1:]
@@ -143,6 +140,13 @@ def objects(
         centroid=np.stack(means[:2], -1) + 0.5,
         intensity=means[2],
     )
+
+
+def kinds_of(classes: Sequence[str]) -> list[int]:
+    """The classes that objects are of, by their names."""
+    border = border_of(classes)
+    tinted = enumerate(overlays.tinted(classes))
+    return [number for number, is_object in tinted if is_object and number != border]
 
 
 def label_map(labels: np.ndarray) -> np.ndarray:
@@ -164,11 +168,43 @@ def as_geojson(found: Objects, classes: Sequence[str], *, pixel_size: float | No
     return json.dumps({"type": "FeatureCollection", "features": features}) + "\n"
 
 
-class Together:
-    """What is written of all images together: a table of their objects and a page."""
+def as_coco(found: Objects, *, image: int, first: int) -> Iterator[dict[str, Any]]:
+    """COCO's annotations of an image's objects, as compressed run lengths.
 
-    def __init__(self, wanted: Wanted, classes: Sequence[str], *, table: Any, shown: Any):
+    Args:
+        found: The objects; their classes are the ids of the categories.
+        image: The image's id.
+        first: The id of the first annotation.
+    """
+    shape = found.labels.shape
+    rows = rle.encode_objects(found.labels, order="columns")
+    for index, (kind, runs) in enumerate(zip(found.kind.tolist(), rows, strict=True)):
+        starts, lengths = np.array(runs.split(), np.int64).reshape(-1, 2).T
+        ends = starts - 1 + lengths
+        outside = np.diff(np.stack([starts - 1, ends], axis=1).ravel(), prepend=0)
+        plain: Any = {"counts": [*outside.tolist(), found.labels.size - int(ends[-1])]}
+        encoded: Any = coco.frPyObjects(plain | {"size": shape}, *shape)
+        yield {
+            "id": first + index,
+            "image_id": image,
+            "category_id": kind,
+            "segmentation": {"size": shape, "counts": encoded["counts"].decode()},
+            "area": int(found.area[index]),
+            "bbox": coco.toBbox(encoded).tolist(),
+            "iscrowd": 0,
+        }
+
+
+class Together:
+    """What is written of all images together: a table of their objects, COCO's JSON, a page."""
+
+    def __init__(
+        self, wanted: Wanted, classes: Sequence[str], *, table: Any, listed: Any, shown: Any
+    ):
         self._wanted, self._classes, self._page = wanted, classes, shown
+        self._coco, self._photos = listed, list[dict[str, Any]]()
+        if listed:
+            listed.write('{"annotations": [')
         self._figures: list[str] = []
         self._faults: list[str] = []
         self._images = self._objects = 0
@@ -181,13 +217,27 @@ class Together:
             )
 
     def add(
-        self, name: str, overlay: np.ndarray | None, found: Objects | None, shape: Sequence[int]
+        self,
+        name: str,
+        file: str,
+        overlay: np.ndarray | None,
+        found: Objects | None,
+        shape: Sequence[int],
     ) -> None:
-        """Adds an image: its name, drawn mask for the page, objects if told apart, and size."""
+        """Adds an image.
+
+        Args:
+            name: Its path.
+            file: Its name below the folder that was given.
+            overlay: The mask drawn over it, for the page.
+            found: Its objects, if told apart.
+            shape: Its height and width.
+        """
         self._images += 1
         if found is not None:
-            self._objects += len(found.area)
             self._write(name, found)
+            self._list(file, found)
+            self._objects += len(found.area)
         is_shown = self._page is not None and len(self._figures) < _MOST_SHOWN
         if is_shown and overlay is not None:
             small = resizing.image(
@@ -206,7 +256,11 @@ class Together:
         self._faults.append(error)
 
     def finish(self) -> None:
-        """Writes the page."""
+        """Writes the page, and the end of COCO's JSON."""
+        if self._coco:
+            categories = [{"id": n, "name": self._classes[n]} for n in kinds_of(self._classes)]
+            ends = {"images": self._photos, "categories": categories}
+            self._coco.write(f"\n], {json.dumps(ends)[1:]}\n")
         if self._page is None:
             return
         names = page.escaped(", ".join(self._classes))
@@ -219,6 +273,16 @@ class Together:
         lead = f"{self._images:,} images, {_objects(self._objects)}; classes: {names}"
         text = page.document("Predictions", lead=lead, body="\n".join(parts))
         self._page.write_text(text, encoding="utf-8")
+
+    def _list(self, file: str, found: Objects) -> None:
+        if not self._coco:
+            return
+        height, width = found.labels.shape
+        number = len(self._photos) + 1
+        photo = {"id": number, "file_name": file, "height": height, "width": width}
+        for each in as_coco(found, image=number, first=self._objects + 1):
+            self._coco.write(",\n"[each["id"] == 1 :] + json.dumps(each))
+        self._photos.append(photo)
 
     def _write(self, name: str, found: Objects) -> None:
         if not self._table:
@@ -241,8 +305,8 @@ def together(
         ValueError: If a file of such a name is there and may not be replaced.
     """
     with contextlib.ExitStack() as stack:
-        table = shown = None
-        for kind, name in (("objects", TABLE), ("page", PAGE)):
+        table = listed = shown = None
+        for kind, name in (("objects", TABLE), ("coco", COCO), ("page", PAGE)):
             if kind in wanted.kinds and (to / name).exists() and not overwrite:
                 raise ValueError(
                     f"{to / name} is there already; give --overwrite to replace it, or choose "
@@ -250,10 +314,15 @@ def together(
                 )
         if "objects" in wanted.kinds:
             path = stack.enter_context(files.replacing(to / TABLE))
-            table = stack.enter_context(path.open("w", newline="", encoding="utf-8"))
+            # A name may hold bytes that are not UTF-8.
+            how: Any = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
+            table = stack.enter_context(path.open("w", **how))
+        if "coco" in wanted.kinds:
+            path = stack.enter_context(files.replacing(to / COCO))
+            listed = stack.enter_context(path.open("w", encoding="utf-8"))
         if "page" in wanted.kinds:
             shown = stack.enter_context(files.replacing(to / PAGE))
-        made = Together(wanted, classes, table=table, shown=shown)
+        made = Together(wanted, classes, table=table, listed=listed, shown=shown)
         yield made
         made.finish()
 

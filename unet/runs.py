@@ -285,17 +285,16 @@ def decoded(text: bytes) -> State:
 
 
 def changes(settings: Settings, found: Mapping[str, str]) -> list[str]:
-    """What is not as it was when a run began, a phrase each; of runs that kept nothing nothing.
+    """What is not as it was when a run began, a phrase each; nothing of what was not kept.
 
     Args:
         settings: The run's.
         found: The same as `Settings.made_with`, now.
     """
-    kept = settings.made_with
     return [
-        f"{name} was {kept.get(name, 'nothing')} and is {found.get(name, 'nothing')}"
-        for name in dict.fromkeys([*kept, *found])
-        if kept and kept.get(name) != found.get(name)
+        f"{name} was {kept} and is {found.get(name, 'nothing')}"
+        for name, kept in settings.made_with.items()
+        if kept != found.get(name)
     ]
 
 
@@ -393,10 +392,13 @@ def load(run: pathlib.Path, choice: Choice | None = None) -> keras.Model:
     recipe = settings(run).recipe
     path = run / "best.keras"
     if not path.exists():
-        raise ValueError(
-            f"{run} has no best.keras: it was stopped in its first epoch; "
-            f"{_resume(run)} resumes it."
+        why = (
+            f"it is lost. Bring it back from a copy, or train again; {_resume(run)} writes it "
+            "where the last epoch was the best"
+            if state(run).history
+            else f"it was stopped in its first epoch; {_resume(run)} resumes it"
         )
+        raise ValueError(f"{run} has no best.keras: {why}.")
     choice = choice or hardware.choose()
     hardware.apply(choice)
     network = model.build(recipe.model)

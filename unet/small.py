@@ -10,7 +10,7 @@ import math
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from unet.recipes import Recipe
+from unet.recipes import Recipe, most_momentum
 from unet.saved import require
 
 if TYPE_CHECKING:
@@ -101,7 +101,10 @@ def choose_mixed(
         )
         augments[name] |= asked.augment
         said.append(f"{name}: {why}")
-    return _explained(dataclasses.replace(recipe, mix=mix | {"augment": augments}), said)
+    recipe = dataclasses.replace(recipe, mix=mix | {"augment": augments})
+    if "flips" not in given:
+        recipe = dataclasses.replace(recipe, flips=len(recipe.views) > 1)
+    return _explained(recipe, said)
 
 
 def _explained(recipe: Recipe, said: list[str]) -> tuple[Recipe, list[str]]:
@@ -142,13 +145,15 @@ def _chosen(
     said.append(f"Training size {height}×{width}{_because('size', given, why)}.")
     chosen["batch"] = 8 if count >= _FEW else 4
     steps = max(_FEWEST_STEPS, _PIXELS / (now("batch") * height * width))
-    each = math.ceil(count / now("batch"))
+    each = asked.steps_per_epoch or math.ceil(count / now("batch"))
     chosen["epochs"] = max(2, min(_MOST_EPOCHS, round(steps / each)))
     chosen["warmup"] = round(min(_WARMUP * now("epochs"), 100 / each), 2)
     said.append(
         f"{_counted(now('epochs'), 'epoch')} of {each:,} batch{'' if each == 1 else 'es'} of "
         f"{now('batch')}" + _because("epochs", given, "for some minutes on two cores") + "."
     )
+    updates = now("epochs") * each // asked.accumulation
+    chosen["ema_momentum"] = min(asked.ema_momentum, most_momentum(updates))
     kept = {name: value for name, value in chosen.items() if name not in given}
     return dataclasses.replace(asked, **kept), said
 
@@ -218,12 +223,15 @@ def _size(
     height, width = traits.height, traits.width
     if side <= _WHOLE and min(height, width) >= _SQUARE * max(height, width):
         height = width = min(height, width)
-    scale = min(1.0, side / math.sqrt(height * width))
+    scale = side / math.sqrt(height * width)
+    if traits.best[side] == 1:  # as where no image has more pixels
+        scale = min(1.0, scale)
     size = height * scale, width * scale
     why = f"a perfect mask, enlarged to the image, has Dice {traits.best[side]:.3f}"
     if side > _WHOLE:
-        down, along = (max(1, min(_WHOLE, round(x)) // stride) * stride for x in size)
-        longest = round(max(size))
+        own = zip(size, (height, width), strict=True)
+        down, along = (max(1, min(_WHOLE, *map(round, x)) // stride) * stride for x in own)
+        longest = round(max(height, width) * side / math.sqrt(height * width))
         return (down, along), longest, f", cut from images of at most {longest}, where {why}"
     down, along = (max(1, int(x / stride + 0.5)) * stride for x in size)
     return (down, along), None, f", where {why}"

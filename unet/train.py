@@ -43,6 +43,7 @@ from unet.recipes import Recipe
 from unet.runs import Settings, State
 from unet.waiting import Waiting
 
+_ENDING = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 _PICTURES, _PICTURE_SIDE = 3, 128  # of each dataset, for TensorBoard: some 100 KB an epoch
 
 Validation = evaluate.Batches | Mapping[str, evaluate.Batches]
@@ -92,6 +93,12 @@ def run(settings: Settings, *, data: Data, out: pathlib.Path) -> State:
         OSError: As in `resume`.
     """
     runs.require_new(out)
+    steps = settings.recipe.epochs * data.steps_per_epoch
+    if settings.recipe.accumulation > steps:
+        raise ValueError(
+            f"accumulation is {settings.recipe.accumulation:,}, and there are {steps:,} batches in "
+            "all: the weights would never change. Give less, or more epochs."
+        )
     with parallel.scope(settings.choice.devices):
         network = _made(settings, data)
         require_fit(network, next(iter(data.batches(0))), data.validation, settings.recipe)
@@ -117,7 +124,7 @@ def resume(out: pathlib.Path, *, data: Data, settings: Settings | None = None) -
         ValueError: If the folder holds no run, its checkpoint is of another model, or none is
             whole; if the training diverges.
         KeyboardInterrupt: On SIGINT, in the main thread, after a checkpoint; the second at once.
-        SystemExit: On SIGTERM, likewise, with 143.
+        SystemExit: On SIGTERM, likewise, with 143; on SIGHUP, as of a terminal that is closed, 129.
         OSError: If another process trains the run; if a file cannot be written, as on a full disk.
     """
     settings = settings or runs.settings(out)
@@ -162,9 +169,10 @@ def _trained(network: Any, keeper: "_Keeper") -> State:
 
 
 class _Signals:
-    """SIGINT and SIGTERM, kept until a checkpoint is written; the second acts at once.
+    """SIGINT, SIGTERM and SIGHUP, kept until a checkpoint is written; the second acts at once.
 
-    Only the main thread gets signals; in others nothing changes.
+    Only the main thread gets signals; in others nothing changes. What is ignored, as with `nohup`
+    or in the background of a script, stays so.
     """
 
     def __init__(self) -> None:
@@ -173,8 +181,9 @@ class _Signals:
 
     def __enter__(self) -> "_Signals":
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._keep)
+            for number in _ENDING:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._keep)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -188,9 +197,9 @@ class _Signals:
 
     def stop(self) -> None:
         """Raises what ends the process as the signal would."""
-        if self.got == signal.SIGTERM:
-            raise SystemExit(128 + signal.SIGTERM)
-        raise KeyboardInterrupt
+        if self.got in (None, signal.SIGINT):
+            raise KeyboardInterrupt
+        raise SystemExit(128 + self.got)
 
 
 def require_fit(
@@ -511,7 +520,19 @@ def _variables(network: keras.Model, group: str) -> list[Any]:
 
 def _assign(variables: list[Any], values: list[np.ndarray], source: pathlib.Path) -> None:
     wanted = [(tuple(v.shape), str(v.dtype)) for v in variables]
+    # Seeds and steps are integers of 64 bits on TensorFlow, and of 32 on JAX.
+    kinds = [np.dtype(name) if name.startswith(("int", "uint")) else None for _, name in wanted]
+    if len(kinds) == len(values):
+        values = [_as(kind, value) for kind, value in zip(kinds, values, strict=True)]
     if wanted != [(v.shape, str(v.dtype)) for v in values]:
         raise ValueError(f"{source} was written by another model than its settings describe.")
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
+
+
+def _as(kind: np.dtype | None, value: np.ndarray) -> np.ndarray:
+    """An array as integers of this kind, if it holds such and all fit; else as it is."""
+    if kind is None or value.dtype.kind not in "iu" or value.dtype == kind:
+        return value
+    same = value.astype(kind)
+    return same if np.array_equal(same, value) else value

@@ -107,7 +107,7 @@ def load(run: str | os.PathLike[str]) -> Trained:
         network=network,
         recipe=settings.recipe,
         classes=settings.classes,
-        scalings=runs.scalings(settings),
+        scalings=runs.scalings(settings) or {"": None},  # of a run that kept none
     )
 
 

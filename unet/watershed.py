@@ -12,6 +12,7 @@ Source: F. Meyer, "Topographic distance and watershed lines", Signal Processing 
 their dynamics: M. Grimaud, "New measure of contrast: the dynamics", SPIE 1769, 1992.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -47,13 +48,56 @@ def objects(
     return _numbered(_flood(height, order, separation.seed_depth), separation.least_area)
 
 
+def of_classes(
+    found: np.ndarray,
+    kinds: Sequence[int],
+    separation: Separation | None = None,
+    *,
+    border: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Splits each of several classes into objects; those of two classes that touch are two.
+
+    Args:
+        found: uint8 [H, W], class ids.
+        kinds: The classes that have objects.
+        separation: As in `objects`.
+        border: As in `objects`. It belongs to the objects that it touches, to those of the first of
+            several classes, and where it touches none to the first class.
+
+    Returns:
+        int32 [H, W], numbered from 1, class after class as in `objects`; 0 for all else; and
+        uint8 [N], the class of each.
+    """
+    labels, numbered = np.zeros(found.shape, np.int32), np.zeros(0, np.uint8)
+    for number in kinds:
+        inside = (found == number).astype(np.uint8)
+        if border is not None:
+            between = found == border
+            inside[between & _connected(between | (inside > 0), inside > 0)] = 2
+            if number == kinds[0]:
+                others = np.isin(found, kinds)
+                inside[between & ~_connected(between | others, others)] = 2
+        parts = objects(inside, separation, border=None if border is None else 2)
+        parts[labels > 0] = 0
+        is_left = np.bincount(parts.ravel(), minlength=1)[1:] > 0
+        renumbered = len(numbered) + np.append(0, is_left.cumsum())
+        labels = np.where(parts > 0, renumbered[parts], labels).astype(np.int32)
+        numbered = np.append(numbered, np.full(np.count_nonzero(is_left), number, np.uint8))
+    return labels, numbered
+
+
+def _connected(region: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """The parts of a region, bool [H, W], that hang together by their sides and hold a seed."""
+    parts = np.asarray(_label(region)[0])
+    seeded = np.zeros(int(parts.max()) + 1, bool)
+    seeded[parts[seeds]] = True
+    return seeded[parts] & region
+
+
 def _height(inside: np.ndarray, core: np.ndarray, smoothing: float) -> np.ndarray:
     """Distance to the edge, float32 [H, W], in pixels; negative outside and in borders."""
     if core is not inside:
-        regions = np.asarray(_label(inside)[0])
-        seeded = np.zeros(int(regions.max()) + 1, bool)
-        seeded[regions[core]] = True
-        core = core | (inside & ~seeded[regions])
+        core = core | (inside & ~_connected(inside, core))
     if core.all() or not core.any():  # there is no edge to measure from
         return np.zeros(inside.shape, np.float32)
     height = _distance(core)

@@ -5,13 +5,15 @@ CPU. "xla" is a graph that plans and draws by itself and holds the file's name: 
 send it to workers, and a GPU can run it.
 """
 
+import atexit
 import os
 import pathlib
 import threading
+import time
 import types
 from collections.abc import Callable, Sequence
 from concurrent import futures
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -33,6 +35,10 @@ from segdata.core.stream import (
 from segdata.core.system import arguments, parallel
 
 ENGINES = ("host", "xla")
+
+_LAST_CALLS = 0.05  # seconds in which iterators are told, at the end of Python, that they are too
+
+R = TypeVar("R")
 
 _XP: Any = types.SimpleNamespace(  # NumPy's functions of tensors
     abs=tf.abs,
@@ -183,11 +189,12 @@ def _called(
     threads call Python, the end of an iterator waits for them, and has once waited for ever.
     """
     ready = _Ahead(make, numbers, at_once)
+    first, each = _CALLS.counted(ready.next), _CALLS.counted(ready)
 
     def call(number: tf.Tensor) -> tuple[tf.Tensor, ...]:
         # It is a function of its argument, and so iterators over it can be saved.
         dtypes = [spec.dtype for spec in specs]
-        parts = tf.numpy_function(ready, [number], dtypes, stateful=False)
+        parts = tf.numpy_function(each, [number], dtypes, stateful=False)
         return tuple(
             tf.ensure_shape(part, spec.shape) for part, spec in zip(parts, specs, strict=True)
         )
@@ -198,12 +205,55 @@ def _called(
         data = tf.data.Dataset.range(numbers.start, numbers.stop, numbers.step)
     else:
         data = tf.data.Dataset.range(1)
-        data = data.map(lambda _: tf.ensure_shape(tf.numpy_function(ready.next, [], tf.int64), []))
+        data = data.map(lambda _: tf.ensure_shape(tf.numpy_function(first, [], tf.int64), []))
         data = data.flat_map(lambda first: tf.data.Dataset.range(first, first + at_once))
         data = data.apply(tf.data.experimental.assert_cardinality(at_once))
         # Else an iterator that is left early may have read to its end.
         options.experimental_optimization.inject_prefetch = False
     return data.map(call).with_options(options)
+
+
+class _Calls:
+    """The calls of Python by TensorFlow's threads, which have to end before Python does.
+
+    A thread that takes the interpreter's lock later is stopped there, and TensorFlow waits for it
+    for ever as soon as it frees the iterator: a process that has printed all never ends.
+    """
+
+    def __init__(self) -> None:
+        self._running = self._begun = 0
+        self._is_over = False
+        self._lock = threading.Lock()
+        atexit.register(self.end)
+
+    def counted(self, function: Callable[..., R]) -> Callable[..., R]:
+        """The same function; from the end of Python on the iterator that calls it is at its end."""
+
+        def call(*arguments: Any) -> R:
+            with self._lock:
+                if self._is_over:
+                    raise StopIteration
+                self._running += 1
+                self._begun += 1
+            try:
+                return function(*arguments)
+            finally:
+                with self._lock:
+                    self._running -= 1
+
+        return call
+
+    def end(self) -> None:
+        """Lets no call begin, and waits for those that have."""
+        with self._lock:
+            self._is_over = True
+        while self._running:
+            time.sleep(0.001)
+        if self._begun:
+            time.sleep(_LAST_CALLS)
+
+
+_CALLS = _Calls()
 
 
 class _Ahead:
@@ -229,11 +279,17 @@ class _Ahead:
                 self._pending.pop(other).cancel()
             for each in window:
                 if each not in self._pending:
-                    self._pending[each] = self._pool.submit(self._make, each)
+                    self._pending[each] = self._submitted(each)
             result = self._pending.pop(int(number))
             if at + 1 == end < len(self._numbers):
                 self._next = end
         return result.result()
+
+    def _submitted(self, number: int) -> futures.Future[Any]:
+        try:
+            return self._pool.submit(self._make, number)
+        except RuntimeError as error:  # at the end of Python no thread begins anything
+            raise StopIteration from error
 
 
 def _mapped(

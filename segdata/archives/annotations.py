@@ -134,6 +134,7 @@ def read_coco(
     for key, file in files.items():
         shape = _shape(photos[key])
         try:
+            shape = shape or _shape_of_runs(by_image[key])
             objects = tuple(_coco_outline(each, labels, shape) for each in by_image[key])
             outlines[file] = Outlines(objects=objects, shape=shape)
         except (ValueError, TypeError, KeyError, OverflowError) as error:
@@ -311,6 +312,15 @@ def _licences(found: Mapping[str, Any]) -> tuple[str, ...]:
 def _shape(photo: Mapping[str, Any]) -> tuple[int, int] | None:
     height, width = photo.get("height"), photo.get("width")
     return (height, width) if isinstance(height, int) and isinstance(width, int) else None
+
+
+def _shape_of_runs(found: Sequence[Mapping[str, Any]]) -> tuple[int, int] | None:
+    """(H, W) as the first run lengths of an image say it; all others are compared with it."""
+    for each in found:
+        if isinstance(shown := each.get("segmentation"), Mapping):
+            height, width = map(int, shown["size"])
+            return height, width
+    return None
 
 
 def _coco_outline(

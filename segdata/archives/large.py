@@ -6,6 +6,7 @@ is in memory. Such a file is upright and grey or RGB; others are refused. Files 
 """
 
 import contextlib
+import math
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -21,7 +22,6 @@ MOST_AT_ONCE = images.MOST_PIXELS
 MOST_PIXELS = 1 << 32
 """An image of more is refused."""
 
-_MOST_PAGES = 1000  # that are looked at
 _WHOLE = 1 << 27  # bytes of a file; larger ones are not read at once
 
 
@@ -77,11 +77,13 @@ class Rows:
             index = number * across + column
             left = column * wide
             try:
-                count = page.databytecounts[index]
-                page.parent.filehandle.seek(page.dataoffsets[index])
+                start, count = page.dataoffsets[index], page.databytecounts[index]
+                page.parent.filehandle.seek(start)
                 data = page.parent.filehandle.read(count)
-                tile = page.decode(data if count else None, index, jpegtables=tables)[0]
-                if tile is not None:  # which a file may leave out, as black
+                tile = page.decode(data if start else None, index, jpegtables=tables)[0]
+                if tile is None:  # which a file may leave out
+                    out[:, left : left + wide] = page.nodata
+                else:
                     tile = tile[0][: len(out), : width - left][..., self._channels]
                     out[: len(tile), left : left + tile.shape[1]] = tile
             except Exception as error:  # codecs raise nearly any kind on damaged data
@@ -91,6 +93,8 @@ class Rows:
 
 def is_large(path: pathlib.Path) -> bool:
     """Whether a file is a TIFF that has to be read by rows; False for all that cannot be read."""
+    if not path.is_file():
+        return False  # opening a pipe would wait for who writes to it
     with contextlib.suppress(Exception), path.open("rb") as file:  # `scientific` says what is wrong
         if not file.read(4).startswith(scientific.TIFF):
             return False
@@ -122,7 +126,10 @@ def opened(
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(tifffile.TiffFile(path, _multifile=False))
-            pages = _pages(file)
+            scientific.require_listable(np.memmap(path, np.uint8, "r"), file, name)
+            pages = _pages(file, name)
+        except archives.ArchiveError:
+            raise
         except Exception as error:  # as above
             raise _unreadable(name, error) from error
         if page is None and len(pages) > 1:
@@ -131,8 +138,8 @@ def opened(
             raise scientific.PagesError(
                 f"{name} has {len(pages)} pages, and page {page or 0} was asked for."
             )
-        chosen: Any = pages[page or 0]
         try:
+            chosen: Any = pages[page or 0].aspage()
             rows = Rows(chosen, name, _require_plain(chosen, name, channels))
         except archives.ArchiveError:
             raise
@@ -141,13 +148,21 @@ def opened(
         yield rows
 
 
-def _pages(file: tifffile.TiffFile) -> list[Any]:
-    """The pages, without smaller copies of them; of a list that leads back to itself the first."""
+def _pages(file: tifffile.TiffFile, name: str) -> list[Any]:
+    """The page of each plane, as `scientific` counts them, without smaller copies."""
     found: list[Any] = []
-    with contextlib.suppress(IndexError):
-        while len(found) < _MOST_PAGES:
-            found.append(file.pages[len(found)].aspage())
-    return [page for page in found if not page.is_reduced]
+    for series in file.series:
+        inner = series.keyframe.axes
+        outer = len(series.axes) - len(inner)
+        is_whole = series.axes.endswith(inner) and not {*series.axes[:outer]} & {*"CS"}
+        if not is_whole or [*map(bool, series.pages)] != [True] * math.prod(series.shape[:outer]):
+            raise archives.ArchiveError(
+                f"{name} is too large to be read at once, and by rows only planes are read that "
+                f"are pages of their own, with all their channels; it has the axes {series.axes}. "
+                "Save it so."
+            )
+        found += [] if series.keyframe.is_reduced else series.pages
+    return found
 
 
 def _require_plain(page: Any, name: str, channels: Sequence[str]) -> list[int]:

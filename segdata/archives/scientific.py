@@ -37,6 +37,7 @@ TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # None, LZW, JPEG, deflate (two numbers), PackBits, Zstandard (two).
 COMPRESSIONS = (1, 5, 7, 8, 32946, 32773, 34926, 50000)
 _LZW, _LOSSY = 5, 7  # the latter is JPEG
+_PLAIN = (1, 32773)  # in which values are no differences, whatever a file says of a predictor
 _REVERSED = 2  # bits of each byte: the lowest comes first
 # What a TIFF's values mean: 1 is grey, 4 which pixels are meant.
 _WHITE_IS_0, _RGB, _PALETTE, _YCBCR = 0, 2, 3, 6
@@ -292,7 +293,7 @@ def _opened_tiff(data: bytes, name: str) -> Iterator[tifffile.TiffFile]:
     try:
         # Other files that an OME-TIFF names are not opened.
         with tifffile.TiffFile(io.BytesIO(data), name=name, _multifile=False) as file:
-            _require_ending_chain(data, file, name)
+            require_listable(data, file, name)
             yield file
     except archives.ArchiveError:
         raise
@@ -329,7 +330,6 @@ class _Plane:
 
 
 def _plane(file: tifffile.TiffFile, name: str, page: int | None) -> _Plane:
-    _require_few_planes(file, name)
     planes = [
         (series, outer)
         for series in file.series
@@ -376,7 +376,22 @@ def _palette(page: Any, name: str) -> np.ndarray:
     return (colours >> 8 if colours.max() > 255 else colours).astype(np.uint8).T
 
 
-def _require_ending_chain(data: bytes, file: tifffile.TiffFile, name: str) -> None:
+def require_listable(data: Any, file: tifffile.TiffFile, name: str) -> None:
+    """Checks that tifffile can list the planes of a file.
+
+    Args:
+        data: Its bytes, or a map of them.
+        file: The same, opened.
+        name: Of the file, for messages.
+
+    Raises:
+        ArchiveError: If its pages lead back to themselves, or it claims over a million planes.
+    """
+    _require_ending_chain(data, file, name)
+    _require_few_planes(file, name)
+
+
+def _require_ending_chain(data: Any, file: tifffile.TiffFile, name: str) -> None:
     """Raises ArchiveError where a page is followed by one before it: tifffile would not end."""
     form, seen = file.tiff, set[int]()
     (offset,) = struct.unpack_from(form.offsetformat, data, 8 if form.is_bigtiff else 4)
@@ -416,10 +431,36 @@ def _sides(series: Any) -> list[tuple[str, int]]:
 
 
 def guard(pages: Iterable[Any]) -> None:
-    """Has pages of tifffile decode LZW only where it is sound."""
-    for page in {id(page.keyframe): page.keyframe for page in pages if page}.values():
+    """Has pages of tifffile decode LZW only where it is sound, and differences as libtiff does.
+
+    Source: TIFF 6.0, section 14, has them with LZW alone; libtiff with deflate and Zstandard too.
+
+    Raises:
+        ValueError: If strips or tiles are not listed, or some have no bytes where they are.
+    """
+    pages = [page for page in pages if page]
+    for page in pages:
+        _require_parts(page)
+    for page in {id(page.keyframe): page.keyframe for page in pages}.values():
+        if int(page.compression) in _PLAIN:
+            page.predictor = 1
         if int(page.compression) == _LZW:
             _guard(page)
+
+
+def _require_parts(page: Any) -> None:
+    """Raises ValueError where strips or tiles are not there, but for those without a place.
+
+    For millions of such tifffile takes minutes, and one without bytes it takes for the next.
+    """
+    if page.is_contiguous:  # which is read at once
+        return
+    wanted, starts, counts = math.prod(page.chunked), page.dataoffsets, page.databytecounts
+    if (listed := min(len(starts), len(counts))) < wanted:
+        raise ValueError(f"it lists {listed:,} of its {wanted:,} strips or tiles")
+    for number, (start, count) in enumerate(zip(starts, counts, strict=False)):
+        if start and not count:
+            raise ValueError(f"its strip or tile {number} has no bytes")
 
 
 def _guard(page: Any) -> None:

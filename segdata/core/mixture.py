@@ -117,6 +117,7 @@ class Mixture(Training):
         shares: Whose each position is.
         strata: Of each source the first of its parts, and which part each of its positions is of.
         parts: What batches are made from.
+        taken: By source its records whose weight is above 0, in their order.
     """
 
     def __init__(
@@ -162,9 +163,11 @@ class Mixture(Training):
         self.shares = Shares(whole(shares))
         self.strata: list[tuple[int, Shares]] = []
         self.parts: list[Part] = []
+        self.taken: dict[str, Records] = {}
         for number, (name, source) in enumerate(sources.items()):
             most = self.shares.most(self.own, number)
             chosen, strata = _strata(name, source)
+            self.taken[name] = _taken(source)
             self.strata.append((len(self.parts), strata))
             for inner, records in enumerate(chosen):
                 stream = _stream(name, records, augment=source.augment, seed=seed, size=size)
@@ -428,6 +431,13 @@ def _strata(name: str, source: Source) -> tuple[list[Records], Shares]:
         for weight, rows in held.items()
     }
     return [records.select(rows) for rows in held.values()], Shares(whole(shares))
+
+
+def _taken(source: Source) -> Records:
+    """The records whose weight is above 0."""
+    if source.weights is None:
+        return source.records
+    return source.records.select([i for i, weight in enumerate(source.weights) if weight])
 
 
 def _table(name: str, table: Any, *, classes: int) -> np.ndarray:

@@ -33,9 +33,13 @@ def palette(classes: int) -> np.ndarray:
 
 
 def tinted(classes: Sequence[str]) -> list[bool]:
-    """Which classes are drawn: all but the background, which is class 0 where there are two."""
-    background = len(classes) <= 2 or classes[0].lower() in _BACKGROUNDS
-    return [not (background and number == 0) for number in range(len(classes))]
+    """Which classes are drawn: all but the background.
+
+    That is a class of this name; else class 0 where there are two, or its name says so.
+    """
+    named = [name.casefold().strip(" _-") == "background" for name in classes]
+    is_first = classes[0].lower() in _BACKGROUNDS or (len(classes) <= 2 and not any(named))
+    return [not (own or (is_first and number == 0)) for number, own in enumerate(named)]
 
 
 def overlay(

@@ -110,7 +110,9 @@ figure { margin: 0; } figcaption { color: var(--soft); }
 .card figcaption { display: flex; flex-wrap: wrap; align-items: baseline; gap: 0 1rem;
   margin-bottom: .4rem; }
 .card figcaption b { color: var(--ink); }
-svg { display: block; width: 100%; height: auto; } svg text { fill: var(--soft); font-size: 11px; }
+svg { display: block; width: 100%; height: auto; }
+svg text { fill: var(--soft); font-size: 11px; paint-order: stroke; stroke: var(--card);
+  stroke-width: 3px; }
 .grid { stroke: var(--rule); } .mark { stroke: var(--soft); stroke-dasharray: 3 3; }
 .line { fill: none; stroke-width: 2; stroke-linejoin: round; }
 .line.s0 { stroke: var(--s0); } .line.s1 { stroke: var(--s1); }

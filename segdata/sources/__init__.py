@@ -121,6 +121,12 @@ class Part:
     def __post_init__(self) -> None:
         if self.split and not re.fullmatch(r"\w[\w-]*(\+\w[\w-]*)*", self.split):
             raise ValueError(f"split={self.split!r} is no name of a split, such as 'train'.")
+        for entry in self.entries:
+            for name in ("id", "group", "image"):
+                if not isinstance(getattr(entry, name, None), str):
+                    raise ValueError(f"entries of {self.name}: {entry!r:.60} has no text {name!r}.")
+        if not isinstance(self.faults, Mapping):
+            raise ValueError(f"faults of {self.name}: {self.faults!r:.60} is no mapping.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,11 +174,15 @@ class Config:
     is_extra: bool = False
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.classes) <= IGNORE_LABEL or len({*self.classes}) < len(self.classes):
+        # TFDS keeps a name a line, drops empty lines and the spaces around names.
+        kept = {name.strip() for name in self.classes if not name.splitlines()[1:]} - {""}
+        if not 1 <= len(self.classes) <= IGNORE_LABEL or len(kept) < len(self.classes):
             raise ValueError(
-                f"classes={self.classes}: 1 to {IGNORE_LABEL} names, each once, for the pixels 0 "
-                f"to {IGNORE_LABEL - 1}."
+                f"classes={self.classes}: 1 to {IGNORE_LABEL} names, each once and on one line, "
+                f"for the pixels 0 to {IGNORE_LABEL - 1}."
             )
+        if odd := [file for file in self.files if not isinstance(file, File)]:
+            raise ValueError(f"files of the config {self.name}: {odd[0]!r:.60} is no File.")
         if unknown := self.colours.keys() - {*self.classes}:
             raise ValueError(f"colours of {', '.join(sorted(unknown))}: there is no such class.")
 
@@ -229,6 +239,10 @@ class Source:
     def __post_init__(self) -> None:
         if not self.configs:
             raise ValueError(f"configs of {self.name}: there is none; give one Config at least.")
+        if odd := [config for config in self.configs if not isinstance(config, Config)]:
+            raise ValueError(f"configs of {self.name}: {odd[0]!r:.60} is no Config.")
+        if not isinstance(self.builder, str):
+            raise ValueError(f"builder={self.builder!r:.60} of {self.name} is no name of a module.")
 
     def list(self, find: Find, config: Config) -> Iterator[Part]:
         """What `parts` lists, whose `read` raises what `explained` does.
