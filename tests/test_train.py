@@ -523,20 +523,20 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def start(
     out: pathlib.Path, *, largest_file: int = 0, minutes: float = 0, variant: str = "plain"
 ) -> subprocess.Popen:
+    """Starts a training that takes signals, also where they are ignored here.
+
+    As SIGINT is in what a script starts in the background, and SIGHUP under `nohup`.
+    """
     here, script = pathlib.Path(__file__).parent, textwrap.dedent(SCRIPT)
     command = [sys.executable, "-c", script, out, here, str(largest_file), str(minutes), variant]
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        preexec_fn=_take_signals,
-    )
-
-
-def _take_signals() -> None:
-    """Takes them also where they are ignored: SIGINT in the background, SIGHUP under `nohup`."""
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
+    taken = (signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in taken}
+    try:
+        # No `preexec_fn`: it forks, and JAX, with its threads, warns where it was imported before.
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def kill_at(out: pathlib.Path, step: int, *, variant: str = "plain") -> None:
