@@ -13,12 +13,13 @@ import io
 import itertools
 import logging
 import os
+import pathlib
 import re
 import sys
 import tempfile
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 import simple_parsing
 
@@ -70,6 +71,18 @@ def run(prog: str, description: str, commands: Mapping[str, Command], argv: Sequ
         _forget_unwritten()
 
 
+class _Flag(NamedTuple):
+    """What is known of a flag besides what the parser knows."""
+
+    field: str
+
+    is_switch: bool
+    """Whether it is true or false."""
+
+    may_be_none: bool
+    """Whether the word none takes back what a default sets; of texts none is one."""
+
+
 class Parser(simple_parsing.ArgumentParser):
     """Reads dataclasses from flags, by their whole names; a mistake is one line that names it."""
 
@@ -81,18 +94,22 @@ class Parser(simple_parsing.ArgumentParser):
         )
         logging.getLogger("simple_parsing").setLevel(logging.CRITICAL)  # an error says it again
         self._negative_number_matcher = re.compile(r"-\.?\d")  # -1=pet and -1e-3 are no flags
-        self._switches: dict[str, bool] = {}
+        self._flags: dict[str, _Flag] = {}
+        self._cleared = set[str]()
 
     def add_arguments(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, kind: Any, dest: str, **options: Any
     ) -> Any:
         """Adds a flag for each field of a dataclass."""
-        self._switches |= _switches(kind)
+        self._flags |= _flags(kind)
         return super().add_arguments(kind, dest, **options)
 
     def read(self, argv: Sequence[str]) -> Any:
         """The dataclasses by the names that they were added under; prints help, or exits with 2."""
-        return self.parse_args(list(self._checked(argv)))
+        found = self.parse_args(list(self._checked(argv)))
+        for name, value in vars(found).items():
+            setattr(found, name, _without(value, self._cleared))
+        return found
 
     def error(self, message: str) -> NoReturn:
         """Prints one line, and exits with 2."""
@@ -100,19 +117,31 @@ class Parser(simple_parsing.ArgumentParser):
         raise SystemExit(fail(self.prog, f"{message}{stop} `{self.prog} --help` lists the flags."))
 
     def _checked(self, argv: Sequence[str]) -> Iterator[str]:
-        """The same arguments, of which no flag is unknown, nor takes the next word by mistake."""
-        for argument, following in itertools.zip_longest(argv, argv[1:], fillvalue="--"):
-            given, equals, _ = argument.partition("=")
-            flag = given[:2] + given[2:].replace("-", "_")
-            if given[:2] != "--" or flag == "--help":
+        """The same arguments, of which no flag is unknown, nor takes the next word by mistake.
+
+        Those that take a value back are left out.
+        """
+        words = iter(itertools.zip_longest(argv, argv[1:], fillvalue="--"))
+        for argument, following in words:
+            given, equals, value = argument.partition("=")
+            name = given[:2] + given[2:].replace("-", "_")
+            if given[:2] != "--" or name == "--help":
                 yield argument
-            elif flag not in self._switches:
-                near = difflib.get_close_matches(flag, self._switches, n=1)
-                self.error(f"there is no {flag}" + (f"; did you mean {near[0]}?" if near else ""))
-            elif self._switches[flag]:  # its value may follow, and else is true
+                continue
+            if name not in self._flags:
+                near = difflib.get_close_matches(name, self._flags, n=1)
+                self.error(f"there is no {name}" + (f"; did you mean {near[0]}?" if near else ""))
+            flag = self._flags[name]
+            if flag.may_be_none and (value if equals else following) == "none":
+                self._cleared.add(flag.field)
+                if not equals:
+                    next(words)
+                continue
+            self._cleared.discard(flag.field)  # given again
+            if flag.is_switch:  # its value may follow, and else is true
                 yield argument if equals or following in _BOOLEANS else f"{argument}=true"
             elif not equals and following.startswith("--"):
-                self.error(f"{flag}: its value is missing")
+                self.error(f"{name}: its value is missing")
             else:
                 yield argument
 
@@ -130,18 +159,30 @@ def given(argv: Sequence[str]) -> set[str]:
     return {flag.removeprefix("--").replace("-", "_") for flag in flags}
 
 
-def _switches(kind: Any) -> dict[str, bool]:
-    """The flags of a dataclass, and whether each is a switch, that is, true or false."""
-    found: dict[str, bool] = {}
+def _flags(kind: Any) -> dict[str, _Flag]:
+    """The flags of a dataclass by their names."""
+    found: dict[str, _Flag] = {}
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
         hint = hints[field.name]
         if dataclasses.is_dataclass(hint):
-            found |= _switches(hint)
+            found |= _flags(hint)
         elif not field.metadata.get("positional"):
             names = [f"--{field.name}", *field.metadata.get("alias", [])]
-            found |= dict.fromkeys(names, hint is bool)
+            kinds = {*typing.get_args(hint)}
+            may_be_none = type(None) in kinds and not {str, pathlib.Path} & kinds
+            found |= dict.fromkeys(names, _Flag(field.name, hint is bool, may_be_none))
     return found
+
+
+def _without(settings: Any, names: Collection[str]) -> Any:
+    """Settings with None in some fields, also of dataclasses in them."""
+    if not dataclasses.is_dataclass(settings) or isinstance(settings, type):
+        return settings
+    inner = {
+        f.name: _without(getattr(settings, f.name), names) for f in dataclasses.fields(settings)
+    }
+    return dataclasses.replace(settings, **inner | dict.fromkeys(inner.keys() & names))
 
 
 def import_modules(names: str) -> None:

@@ -139,7 +139,7 @@ def test_a_regression_gives_its_values(tmp_path, kind):
 @pytest.mark.parametrize("kind", TO)
 def test_what_comes_before_and_after_is_in_the_file(tmp_path, kind):
     scaling = {"low": [100.0], "high": [4000.0], "rule": "of a test", "types": ["uint16"]}
-    recipe = Recipe(size=(8, 16), model=UNet(filters=(2, 3), **SOFTMAX), threshold=0.25)
+    recipe = Recipe(size=(8, 16), model=UNet(filters=(2, 3), **SOFTMAX))
     settings = run_of(
         tmp_path / "run", recipe, classes=("none", "Zelle µ", "Rand"), scalings={"cells": scaling}
     )
@@ -158,7 +158,8 @@ def test_what_comes_before_and_after_is_in_the_file(tmp_path, kind):
     assert about["input"]["size"] == [8, 16]
     assert about["input"]["multiple_of"] == 2
     assert about["input"]["scalings"] == {"cells": scaling}
-    assert (about["threshold"], about["recipe"]) == (0.25, "mine")
+    assert about["recipe"] == "mine"
+    assert "threshold" not in about  # the most probable class is found
     assert "softmax" in about["outputs"]["probability"]
 
 
@@ -355,3 +356,7 @@ def test_what_an_image_has_to_be_before_is_said():
         for kind in ("onnx", "litert"):
             about = export.description(Settings(recipe=recipe, choice=choice), kind)
             assert said in about["input"]["before"]
+            assert (about["threshold"], about["classes"]) == (0.5, ("background", "foreground"))
+    number = Recipe(model=UNet(output_activation="linear"), loss="squared_error", best_by="loss")
+    about = export.description(Settings(recipe=number, choice=choice), "onnx")
+    assert not {"threshold", "classes"} & about.keys()

@@ -160,3 +160,4 @@ def test_a_setting_out_of_range_is_named(name, value):
 def test_the_border_is_found_by_its_name():
     assert objects.border_of(("background", "nucleus", "border")) == 2
     assert objects.border_of(()) is None
+    assert objects.border_of(("background", "border")) is None  # the objects are borders

@@ -65,6 +65,9 @@ def test_the_rate_is_suggested_at_which_the_loss_falls_fastest():
     assert found.suggestion == pytest.approx(1e-3, rel=0.15)
     assert found.lowest == pytest.approx(10**-1.5, rel=0.2)
     assert "--learning_rate 1.0e-03" in rates.said(found)
+    early = Sweep(found.rates[:62], found.losses[:62], found.smoothed[:62], diverged=False)
+    assert "up to 1.1e-03: try a --highest of 0.1." in rates.said(early)
+    assert early.suggestion == pytest.approx(1e-3, rel=0.15)
     rising = Sweep(found.rates, losses.tolist(), places.tolist(), diverged=True)
     assert rising.suggestion is None
     assert "did not fall between 1.0e-06 and 1.0e+00" in rates.said(rising)

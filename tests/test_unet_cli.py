@@ -6,12 +6,14 @@ import resource
 import shutil
 import subprocess
 import sys
+import zipfile
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import unet
 from segdata.building import features
 from segdata.native import Native
 from unet import cli, data, hardware, planning, runs
@@ -453,6 +455,24 @@ def test_the_threshold_is_a_number_or_the_best_for_the_images_of_the_training(
     assert [data.part for data, _ in asked] == ["training", "held-out"]
 
 
+def test_predictions_and_exports_are_made_at_any_threshold(trained, tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (9, 14, 3), np.uint8)
+    Image.fromarray(image).save(tmp_path / "image.png")
+    probability = unet.predict(trained, image).output[..., 0]
+    threshold = str(float(np.median(probability)))
+    for given in (threshold, None):
+        flags, to = ["--threshold", given] * bool(given), tmp_path / f"at-{given}"
+        predict = ["predict", str(trained), str(tmp_path / "image.png"), "--to", str(to)]
+        assert cli.main([*predict, *flags]) == 0
+        found = np.asarray(Image.open(to / "image_mask.png"))
+        np.testing.assert_array_equal(found, 255 * (probability > float(given or 0.5)))
+    assert 0 < np.count_nonzero(probability > float(threshold)) < probability.size
+    to = tmp_path / "model.keras"
+    assert cli.main(["export", str(trained), "--to", str(to), "--threshold", threshold]) == 0
+    with zipfile.ZipFile(to) as archive:
+        assert json.loads(archive.read("unet.json"))["threshold"] == float(threshold)
+
+
 def test_runs_are_compared_on_the_same_images(trained, tmp_path, capsys):
     other = tmp_path / "other"
     shutil.copytree(trained, other)
@@ -598,6 +618,9 @@ def test_recipes_are_listed(capsys):
         (["evaluate", "{run}", "--boundary", "--boundary_tolerance=-1"], "0 or more pixels"),
         (["compare", "{run}"], "name two runs or more, each once"),
         (["compare", "{run}", "{run}"], "name two runs or more, each once"),
+        (["compare", "{run}", "{run}/../run"], "name two runs or more, each once"),
+        (["predict", "{run}", "x.png", "--to", "{new}", "--threshold", "1"], "a number in [0, 1)"),
+        (["predict", "{run}", "x.png", "--to", "{new}", "--threshold", "best"], "float value"),
         (["compare", "{run}", "{new}"], "holds no run"),
         (["predict", "{new}", "x.png", "--to", "{new}"], "holds no run"),
         (["report", "{begun}"], "no best.keras"),

@@ -150,8 +150,8 @@ def _evaluate(argv: Sequence[str]) -> None:
         trained = _scored(network, _data(settings, trained_by, part="training"), at=asked.at)
         chosen = judging.best_threshold(trained, recipe)
         recipe = dataclasses.replace(recipe, threshold=chosen.threshold)
-    elif asked.threshold is not None:
-        recipe = dataclasses.replace(recipe, threshold=_threshold(asked.threshold, recipe))
+    else:
+        recipe = _at_threshold(recipe, asked.threshold)
     images = _scored(network, _data(settings, recipe), at=asked.at, objects=asked.objects)
     found = judging.judge(
         images,
@@ -216,13 +216,13 @@ def _submit(argv: Sequence[str]) -> None:
 
     asked = console.parse(flags.Submit, argv, prog="unet submit")
     settings = _settings(asked)
-    form = submissions.format_of(settings.recipe)
+    recipe = _at_threshold(settings.recipe, asked.threshold)
+    form = submissions.format_of(recipe)
     submissions.require_table(asked.to)
     planning.load_keras()
     console.import_modules(asked.imports)
     from unet import evaluate
 
-    recipe = settings.recipe
     images = _data(settings).unlabelled(asked.split)
     judge = evaluate.scorer(runs.load(asked.run), recipe, decides=False)
     scored = evaluate.scored_native(judge, images, recipe)
@@ -240,6 +240,7 @@ def _predict(argv: Sequence[str]) -> int:
     """Write masks and overlays for image files."""
     asked = console.parse(flags.Predict, argv, prog="unet predict")
     settings = runs.settings(asked.run)
+    recipe = _at_threshold(recipes.flipping(settings.recipe, asked.flips), asked.threshold)
     planning.load_keras()
     from unet import model, predicting, results
 
@@ -252,7 +253,7 @@ def _predict(argv: Sequence[str]) -> int:
     for path, error, written in predicting.files(
         model.serving(runs.load(asked.run), settings.recipe.model.output_activation),
         given,
-        recipe=recipes.flipping(settings.recipe, asked.flips),
+        recipe=recipe,
         classes=settings.classes,
         to=asked.to,
         overwrite=asked.overwrite,
@@ -272,6 +273,8 @@ def _export(argv: Sequence[str]) -> None:
     """Write the best model as ONNX, LiteRT, SavedModel or Keras file."""
     asked = console.parse(flags.Export, argv, prog="unet export")
     settings = _settings(asked)
+    recipe = _at_threshold(settings.recipe, asked.threshold)
+    settings = dataclasses.replace(settings, recipe=recipe)
     from unet import export
 
     kind = export.kind_of(asked.to)  # before Keras is loaded
@@ -372,21 +375,24 @@ def _names(folders: Sequence[pathlib.Path]) -> list[str]:
     Raises:
         ValueError: If there are fewer than two, or one is there twice.
     """
-    whole = [str(folder.absolute()) for folder in folders]
+    whole = [folder.resolve() for folder in folders]
     if len(whole) < 2 or len(set(whole)) < len(whole):
         listed = " ".join(map(str, folders))
         raise ValueError(f"RUN {listed}: name two runs or more, each once.")
-    short = [folder.absolute().name for folder in folders]
+    short = [folder.name for folder in whole]
     return short if len(set(short)) == len(short) else [str(folder) for folder in folders]
 
 
-def _threshold(given: str, recipe: Recipe) -> float:
-    """The number of `--threshold`."""
+def _at_threshold(recipe: Recipe, given: float | str | None) -> Recipe:
+    """A recipe with the number of `--threshold`; the same where there is none."""
+    if given is None:
+        return recipe
     with contextlib.suppress(ValueError):
         if recipe.model.output_activation == "sigmoid" and 0 <= float(given) < 1:
-            return float(given)
+            return dataclasses.replace(recipe, threshold=float(given))
+    best = "best, or " if isinstance(given, str) else ""
     raise ValueError(
-        f"--threshold {given}: best, or a number in [0, 1), for a model with sigmoid; this one has "
+        f"--threshold {given}: {best}a number in [0, 1), for a model with sigmoid; this one has "
         f"{recipe.model.output_activation}."
     )
 

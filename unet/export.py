@@ -178,7 +178,9 @@ def description(settings: Settings, kind: Kind) -> dict[str, Any]:
     if recipe.flips:
         before += f" `unet predict` averages over {len(recipe.views)} views; this is of one."
     outputs: dict[str, Any] = {"values": "float32 [B, H, W, 1]"}
+    decided: dict[str, Any] = {}
     if not recipe.is_regression:
+        decided["classes"] = settings.classes or ("background", "foreground")
         rule = (
             f"1 where the probability is above {recipe.threshold:g}, else 0"
             if recipe.model.output_channels == 1
@@ -187,6 +189,8 @@ def description(settings: Settings, kind: Kind) -> dict[str, Any]:
         channels = recipe.model.output_channels
         probability = f"float32 [B, H, W, {channels}], after {recipe.model.output_activation}"
         outputs = {"mask": f"uint8 [B, H, W], {rule}", "probability": probability}
+    if recipe.model.output_activation == "sigmoid":
+        decided["threshold"] = recipe.threshold
     return {
         "input": {
             "image": "uint8 [B, H, W, 3], RGB; grey in all three channels",
@@ -199,8 +203,7 @@ def description(settings: Settings, kind: Kind) -> dict[str, Any]:
             "scaled_in_the_file": "from 0 to 255 to what the model takes",
         },
         "outputs": outputs,
-        "classes": settings.classes or ("background", "foreground"),
-        "threshold": recipe.threshold,
+        **decided,
         "recipe": settings.name,
         "dataset": recipe.dataset,
         "version": f"segdata {importlib.metadata.version('segdata')}",

@@ -209,7 +209,14 @@ class Compare:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Submit(Run):
+class _Decision:
+    threshold: float | None = None
+    """A pixel is foreground above this probability; the recipe's if not given. `unet evaluate`
+    finds the best one."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Submit(_Decision, Run):
     """Predicts the unlabelled images of a competition and writes the table that it takes.
 
     Of dsb2018 a row an object, of carvana a row an image, as run lengths. The table is read back
@@ -226,7 +233,7 @@ class Submit(Run):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Predict:
+class Predict(_Decision):
     """Writes a mask and an overlay for each image file.
 
     A mask holds 0 and 255 for background and foreground; of a model of several classes, their ids.
@@ -267,7 +274,7 @@ class Predict:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Export(Run):
+class Export(_Decision, Run):
     """Writes the best model of a run as a file or folder that runs without this package.
 
     It takes uint8 images and gives masks and probabilities. It is compared with the original first.

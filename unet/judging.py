@@ -270,6 +270,8 @@ def to_json(judgement: Judgement) -> dict[str, Any]:
 def text(judgement: Judgement) -> str:
     """A judgement as lines for a terminal."""
     scores = dict(judgement.scores)
+    if judgement.recipe.model.output_activation != "sigmoid":
+        scores.pop("threshold", None)  # the most probable class is found
     for dataset, part in judgement.parts.items():
         key = f"calibration/{dataset}" if dataset else "calibration"
         scores[key] = calibration.error(part.histogram)

@@ -69,8 +69,11 @@ class Matches(NamedTuple):
 
 
 def border_of(classes: Sequence[str]) -> int | None:
-    """Which of a model's classes is the border between objects, by its name; None if none is."""
-    return classes.index("border") if "border" in classes else None
+    """Which of a model's classes is the border between objects, by its name; None if none is.
+
+    Where there is one class besides the background, that is what objects are of.
+    """
+    return classes.index("border") if "border" in classes and len(classes) > 2 else None
 
 
 def match(true: np.ndarray, found: np.ndarray, ignored: np.ndarray | None = None) -> Matches:

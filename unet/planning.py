@@ -7,7 +7,6 @@ import dataclasses
 import itertools
 import math
 import pathlib
-import typing
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -34,10 +33,7 @@ def read(kind: type[Training], argv: Sequence[str], *, prog: str) -> tuple[Any, 
     parser.add_arguments(kind, dest="training")
     _add_recipe(parser, recipe)
     parser.add_arguments(Augment, dest="augment", default=Augment(**recipe.augment))
-    left, cleared = _without(argv)
-    asked = parser.read(left)
-    asked.settings = dataclasses.replace(asked.settings, **cleared)
-    return asked, recipe
+    return parser.read(argv), recipe
 
 
 def plan(asked: Any, recipe: Recipe, argv: Sequence[str]) -> tuple[Settings, "Data"]:
@@ -81,25 +77,6 @@ def load_keras(*, deterministic: bool = False) -> None:
     hardware.prepare_environment(deterministic=deterministic)
     with console.quiet_start():
         hardware.detect()
-
-
-def _without(argv: Sequence[str]) -> tuple[list[str], dict[str, None]]:
-    """Arguments without each `--NAME none` of a setting that may be none, and these settings."""
-    kinds = typing.get_type_hints(Recipe)
-    may_be_none = {name for name, kind in kinds.items() if type(None) in typing.get_args(kind)}
-    left, cleared = list[str](), dict[str, None]()
-    for word in argv:
-        is_flag = word.startswith("--")
-        flag, _, value = word.partition("=") if is_flag else ("".join(left[-1:]), "", word)
-        name = flag.removeprefix("--").replace("-", "_") if flag.startswith("--") else ""
-        if value == "none" and name in may_be_none:
-            del left[len(left) - (not is_flag) :]
-            cleared[name] = None
-            continue
-        left.append(word)
-        if is_flag and value != "none":
-            cleared.pop(name, None)  # given again
-    return left, cleared
 
 
 def _add_recipe(parser: console.Parser, recipe: Recipe) -> None:

@@ -123,6 +123,11 @@ def said(found: Sweep) -> str:
             f"The loss did not fall between {found.rates[0]:.1e} and {found.rates[-1]:.1e}: try "
             "other rates, or more steps."
         )
+    if not found.diverged and found.rates.index(found.suggestion) >= len(found.rates) - _WINDOW:
+        return (
+            f"The loss still falls fastest at the last rates, up to {found.rates[-1]:.1e}: try a "
+            f"--highest of {100 * found.rates[-1]:.1g}."
+        )
     end = "diverged at" if found.diverged else "had not diverged by"
     return (
         f"The loss falls fastest at a learning rate of {found.suggestion:.1e}, is lowest at "

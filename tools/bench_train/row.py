@@ -137,7 +137,7 @@ def _peak(backend: str, policy: str) -> float:
     if backend == "torch":
         import torch
 
-        many = torch.ones(side, side)
+        many = torch.ones(side, side, dtype=getattr(torch, kind))
         return _fastest(lambda: many @ many, side)
     import tensorflow as tf
 
@@ -170,24 +170,29 @@ def _torch(
     several = torch.nn.CrossEntropyLoss()
     one = torch.nn.BCEWithLogitsLoss()
 
-    def step() -> None:
+    def step(policy: str) -> None:
         scaled = (image.float() / 255).contiguous(memory_format=torch.channels_last)
-        logits = network(scaled)
+        with torch.autocast("cpu", torch.bfloat16, enabled=policy == "mixed_bfloat16"):
+            logits = network(scaled).float()
         optimizer.zero_grad(set_to_none=True)
         is_one = logits.shape[1] == 1
         loss = one(logits[:, 0], mask.float()) if is_one else several(logits, mask)
         loss.backward()
         optimizer.step()
 
-    step()
+    def rate(policy: str) -> float:
+        rates, count = [], _LEAST
+        for _ in range(3):
+            begin = time.monotonic()
+            for _ in range(count):
+                step(policy)
+            passed = time.monotonic() - begin
+            rates.append(count * recipe.batch / passed)
+            count = max(_LEAST, int(count * seconds / passed / 3))
+        return max(rates)
+
+    step("float32")
     first_step = time.time() - begun
-    rates, count = [], _LEAST
-    for _ in range(3):
-        begin = time.monotonic()
-        for _ in range(count):
-            step()
-        passed = time.monotonic() - begin
-        rates.append(count * recipe.batch / passed)
-        count = max(_LEAST, int(count * seconds / passed / 3))
-    peak = _peak("torch", "float32")
-    return {"fixed": max(rates), "peak": peak, "policy": "float32", "first_step": first_step}
+    fixed, policy = max((rate(policy), policy) for policy in ("float32", "mixed_bfloat16"))
+    peak = _peak("torch", policy)
+    return {"fixed": fixed, "peak": peak, "policy": policy, "first_step": first_step}
