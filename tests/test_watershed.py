@@ -96,6 +96,29 @@ def test_objects_are_connected_and_cover_the_mask(seed):
     assert np.array_equal(labels, watershed.objects(found.copy(), EVERY))
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_objects_of_ragged_masks_are_connected(seed):
+    rng = np.random.default_rng(seed)
+    found = (rng.random((29, 23)) < 0.7).astype(np.uint8)
+    for depth in (0.1, 0.3, 0.75):
+        for smoothing in (0, 1):
+            split = Separation(smoothing=smoothing, seed_depth=depth, least_area=0)
+            labels = watershed.objects(found, split)
+            assert all(label(labels == n)[1] == 1 for n in range(1, labels.max() + 1))
+
+
+def test_a_low_summit_joins_a_neighbour_and_not_one_beyond_it():
+    # The last pixel to be flooded is of the higher object beside it, and touches the two others.
+    height = np.array([[0, 0, 0.3, 0, 0], [0.9, 0.7, 0.1, 0.5, 0.8]], np.float32)
+    for turned in (height, np.fliplr(height)):
+        at = np.flatnonzero(turned)
+        order = at[np.argsort(-turned.ravel()[at], kind="stable")]
+        labels = watershed._flood(turned, order, 0.4)
+        numbers = np.unique(labels[turned > 0])
+        assert len(numbers) == 2
+        assert all(label(labels == number)[1] == 1 for number in numbers)
+
+
 def test_discs_that_touch_are_two_objects_and_a_long_one_is_one():
     shape = (41, 83)
     one, other = disc(shape, (20, 20), 12), disc(shape, (20, 41), 12)

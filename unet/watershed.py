@@ -158,17 +158,17 @@ def _flood(height: np.ndarray, order: np.ndarray, depth: float) -> np.ndarray:
             count += 1
             joined[count], summit[count], labels[y, x] = count, level, count
             continue
-        for first in range(around):
-            for second in range(first):
-                one, other = near[first], near[second]
-                while joined[one] != one:
-                    one = joined[one]
-                while joined[other] != other:
-                    other = joined[other]
-                if summit[one] > summit[other] or (summit[one] == summit[other] and one < other):
-                    one, other = other, one  # the lower joins the higher, the later the earlier
-                if one != other and summit[one] - level < depth:
-                    joined[one] = other
+        for step in range(around):
+            # Those around meet at this pixel alone: each does with the one that the pixel joins.
+            one, other = labels[y, x], near[step]
+            while joined[one] != one:
+                one = joined[one]
+            while joined[other] != other:
+                other = joined[other]
+            if summit[one] > summit[other] or (summit[one] == summit[other] and one < other):
+                one, other = other, one  # the lower joins the higher, the later the earlier
+            if one != other and summit[one] - level < depth:
+                joined[one] = other
     for y in range(rows):
         for x in range(columns):
             label = labels[y, x]
