@@ -179,3 +179,18 @@ def test_pixels_that_meet_at_corners_alone_are_objects_each():
     labels = watershed.objects(found, EVERY)
     assert labels.max() == found.sum() > 65_535
     assert np.array_equal(labels[found > 0], np.arange(1, found.sum() + 1))
+
+
+@pytest.mark.parametrize("least", [0, 12])
+def test_objects_of_classes_with_a_border_are_connected_and_not_small(least):
+    rng = np.random.default_rng(0)
+    split = Separation(least_area=least)
+    for _ in range(20):
+        found = rng.integers(0, 4, (19, 26)).astype(np.uint8)
+        labels, kinds = watershed.of_classes(found, [1, 2], split, border=3)
+        of_object = np.append(0, kinds)[labels]
+        assert (of_object == found)[(labels > 0) & (found != 3)].all()
+        assert ((labels > 0) == (found > 0)).all() or least
+        assert (np.bincount(labels.ravel())[1:] >= least).all()
+        assert labels.max() == len(kinds)
+        assert all(label(labels == n)[1] == 1 for n in range(1, len(kinds) + 1))

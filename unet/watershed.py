@@ -72,17 +72,14 @@ def of_classes(
     for number in kinds:
         inside = (found == number).astype(np.uint8)
         if border is not None:
-            between = found == border
+            between = (found == border) & (labels == 0)
             inside[between & _connected(between | (inside > 0), inside > 0)] = 2
             if number == kinds[0]:
                 others = np.isin(found, kinds)
                 inside[between & ~_connected(between | others, others)] = 2
         parts = objects(inside, separation, border=None if border is None else 2)
-        parts[labels > 0] = 0
-        is_left = np.bincount(parts.ravel(), minlength=1)[1:] > 0
-        renumbered = len(numbered) + np.append(0, is_left.cumsum())
-        labels = np.where(parts > 0, renumbered[parts], labels).astype(np.int32)
-        numbered = np.append(numbered, np.full(np.count_nonzero(is_left), number, np.uint8))
+        labels[parts > 0] = parts[parts > 0] + len(numbered)
+        numbered = np.append(numbered, np.full(parts.max(initial=0), number, np.uint8))
     return labels, numbered
 
 
