@@ -84,6 +84,15 @@ def test_scores_of_folds_are_pooled_by_pixels_and_averaged_by_images(monkeypatch
     }
 
 
+def test_folds_in_which_nothing_is_to_be_found_and_nothing_is_found_score_1(monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    tool: Any = importlib.import_module("cross_validation")
+    counts = {"background": {"background": 9, "foreground": 0}}
+    counts["foreground"] = {"background": 0, "foreground": 0}
+    fold = {"images": 2, "dice": 1.0, "confusion": counts, "classes": {"foreground": {}}}
+    assert tool.together([fold, fold])["dataset_iou"] == 1
+
+
 @pytest.mark.heavy
 def test_the_table_of_recipes_is_of_the_runs_that_it_trains(built_dsb2018, tmp_path):
     command = [sys.executable, str(TOOLS / "recipes_table.py"), "--out", str(tmp_path)]

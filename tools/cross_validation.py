@@ -83,7 +83,7 @@ def together(folds: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def pooled(folds: Sequence[dict[str, Any]]) -> float:
-    """Mean IoU, from the counts of all folds, of the scored classes that occur in any."""
+    """Mean IoU, from the counts of all folds, of the scored classes that occur; 1 if none does."""
     names = list(folds[0]["confusion"])
     count = {
         (true, found): sum(fold["confusion"][true][found] for fold in folds)
@@ -94,7 +94,8 @@ def pooled(folds: Sequence[dict[str, Any]]) -> float:
         name: sum(count[name, x] + count[x, name] for x in names) - count[name, name]
         for name in folds[0]["classes"]
     }
-    return statistics.mean(count[name, name] / union for name, union in each.items() if union)
+    scores = [count[name, name] / union for name, union in each.items() if union]
+    return statistics.mean(scores) if scores else 1.0
 
 
 def spread(rows: Sequence[dict[str, float]]) -> dict[str, str]:
