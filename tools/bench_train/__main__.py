@@ -8,7 +8,8 @@ batch that is there already; what the stream costs more is the share of a step t
 `torch` is a plain U-Net of the same layers in PyTorch, channels last, on one batch too, in the
 faster of float32 and bfloat16. The peak is that of a large product of matrices by the same backend
 in the same process; of the model, multiplications and additions of its convolutions are counted,
-three times forward for a training step. The images are drawn, of the recipe's size. Needs keras, numpy, numba, pillow and the backend.
+three times forward for a training step. The images are drawn, of the recipe's size. Needs keras,
+numpy, numba, pillow and the backend.
 """
 
 import argparse
