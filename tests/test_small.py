@@ -131,6 +131,13 @@ def test_an_epoch_is_as_long_as_its_flag_says():
     assert "100 epochs of 10 batches of 8" in " ".join(said)
 
 
+@pytest.mark.parametrize("steps", [10_000, 30_000, 1_000_000])
+def test_the_warmup_of_long_epochs_is_100_batches(steps):
+    asked = dataclasses.replace(SMALL, steps_per_epoch=steps)
+    recipe, _ = chosen(["steps_per_epoch"], asked)
+    assert round(recipe.warmup * steps) == pytest.approx(100, rel=0.01)
+
+
 def test_classes_decide_the_head_and_one_class_is_refused():
     recipe, _ = chosen(classes=("road", "car", "sky"), shares=(0.5, 0.2, 0.3))
     assert (recipe.model.output_channels, recipe.model.output_activation) == (3, "softmax")

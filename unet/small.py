@@ -147,7 +147,7 @@ def _chosen(
     steps = max(_FEWEST_STEPS, _PIXELS / (now("batch") * height * width))
     each = asked.steps_per_epoch or math.ceil(count / now("batch"))
     chosen["epochs"] = max(2, min(_MOST_EPOCHS, round(steps / each)))
-    chosen["warmup"] = round(min(_WARMUP * now("epochs"), 100 / each), 2)
+    chosen["warmup"] = round(min(_WARMUP * now("epochs"), 100 / each), 5)
     said.append(
         f"{_counted(now('epochs'), 'epoch')} of {each:,} batch{'' if each == 1 else 'es'} of "
         f"{now('batch')}" + _because("epochs", given, "for some minutes on two cores") + "."
