@@ -71,7 +71,7 @@ class Fetch:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Doctor:
-    """Says what stands between you and a dataset, and what mends it; changes nothing."""
+    """Says what is missing before a dataset can be built, and what mends it; changes nothing."""
 
     source: str = simple_parsing.field(positional=True, metavar="NAME", help=_NAMES)
     to: pathlib.Path | None = None

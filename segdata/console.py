@@ -5,6 +5,7 @@ settings are a frozen dataclass, whose field docstrings are the help of its flag
 known here, and TensorFlow is not imported.
 """
 
+import argparse
 import contextlib
 import dataclasses
 import difflib
@@ -83,6 +84,23 @@ class _Flag(NamedTuple):
     """Whether the word none takes back what a default sets; of texts none is one."""
 
 
+class _Help(simple_parsing.SimpleHelpFormatter):
+    """Help in the words of docstrings: a % is a %, and a heading is the name of a dataclass."""
+
+    def start_section(self, heading: str | None) -> None:
+        # simple_parsing's is the whole name, and where values are stored: f.<locals>.A ['settings']
+        super().start_section(heading and heading.split(" ['")[0].rpartition(".")[2].lstrip("_"))
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = (action.help if action.required else super()._get_help_string(action)) or ""
+        return re.sub(r"%(?!\(default\)s)", "%%", text)
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        if not action.option_strings:  # simple_parsing leaves out how many there are
+            return argparse.HelpFormatter._format_args(self, action, default_metavar)
+        return super()._format_args(action, default_metavar)
+
+
 class Parser(simple_parsing.ArgumentParser):
     """Reads dataclasses from flags, by their whole names; a mistake is one line that names it."""
 
@@ -90,6 +108,7 @@ class Parser(simple_parsing.ArgumentParser):
         super().__init__(
             allow_abbrev=False,
             add_option_string_dash_variants=simple_parsing.DashVariant.AUTO,
+            formatter_class=_Help,
             **options,
         )
         logging.getLogger("simple_parsing").setLevel(logging.CRITICAL)  # an error says it again
@@ -129,8 +148,9 @@ class Parser(simple_parsing.ArgumentParser):
                 yield argument
                 continue
             if name not in self._flags:
-                near = difflib.get_close_matches(name, self._flags, n=1)
-                self.error(f"there is no {name}" + (f"; did you mean {near[0]}?" if near else ""))
+                names = [known.removeprefix("--") for known in self._flags]
+                near = difflib.get_close_matches(name[2:], names, n=1, cutoff=0.65)
+                self.error(f"there is no {name}" + (f"; did you mean --{near[0]}?" if near else ""))
             flag = self._flags[name]
             if flag.may_be_none and (value if equals else following) == "none":
                 self._cleared.add(flag.field)
@@ -148,7 +168,7 @@ class Parser(simple_parsing.ArgumentParser):
 
 def parse(settings: type[Settings], argv: Sequence[str], *, prog: str) -> Settings:
     """Reads a settings dataclass from flags; prints help or an error and exits on either."""
-    parser = Parser(prog=prog, description=settings.__doc__)
+    parser = Parser(prog=prog)  # the docstring stands above the dataclass's flags
     parser.add_arguments(settings, dest="settings")
     return parser.read(argv).settings
 

@@ -31,6 +31,16 @@ def test_help_answers_at_once(arguments):
     assert result.stdout.endswith("set()\n")
 
 
+@pytest.mark.parametrize("command", ["doctor", "build folder", "audit", "show", "packed"])
+def test_the_help_of_a_command_names_dataclasses_and_nothing_internal(command, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([*command.split(), "--help"])
+    assert exit_.value.code == 0
+    shown = capsys.readouterr().out
+    assert f"\n{command.split()[0].capitalize()}:\n  " in shown
+    assert not any(internal in shown for internal in ("['", "<locals>", "(*", "Literal"))
+
+
 def test_the_help_of_the_program_names_its_commands(capsys):
     assert cli.main(["--help"]) == 0
     assert {"fetch", "doctor", "draw", "build"} <= set(capsys.readouterr().out.split())

@@ -93,6 +93,55 @@ def test_a_tilde_is_the_home_folder_wherever_it_stands(no_credentials, capsys):
     assert json.loads(capsys.readouterr().out) == expected
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Asks for files."""
+
+    inputs: list[str] = dataclasses.field(
+        metadata={"positional": True, "custom_args": {"metavar": "INPUT", "nargs": "+"}}
+    )
+
+    to: str
+    """The folder, of which 5 % or 100% is free."""
+
+    share: float = 0.75
+    """0.75 % of the diagonal, 50 %d of it."""
+
+    learning_rate: float = 0.1
+    border: str = "mirror"
+    filters: int = 2
+    batch: int = 2
+
+
+def test_help_shows_per_cent_signs_the_number_of_words_and_no_default_of_what_is_required(capsys):
+    with pytest.raises(SystemExit):
+        console.parse(Asked, ["--help"], prog="prog")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "INPUT [INPUT ...]" in shown
+    assert "The folder, of which 5 % or 100% is free. --share" in shown
+    assert "0.75 % of the diagonal, 50 %d of it. (default: 0.75)" in shown
+    assert shown.count("Asks for files.") == 1
+
+
+@pytest.mark.parametrize(
+    ("typed", "near"),
+    [
+        ("--batch_size", "; did you mean --batch?"),
+        ("--learning", "; did you mean --learning_rate?"),
+        ("--filter", "; did you mean --filters?"),
+        ("--lr", ""),
+        ("--encoder", ""),
+        ("--workers", ""),
+    ],
+)
+def test_an_unknown_flag_is_compared_with_what_it_may_have_meant(typed, near, capsys):
+    with pytest.raises(SystemExit):
+        console.parse(Asked, [typed, "1"], prog="prog")
+    end = "" if near else "."
+    expected = f"prog: error: there is no {typed}{near}{end} `prog --help` lists the flags.\n"
+    assert capsys.readouterr().err == expected
+
+
 def test_a_reader_that_goes_ends_a_command_without_a_word():
     done = run("many | head -n 1")
     assert (done.returncode, done.stdout, done.stderr) == (141, "0\n", "")

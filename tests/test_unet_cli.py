@@ -648,6 +648,18 @@ def test_a_mistyped_flag_exits_with_2(argv, capsys):
     assert exit_.value.code == 2
 
 
+@pytest.mark.parametrize(
+    "command", ["train", "resume", "lr", "evaluate", "compare", "submit", "predict", "export"]
+)
+def test_the_help_of_each_command_is_in_the_words_of_docstrings(command, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([command, "--help"])
+    assert exit_.value.code == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"usage: unet {command} [-h]")
+    assert not any(internal in shown for internal in ("['", "<", "(*", "Literal", "%(", "_F"))
+
+
 def test_help_and_import_load_neither_keras_nor_tensorflow():
     code = (
         "import sys, unet, unet.cli\n"

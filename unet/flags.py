@@ -5,12 +5,14 @@ What may be asked for is checked where it is used.
 
 import dataclasses
 import pathlib
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from segdata.cli import Features
 from unet.hardware import Compilation, Precision
 from unet.objects import Separation
 from unet.recipes import Flips, Loss
+
+_LOSSES = {"custom_args": {"choices": get_args(Loss)}}
 
 
 def _positional(name: str, **custom_args: Any) -> dict[str, Any]:
@@ -31,6 +33,8 @@ class Start:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Features(Features):
+    """Features of the dataset, where they are not called as those of the built-in ones."""
+
     stratum: str | None = None
     """The feature that is its stratum, for --fold; stratum if not given."""
 
@@ -157,7 +161,7 @@ class Evaluate(Run):
 
     separation: Separation = dataclasses.field(default_factory=Separation)
 
-    loss: Loss | None = None
+    loss: Loss | None = dataclasses.field(default=None, metadata=_LOSSES)
     """The loss to score with, without settings of its own; the recipe's if not given."""
 
     flips: Flips = "auto"

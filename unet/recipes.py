@@ -32,6 +32,7 @@ Flips = Literal["auto", "on", "off"]
 _SMOOTHED = ("cross_entropy", "cross_entropy_dice")
 _WEIGHTED = (*_SMOOTHED, "focal")
 _EPSILON = 1e-7  # as Keras has it
+_SIDE = {"custom_args": {"metavar": "int|native|none"}}  # in help
 _MODELS = {kind.__name__: kind for kind in (UNet, FCN)}
 
 
@@ -55,7 +56,7 @@ class Recipe:
     size: tuple[int, int] = (128, 128)
     """Height and width of the training images, in pixels."""
 
-    record_size: int | Literal["native"] | None = None
+    record_size: int | Literal["native"] | None = dataclasses.field(default=None, metadata=_SIDE)
     """Train on crops of images of this longest side, or of native ones; with none on whole images,
     squashed to `size`."""
 
