@@ -38,7 +38,8 @@ _NOISE = re.compile(
     r"|tf_record_dataset_op\.cc|dump_mlir_util\.cc|`FeatureConnector\.dtype` is deprecated"
 )
 
-_BOOLEANS = ("true", "false", "True", "False", "1", "0", "yes", "no")
+_BOOLEANS = ("true", "false", "True", "False", "1", "0", "yes", "no", "on", "off")
+_SWITCHES = {"on": "true", "off": "false"}  # which simple_parsing does not know
 _SIGPIPE = 13
 _TENSORFLOW_ERRORS = "tensorflow.python.framework.errors_impl"
 # A graph's error begins with lines about its place; one of the input has a traceback of Python's.
@@ -94,6 +95,10 @@ class _Help(simple_parsing.SimpleHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str:
         text = (action.help if action.required else super()._get_help_string(action)) or ""
         return re.sub(r"%(?!\(default\)s)", "%%", text)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        # a switch is turned off by --name=false; the parser takes no --noname
+        return re.sub(r", --no\w+ bool", "", super()._format_action_invocation(action))
 
     def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
         if not action.option_strings:  # simple_parsing leaves out how many there are
@@ -159,7 +164,9 @@ class Parser(simple_parsing.ArgumentParser):
                 continue
             self._cleared.discard(flag.field)  # given again
             if flag.is_switch:  # its value may follow, and else is true
-                yield argument if equals or following in _BOOLEANS else f"{argument}=true"
+                if not equals:
+                    value = next(words)[0] if following in _BOOLEANS else "true"
+                yield f"{given}={_SWITCHES.get(value, value)}"
             elif not equals and following.startswith("--"):
                 self.error(f"{name}: its value is missing")
             else:

@@ -108,6 +108,9 @@ class Asked:
     """0.75 % of the diagonal, 50 %d of it."""
 
     learning_rate: float = 0.1
+    flips: bool = True
+    """Average over mirror images."""
+
     border: str = "mirror"
     filters: int = 2
     batch: int = 2
@@ -121,6 +124,19 @@ def test_help_shows_per_cent_signs_the_number_of_words_and_no_default_of_what_is
     assert "The folder, of which 5 % or 100% is free. --share" in shown
     assert "0.75 % of the diagonal, 50 %d of it. (default: 0.75)" in shown
     assert shown.count("Asks for files.") == 1
+    assert "--flips bool Average over mirror images. (default: True)" in shown
+
+
+def test_a_switch_is_turned_off_by_any_usual_word_and_in_no_other_way(capsys):
+    words = {"true": True, "on": True, "1": True, "false": False, "off": False, "no": False}
+    for word, expected in words.items():
+        for typed in (["--flips", word], [f"--flips={word}"]):
+            found = console.parse(Asked, [*typed, "--to", "x", "a"], prog="prog")
+            assert (found.flips, found.inputs) == (expected, ["a"])
+    assert console.parse(Asked, ["--flips", "--to", "x", "a"], prog="prog").flips
+    with pytest.raises(SystemExit):
+        console.parse(Asked, ["--flips=maybe", "--to", "x", "a"], prog="prog")
+    assert "Boolean value expected" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
