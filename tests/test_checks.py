@@ -64,7 +64,7 @@ CAUSES = {
     "exact duplicates": ("warning", [example("x", pixels=b"a", mask=b"maska")]),
     "near duplicates": ("note", [example("x", perceptual_hash=SOUND[0].perceptual_hash ^ 0b10101)]),
     "without labels": ("warning", [example("x", counts={255: 16})]),
-    "mostly not labelled": ("warning", [example("x", counts={0: 1, 1: 6, 255: 9})]),
+    "mostly ignore label": ("warning", [example("x", counts={0: 1, 1: 6, 255: 9})]),
     "empty masks": ("warning", [example("x", counts={0: 16})]),
     "full masks": ("warning", [example("x", counts={1: 15, 255: 1})]),
     "blank images": ("warning", [example("x", flat=True)]),

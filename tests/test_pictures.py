@@ -20,7 +20,7 @@ def scored(mask, found, probability: Any = 0) -> Scored:
     )
 
 
-def test_the_foreground_is_white_and_what_is_not_labelled_grey():
+def test_the_foreground_is_white_and_what_has_the_ignore_label_grey():
     views = pictures.views(scored([0, 1, 255, 1], [1, 1, 1, 0], [151, 153, 255, 0]))
     assert views["truth"].tolist() == [[0, 255, 150, 255]]
     assert views["prediction"].tolist() == [[151, 153, 255, 0]]

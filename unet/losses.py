@@ -156,7 +156,7 @@ def lovasz(mask, logits):
         errors = ops.abs(truth - ops.softmax(logits, axis=-1))
     shape = ops.shape(truth)
     flat = (shape[0], shape[1] * shape[2], truth.shape[-1])
-    # What is not labelled has no error and is no truth: it comes last and changes no sum.
+    # The ignore label has no error and is no truth: it comes last and changes no sum.
     errors, truth = (ops.reshape(x * labelled, flat) for x in (errors, truth))
     order = ops.argsort(-errors, axis=1)
     errors, sorted_truth = (ops.take_along_axis(x, order, axis=1) for x in (errors, truth))
@@ -222,7 +222,7 @@ def boundary(mask, logits):
     """Boundary loss: the mean over labelled pixels of their probability times signed distance.
 
     The distance, in pixels, is exact. It is that of a pixel outside a class to the nearest pixel of
-    it, and of one inside, less than 0, to the nearest of another class, plus 1; unlabelled pixels
+    it, and of one inside, less than 0, to the nearest of another class, plus 1; ignored pixels
     are of no class. Where an image has no pixel of a class, or no other, the class costs nothing.
 
     Args:

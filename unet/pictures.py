@@ -95,7 +95,7 @@ def legend(classes: Sequence[str]) -> str:
             ("found, but not there", _WRONG_EXTRA),
             ("there, but not found", _WRONG_MISSED),
         ]
-    return "".join(page.key(*meaning) for meaning in [*meanings, ("not labelled", overlays.GREY)])
+    return "".join(page.key(*meaning) for meaning in [*meanings, ("ignore label", overlays.GREY)])
 
 
 def _compared(image: np.ndarray, truth: np.ndarray, found: np.ndarray) -> np.ndarray:

@@ -286,7 +286,7 @@ def figures(report: Report) -> dict[str, list[str]]:
         shown |= _counted(name, [sum(one[kind].get(k, 0) for k in listed[most:]) for one in found])
     pixels = [
         one["pixels"]
-        | {"not labelled": one["not_labelled_pixels"], "no such class": one["foreign_pixels"]}
+        | {"ignore label": one["not_labelled_pixels"], "no such class": one["foreign_pixels"]}
         for one in found
     ]
     for name in pixels[0]:

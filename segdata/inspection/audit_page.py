@@ -60,7 +60,7 @@ def _extremes(report: audit.Report) -> dict[str, list[Summary]]:
     ordered = {
         f"Least {inside}": sorted(labelled, key=_inside),
         f"Most {inside}": sorted(labelled, key=_inside, reverse=True),
-        "Most not labelled": sorted(
+        "Most with the ignore label": sorted(
             (item for item in labelled if item.unknown), key=lambda item: -item.unknown
         ),
         "Most objects": sorted(counted, key=lambda item: -(item.objects or 0)),
@@ -158,7 +158,7 @@ def _img(key: Key, pictures: dict[Key, str], detail: str = "") -> str:
 
 def _row(name: str, items: Sequence[Summary], pictures: dict[Key, str]) -> str:
     detail = {
-        "Most not labelled": lambda item: f"{item.unknown:.1%} not labelled",
+        "Most with the ignore label": lambda item: f"{item.unknown:.1%} with the ignore label",
         "Most objects": lambda item: f"{item.objects:,} objects",
     }.get(name, lambda item: f"{_inside(item):.1%} {name.split(maxsplit=1)[1]}")
     images = "".join(_img(item.key, pictures, detail(item)) for item in items)
@@ -168,7 +168,7 @@ def _row(name: str, items: Sequence[Summary], pictures: dict[Key, str]) -> str:
 def _legend(classes: Sequence[str]) -> str:
     colours = zip(classes, overlays.palette(len(classes)), overlays.tinted(classes), strict=True)
     keys = [page.key(name, colour) for name, colour, tinted in colours if tinted]
-    return "".join([*keys, page.key("not labelled", None)])
+    return "".join([*keys, page.key("ignore label", None)])
 
 
 def _figures(report: audit.Report) -> str:

@@ -273,11 +273,11 @@ def _tables(summaries: Summaries) -> Finding | None:
 
 def _mostly_ignored(summaries: Summaries) -> Finding | None:
     worst = _by(summaries.labelled, lambda item: max(0, item.unknown - _MOSTLY_IGNORED))
-    cases = [Case((item.key,), f"{item.unknown:.1%} not labelled") for item, _ in worst]
+    cases = [Case((item.key,), f"{item.unknown:.1%} with the ignore label") for item, _ in worst]
     return _found(
-        "mostly not labelled",
+        "mostly ignore label",
         "warning",
-        f"{_examples(cases)} of which more than half the pixels are not labelled.",
+        f"{_examples(cases)} of which more than half the pixels have the ignore label.",
         "They add little to training for their cost; look at them.",
         cases,
     )

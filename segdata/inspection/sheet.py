@@ -242,7 +242,7 @@ def _key(classes: Sequence[str], present: np.ndarray, *, width: int) -> Image.Im
         )
         if number in present and overlays.tinted(classes)[number]
     ]
-    shown += [("not labelled", None)] if IGNORE_LABEL in present else []
+    shown += [("ignore label", None)] if IGNORE_LABEL in present else []
     places, x, y = [], 0, 0
     for name, _ in shown:
         room = 34 + math.ceil(lettering.length(name, size=13))
