@@ -7,7 +7,7 @@ looks like a mask of four classes. NumPy only; no file is opened here.
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -528,11 +528,3 @@ def _pieces(numbers: np.ndarray) -> int:
                     parents[max(first, second)] = min(first, second)
                     count -= 1
     return count
-
-
-def add_up(tallies: Iterable[Tally]) -> Counts:
-    """The counts of all tallies."""
-    counts = Counts()
-    for found in tallies:
-        counts.add(found)
-    return counts
