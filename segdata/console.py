@@ -100,7 +100,7 @@ class _Help(simple_parsing.SimpleHelpFormatter):
         # a switch is turned off by --name=false; the parser takes no --noname
         return re.sub(r", --no\w+ bool", "", super()._format_action_invocation(action))
 
-    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+    def _format_args(self, action: argparse.Action, default_metavar: Any) -> Any:
         if not action.option_strings:  # simple_parsing leaves out how many there are
             return argparse.HelpFormatter._format_args(self, action, default_metavar)
         return super()._format_args(action, default_metavar)
