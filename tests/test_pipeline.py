@@ -1,7 +1,9 @@
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import threading
 import warnings
 from typing import Any
 
@@ -319,6 +321,27 @@ def test_a_process_ends_that_keeps_iterators_which_read_ahead(tmp_path):
     )
     assert (done.returncode, done.stdout) == (0, "done\n")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks")
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_a_fork_waits_for_no_call_of_a_thread_that_it_does_not_have():
+    calls, begun, go = adapter._Calls(), threading.Event(), threading.Event()
+
+    def call() -> None:
+        begun.set()
+        go.wait()
+
+    thread = threading.Thread(target=calls.counted(call))
+    thread.start()
+    begun.wait()
+    if not (child := os.fork()):
+        signal.alarm(5)  # ends it with an error
+        calls.end()
+        os._exit(0)
+    go.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_datasets_know_their_length_and_keras_evaluates_them(packed):

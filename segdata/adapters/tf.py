@@ -221,10 +221,15 @@ class _Calls:
     """
 
     def __init__(self) -> None:
+        self._begin()
+        atexit.register(self.end)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._begin)  # it has none of the threads
+
+    def _begin(self) -> None:
         self._running = self._begun = 0
         self._is_over = False
         self._lock = threading.Lock()
-        atexit.register(self.end)
 
     def counted(self, function: Callable[..., R]) -> Callable[..., R]:
         """The same function; from the end of Python on the iterator that calls it is at its end."""
