@@ -287,6 +287,8 @@ def test_what_cannot_be_written_is_refused():
         Wanted(kinds=("masks",))
     with pytest.raises(ValueError, match="pixel_size"):
         Wanted(pixel_size=0)
+    with pytest.raises(ValueError, match="pixel_size"):
+        Wanted(pixel_size=1e308)  # whose square is no number
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (512, 512), (700, 1030), (513, 3)])

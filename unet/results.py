@@ -75,7 +75,7 @@ class Wanted:
             f"some of {', '.join(kinds)}",
         )
         size = self.pixel_size
-        require(size is None or 0 < size < float("inf"), "pixel_size", size, "more than 0, in µm")
+        require(size is None or 1e-9 <= size <= 1e9, "pixel_size", size, "from 1e-9 to 1e9, in µm")
 
     @property
     def counts_objects(self) -> bool:
