@@ -99,6 +99,14 @@ def test_a_loss_that_is_no_number_from_the_start_is_said():
         swept(settings, case.data(batches=batches))
 
 
+def test_the_page_is_written_to_where_a_link_leads(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "page.html")
+    sweep = Sweep([1e-3, 1e-2], [2.0, 1.0], [2.0, 1.0], diverged=False)
+    rates.write(tmp_path / "link", sweep, title="a test")
+    assert (tmp_path / "link").is_symlink()
+    assert "a test" in (tmp_path / "page.html").read_text()
+
+
 def test_the_axis_is_logarithmic():
     picture = charts.rates("Loss", [1e-4, 1e-3, 1e-1], {"loss": [3.0, 2.0, 1.0]}, marked=1e-3)
     places = [float(x) for x in re.findall(r'<circle class="dot s0" cx="([\d.]+)"', picture)]

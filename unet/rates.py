@@ -9,8 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from segdata.core.system import files
 from segdata.inspection import charts, page
-from unet import hardware, parallel, pretrained, runs, train
+from unet import hardware, parallel, pretrained, train
 from unet.runs import Settings
 
 _KEPT = 0.9  # of the smoothed loss, from one rate to the next
@@ -100,7 +101,7 @@ def sweep(
 
 
 def write(path: pathlib.Path, found: Sweep, *, title: str) -> None:
-    """Writes a range test as a page.
+    """Writes a range test as a page; a link, a pipe or a device is written to and stays.
 
     Raises:
         OSError: If it cannot be written.
@@ -112,8 +113,7 @@ def write(path: pathlib.Path, found: Sweep, *, title: str) -> None:
         marked=found.suggestion,
     )
     body = f'<div class="cards">{picture}</div>'
-    with runs.writing(path) as file:
-        file.write_text(page.document(title, lead=said(found), body=body), encoding="utf-8")
+    files.write(path, page.document(title, lead=said(found), body=body).encode())
 
 
 def said(found: Sweep) -> str:
