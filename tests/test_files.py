@@ -94,6 +94,15 @@ def test_a_link_a_pipe_or_a_device_that_was_named_is_written_to(tmp_path):
     assert not os.path.isfile("/dev/null")
 
 
+def test_a_link_to_itself_is_replaced_as_one_that_leads_nowhere(tmp_path):
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    assert files.resolved(loop) == tmp_path.resolve() / "loop"
+    files.require_writable(loop)
+    files.write(loop, b"data")
+    assert loop.read_bytes() == b"data"
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="no names of open files")
 def test_a_pipe_without_a_name_of_its_own_is_written_to():
     """As of `--json /dev/stdout | jq` and of `--html >(wc -c)`."""

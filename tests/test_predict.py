@@ -389,6 +389,18 @@ def test_a_bad_file_does_not_stop_the_others(tmp_path):
     assert set(np.unique(mask)) == {0, 255}
 
 
+def test_a_link_to_itself_is_one_bad_file_of_a_folder(tmp_path):
+    Image.fromarray(half_white(10, 30)).save(tmp_path / "a.png")
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    found = predicting.inputs([tmp_path], to=tmp_path / "to")
+    results = list(
+        predicting.files(Bright(), found, recipe=at(8, 8), classes=(), to=tmp_path / "to")
+    )
+    assert [each.path.name for each in results] == ["a.png", "loop.png"]
+    assert results[0].error is None
+    assert "loop.png" in str(results[1].error)
+
+
 class Random:
     jit_compile = False
 

@@ -477,7 +477,8 @@ def test_runs_are_compared_on_the_same_images(trained, tmp_path, capsys):
     other = tmp_path / "other"
     shutil.copytree(trained, other)
     both, page = [str(trained), str(other)], tmp_path / "page.html"
-    assert cli.main(["compare", *both, "--boundary", "--to", str(page)]) == 0
+    (tmp_path / "link").symlink_to(page)
+    assert cli.main(["compare", *both, "--boundary", "--to", str(tmp_path / "link")]) == 0
     printed = capsys.readouterr().out
     assert "3 images, at their own size" in printed
     assert "dataset_iou" in printed
@@ -623,6 +624,7 @@ def test_recipes_are_listed(capsys):
         (["predict", "{run}", "x.png", "--to", "{new}", "--threshold", "best"], "float value"),
         (["compare", "{run}", "{new}"], "holds no run"),
         (["predict", "{new}", "x.png", "--to", "{new}"], "holds no run"),
+        (["compare", "{loop}", "{run}"], "symbolic links"),
         (["report", "{begun}"], "no best.keras"),
         (["tran"], "train, resume"),
     ],
@@ -631,7 +633,8 @@ def test_a_mistake_is_one_clear_line(trained, tmp_path, monkeypatch, capsys, arg
     monkeypatch.delenv("TF_DETERMINISTIC_OPS", raising=False)
     monkeypatch.setattr(hardware, "detect", lambda: Hardware(name="plain CPU", kind="cpu"))
     runs.create(tmp_path / "begun", runs.settings(trained))
-    places = {"new": tmp_path / "new", "run": trained, "begun": tmp_path / "begun"}
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    places = {"run": trained} | {name: tmp_path / name for name in ("new", "begun", "loop")}
     assert cli.main([argument.format(**places) for argument in argv]) == 2
     error = capsys.readouterr().err.strip()
     assert len(error.splitlines()) == 1

@@ -204,8 +204,7 @@ def _compare(argv: Sequence[str]) -> None:
     found = comparing.compare(judged)
     print(json.dumps(comparing.to_json(found)) if asked.json else comparing.text(found))
     if asked.to is not None:
-        with files.replacing(asked.to) as unfinished:
-            unfinished.write_text(comparing.document(found), encoding="utf-8")
+        files.write(asked.to, comparing.document(found).encode())
     if asked.to is not None and not asked.json:
         console.log(str(asked.to))
 
@@ -375,7 +374,7 @@ def _names(folders: Sequence[pathlib.Path]) -> list[str]:
     Raises:
         ValueError: If there are fewer than two, or one is there twice.
     """
-    whole = [folder.resolve() for folder in folders]
+    whole = [files.resolved(folder) for folder in folders]
     if len(whole) < 2 or len(set(whole)) < len(whole):
         listed = " ".join(map(str, folders))
         raise ValueError(f"RUN {listed}: name two runs or more, each once.")

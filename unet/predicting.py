@@ -476,13 +476,13 @@ def _has_several(path: pathlib.Path) -> bool:
 
 def _inside(path: pathlib.Path, to: pathlib.Path) -> list[Input]:
     """The images in a folder or a zip."""
-    if path.is_dir() and path.resolve() == to.resolve():
+    if path.is_dir() and atomic.resolved(path) == atomic.resolved(to):
         raise ValueError(f"--to {to} is the folder of the images; choose another.")
     tree = trees.open(path)
     names = [name for name in tree.names if name.lower().endswith(scientific.ENDINGS)]
     if path.is_dir():
-        results_of = to.resolve()
-        names = [name for name in names if results_of not in (path / name).resolve().parents]
+        results_of = atomic.resolved(to)
+        names = [name for name in names if results_of not in atomic.resolved(path / name).parents]
     if not names:
         raise ValueError(
             f"{path} has no images in it: no name ends in {', '.join(scientific.ENDINGS)}."
@@ -553,4 +553,4 @@ def _require_free(
 
 def _place(path: pathlib.Path) -> pathlib.Path:
     """The absolute path; links in the last part are kept, as they are what would be replaced."""
-    return path.parent.resolve() / path.name
+    return atomic.resolved(path.parent) / path.name

@@ -148,6 +148,14 @@ def remove_unfinished(folder: str | os.PathLike[str]) -> None:
             remove_unused(path)
 
 
+def resolved(path: str | os.PathLike[str]) -> pathlib.Path:
+    """The absolute path without links; of links that lead to each other, where they begin.
+
+    `Path.resolve` raises RuntimeError for such links before Python 3.13.
+    """
+    return pathlib.Path(os.path.realpath(path))
+
+
 def home() -> pathlib.Path:
     """The user's home folder.
 
@@ -259,7 +267,7 @@ def hold(descriptor: int, *, wait: bool = False) -> bool | None:
 
 def _target(path: pathlib.Path) -> pathlib.Path:
     """What a link leads to; itself where that is no plain file: /dev/stdout may have no name."""
-    return path.resolve() if path.is_symlink() and not _stays(path) else path
+    return resolved(path) if path.is_symlink() and not _stays(path) else path
 
 
 def _stays(path: pathlib.Path) -> bool:
