@@ -84,6 +84,9 @@ class _Flag(NamedTuple):
     may_be_none: bool
     """Whether the word none takes back what a default sets; of texts none is one."""
 
+    is_path: bool
+    """Whether it names a file or a folder."""
+
 
 class _Help(simple_parsing.SimpleHelpFormatter):
     """Help in the words of docstrings: a % is a %, and a heading is the name of a dataclass."""
@@ -143,13 +146,16 @@ class Parser(simple_parsing.ArgumentParser):
     def _checked(self, argv: Sequence[str]) -> Iterator[str]:
         """The same arguments, of which no flag is unknown, nor takes the next word by mistake.
 
-        Those that take a value back are left out.
+        Those that take a value back are left out. No path is empty, as of a shell's variable that
+        is not set: it would be the current folder.
         """
         words = iter(itertools.zip_longest(argv, argv[1:], fillvalue="--"))
         for argument, following in words:
             given, equals, value = argument.partition("=")
             name = given[:2] + given[2:].replace("-", "_")
             if given[:2] != "--" or name == "--help":
+                if not argument:
+                    self.error("an argument is empty")
                 yield argument
                 continue
             if name not in self._flags:
@@ -157,7 +163,10 @@ class Parser(simple_parsing.ArgumentParser):
                 near = difflib.get_close_matches(name[2:], names, n=1, cutoff=0.65)
                 self.error(f"there is no {name}" + (f"; did you mean --{near[0]}?" if near else ""))
             flag = self._flags[name]
-            if flag.may_be_none and (value if equals else following) == "none":
+            value = value if equals else following
+            if flag.is_path and not value:
+                self.error(f"{name}: its value is empty; name a file or a folder")
+            if flag.may_be_none and value == "none":
                 self._cleared.add(flag.field)
                 if not equals:
                     next(words)
@@ -171,6 +180,8 @@ class Parser(simple_parsing.ArgumentParser):
                 self.error(f"{name}: its value is missing")
             else:
                 yield argument
+                if not value and not equals:
+                    yield next(words)[0]
 
 
 def parse(settings: type[Settings], argv: Sequence[str], *, prog: str) -> Settings:
@@ -196,9 +207,10 @@ def _flags(kind: Any) -> dict[str, _Flag]:
             found |= _flags(hint)
         elif not field.metadata.get("positional"):
             names = [f"--{field.name}", *field.metadata.get("alias", [])]
-            kinds = {*typing.get_args(hint)}
-            may_be_none = type(None) in kinds and not {str, pathlib.Path} & kinds
-            found |= dict.fromkeys(names, _Flag(field.name, hint is bool, may_be_none))
+            kinds = {hint, *typing.get_args(hint)}
+            is_path = pathlib.Path in kinds
+            may_be_none = type(None) in kinds and not is_path and str not in kinds
+            found |= dict.fromkeys(names, _Flag(field.name, hint is bool, may_be_none, is_path))
     return found
 
 

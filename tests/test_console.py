@@ -236,6 +236,21 @@ class Values:
     labels: list[str] = dataclasses.field(default_factory=list)
     span: tuple[float, float] = (0.0, 1.0)
     count: int = 0
+    to: pathlib.Path | None = None
+    like: str = "all"
+
+
+@pytest.mark.parametrize("argv", [["--to", ""], ["--to="], [""], ["--labels", "a", ""]])
+def test_an_empty_path_is_not_taken_for_the_current_folder(argv, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        console.parse(Values, argv, prog="x")
+    assert exit_.value.code == 2
+    assert "is empty" in capsys.readouterr().err
+
+
+def test_a_text_may_be_empty_and_a_path_may_be_called_none():
+    found = console.parse(Values, ["--like", "", "--to", "none"], prog="x")
+    assert (found.like, found.to) == ("", pathlib.Path("none"))
 
 
 @pytest.mark.parametrize(
