@@ -389,6 +389,19 @@ def test_a_bad_file_does_not_stop_the_others(tmp_path):
     assert set(np.unique(mask)) == {0, 255}
 
 
+def test_what_a_killed_prediction_left_is_removed_by_the_next(tmp_path):
+    Image.fromarray(half_white(10, 30)).save(tmp_path / "a.png")
+    to, left = tmp_path / "to", f"unfinished-{'0f' * 8}.json"
+    to.mkdir()
+    for name in (left, "unfinished-mine.json"):
+        (to / name).touch()
+    assert list(
+        predicting.files(Bright(), [tmp_path / "a.png"], recipe=at(8, 8), classes=(), to=to)
+    )
+    assert not (to / left).exists()
+    assert (to / "unfinished-mine.json").exists()
+
+
 def test_a_link_to_itself_is_one_bad_file_of_a_folder(tmp_path):
     Image.fromarray(half_white(10, 30)).save(tmp_path / "a.png")
     (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")

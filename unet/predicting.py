@@ -179,6 +179,7 @@ def files(
         raise ValueError("--write: of a regression its values are written, and nothing else.")
     require_overlap(overlap, recipe)
     atomic.make_folder(to)
+    atomic.remove_unfinished(to)  # of processes that were killed
     ask: inference.Ask = functools.partial(inference.asked, network)
     job = _Job(
         ask=inference.flipped(ask, recipe),
