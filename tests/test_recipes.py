@@ -110,6 +110,11 @@ def test_an_unknown_recipe_lists_those_there_are():
 @pytest.mark.parametrize(
     ("field", "value"),
     [
+        ("learning_rate", float("inf")),
+        ("epsilon", float("inf")),
+        ("weight_decay", float("inf")),
+        ("clip_norm", float("inf")),
+        ("boundary_weight", float("inf")),
         ("batch", 0),
         ("epochs", -1),
         ("steps_per_epoch", -1),

@@ -149,7 +149,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name in ("batch", "epochs", "learning_rate", "epsilon"):
-            require(getattr(self, name) > 0, name, getattr(self, name), "more than 0")
+            value = getattr(self, name)
+            require(0 < value < math.inf, name, value, "more than 0, and finite")
         require(
             all(side >= self.model.least and side % self.model.stride == 0 for side in self.size),
             "size",
@@ -276,10 +277,11 @@ class Recipe:
             f"{classes} numbers, one a class, not all 0, with {' or '.join(_WEIGHTED)}",
         )
         require(
-            not boundary or (boundary > 0 and self.loss not in ("batch_dice", "squared_error")),
+            not boundary
+            or (0 < boundary < math.inf and self.loss not in ("batch_dice", "squared_error")),
             "boundary_weight",
             boundary,
-            "0 or more, and 0 with batch_dice and squared_error",
+            "0 or more and finite, and 0 with batch_dice and squared_error",
         )
 
     @property
@@ -310,8 +312,9 @@ class Recipe:
             "with momentum above 0",
         )
         decay, clip = self.weight_decay, self.clip_norm
-        require(decay is None or decay >= 0, "weight_decay", decay, "0 or more")
-        require(clip is None or clip > 0, "clip_norm", clip, "more than 0, or none")
+        require(decay is None or 0 <= decay < math.inf, "weight_decay", decay, "0 or more, finite")
+        is_clip = clip is None or 0 < clip < math.inf
+        require(is_clip, "clip_norm", clip, "more than 0 and finite, or none")
         require(self.accumulation > 0, "accumulation", self.accumulation, "1 or more")
         require(0 <= self.ema_momentum < 1, "ema_momentum", self.ema_momentum, "in [0, 1)")
 
