@@ -621,7 +621,6 @@ def test_recipes_are_listed(capsys):
         (["compare", "{run}", "{run}"], "name two runs or more, each once"),
         (["compare", "{run}", "{run}/../run"], "name two runs or more, each once"),
         (["predict", "{run}", "x.png", "--to", "{new}", "--threshold", "1"], "a number in [0, 1)"),
-        (["predict", "{run}", "x.png", "--to", "{new}", "--threshold", "best"], "float value"),
         (["compare", "{run}", "{new}"], "holds no run"),
         (["predict", "{new}", "x.png", "--to", "{new}"], "holds no run"),
         (["compare", "{loop}", "{run}"], "symbolic links"),
@@ -643,7 +642,13 @@ def test_a_mistake_is_one_clear_line(trained, tmp_path, monkeypatch, capsys, arg
 
 
 @pytest.mark.parametrize(
-    "argv", [["train", "--nonsense"], ["predict", "run", "--to", "x"], ["evaluate"]]
+    "argv",
+    [
+        ["train", "--nonsense"],
+        ["predict", "run", "--to", "x"],
+        ["predict", "run", "x.png", "--to", "x", "--threshold", "best"],
+        ["evaluate"],
+    ],
 )
 def test_a_mistyped_flag_exits_with_2(argv, capsys):
     with pytest.raises(SystemExit) as exit_:
