@@ -128,7 +128,7 @@ def said(found: Sweep) -> str:
             f"The loss still falls fastest at the last rates, up to {found.rates[-1]:.1e}: try a "
             f"--highest of {100 * found.rates[-1]:.1g}."
         )
-    end = "diverged at" if found.diverged else "had not diverged by"
+    end = "diverges above" if found.diverged else "had not diverged by"
     return (
         f"The loss falls fastest at a learning rate of {found.suggestion:.1e}, is lowest at "
         f"{found.lowest:.1e} and {end} {found.rates[-1]:.1e}. Try --learning_rate "
