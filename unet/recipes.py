@@ -425,14 +425,14 @@ DSB2018 = Recipe(
     size=(256, 256),
     record_size=384,
     batch=4,
-    epochs=30,
-    steps_per_epoch=100,
+    epochs=15,
+    steps_per_epoch=200,
     model=_HALVED,
     loss="cross_entropy_dice",
     learning_rate=3e-3,
     ema_momentum=0.99,
     schedule="cosine",
-    warmup=1,
+    warmup=0.5,
     flips=True,
     augment={
         "horizontal_flip": 0.5,
@@ -555,6 +555,7 @@ CARVANA = dataclasses.replace(
     epochs=24,
     steps_per_epoch=150,
     learning_rate=4e-3,
+    warmup=1,
     augment=CARVANA_FCN.augment,
 )
 
