@@ -464,7 +464,7 @@ def test_predictions_and_exports_are_made_at_any_threshold(trained, tmp_path):
         flags, to = ["--threshold", given] * bool(given), tmp_path / f"at-{given}"
         predict = ["predict", str(trained), str(tmp_path / "image.png"), "--to", str(to)]
         assert cli.main([*predict, *flags]) == 0
-        found = np.asarray(Image.open(to / "image_mask.png"))
+        found = np.asarray(Image.open(to / "image.mask.png"))
         np.testing.assert_array_equal(found, 255 * (probability > float(given or 0.5)))
     assert 0 < np.count_nonzero(probability > float(threshold)) < probability.size
     to = tmp_path / "model.keras"

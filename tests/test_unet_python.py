@@ -261,5 +261,6 @@ def test_a_run_is_loaded_with_all_that_it_keeps_and_the_policy_stays(tmp_path):
     grey = 10 * drawn((16, 24), np.uint16)
     found = unet.predict(run, grey)
     seen = np.dstack([grey // 10] * 3).astype(np.uint8)
-    wanted: Any = keras.ops.softmax(network(seen[None]), axis=-1)
+    # In the precision that is best here, which may be that of bfloat16.
+    wanted: Any = keras.ops.softmax(loaded.network(seen[None]), axis=-1)
     np.testing.assert_allclose(found.output, np.asarray(wanted)[0], atol=1e-5)
