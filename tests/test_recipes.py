@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import pathlib
+import re
 import subprocess
 import sys
 from typing import Any
@@ -52,6 +54,13 @@ def test_every_recipe_trains_and_is_scored(name):
     scores = evaluate.evaluate(network, [(image, mask)], recipe)
     assert scores["images"] == 2
     assert all(np.isfinite(value) for value in scores.values())
+
+
+def test_the_page_of_recipes_has_each_with_its_parameters():
+    text = (pathlib.Path(__file__).parents[1] / "docs" / "recipes.md").read_text(encoding="utf-8")
+    table = text.partition("\n\nOurs")[0]
+    rows = re.findall(r"^\| `([\w-]+)` \|[^|]*\|[^|]*\| ([\d,]+) \|", table, re.MULTILINE)
+    assert rows == [(name, f"{recipe.model.parameters:,}") for name, recipe in RECIPES.items()]
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -159,7 +159,7 @@ def test_a_regression_is_reported_by_its_errors(run):
     saved["recipe"]["model"] |= {"output_activation": "linear"}
     (run / "settings.json").write_text(json.dumps(saved))
     text, _ = read(report.write(run, natives(), network=networks.fixed()))
-    assert "Root of squared error" in text
+    assert "Root of mean squared error" in text
     assert "RMSE" in text
     assert "Dataset Dice" not in text
 

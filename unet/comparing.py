@@ -15,19 +15,6 @@ from unet import intervals, judging
 from unet.intervals import Interval
 from unet.judging import Judgement, Row
 
-_LABELS = {
-    "dice": "Dice, mean over images",
-    "iou": "IoU, mean over images",
-    "dataset_dice": "Dice of all pixels together",
-    "dataset_iou": "IoU of all pixels together",
-    "boundary_f1": "Boundary F1, mean over images",
-    "object_ap": "AP of objects, IoU 0.50 to 0.95",
-    "object_ap50": "AP of objects, IoU 0.50",
-    "object_f1": "F1 of objects, IoU 0.50",
-    "mae": "Absolute error",
-    "rmse": "Root of squared error",
-    "r2": "R², share of the variance explained",
-}
 _SHOWN = 12  # images on which two runs differ most
 
 
@@ -141,7 +128,11 @@ def document(comparison: Comparison) -> str:
     """A comparison as an HTML page."""
     heads = ("Score", "Run", "Value", "95 % interval", "Difference", "95 % interval")
     rows = [
-        (_LABELS[score] if name == comparison.first else "", name, *_cells(comparison, score, name))
+        (
+            judging.LABELS[score] if name == comparison.first else "",
+            name,
+            *_cells(comparison, score, name),
+        )
         for score in comparison.scores
         for name in comparison.judged
     ]
@@ -230,7 +221,7 @@ def _chart(comparison: Comparison, score: str) -> str:
         if (each := scores[score]).interval is not None
     ]
     of = f"difference to {comparison.first}"
-    return charts.intervals(_LABELS[score], rows, of=of) if rows else ""
+    return charts.intervals(judging.LABELS[score], rows, of=of) if rows else ""
 
 
 def _images(comparison: Comparison, name: str) -> str:

@@ -30,6 +30,21 @@ from unet.recipes import Recipe
 FOREGROUND = ("background", "foreground")
 """The classes of a model of one channel, which has no names for them."""
 
+LABELS = {
+    "dice": "Dice, mean over images",
+    "iou": "IoU, mean over images",
+    "dataset_dice": "Dice of all pixels together",
+    "dataset_iou": "IoU of all pixels together",
+    "boundary_f1": "Boundary F1, mean over images",
+    "object_ap": "AP of objects, IoU 0.50 to 0.95",
+    "object_ap50": "AP of objects, IoU 0.50",
+    "object_f1": "F1 of all objects together, IoU 0.50",
+    "mae": "Mean absolute error",
+    "rmse": "Root of mean squared error",
+    "r2": "R², share of the variance explained",
+    "loss": "Loss, at the training size",
+}
+"""What scores are called on pages."""
 
 Scores = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 """From sums over images, float64 [..., S], to scores [...] by name."""

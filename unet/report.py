@@ -7,7 +7,7 @@ import dataclasses
 import heapq
 import math
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -128,47 +128,34 @@ def _lead(settings: runs.Settings, history: tuple[dict[str, Any], ...], best: in
     return " ".join(filter(None, parts))
 
 
-_PIXELS = {
-    "dice": "Dice, mean over images",
-    "iou": "IoU, mean over images",
-    "dataset_dice": "Dataset Dice, of all pixels together",
-    "dataset_iou": "Dataset IoU, of all pixels together",
-    "mae": "Absolute error, mean over all pixels",
-    "rmse": "Root of squared error, all pixels",
-    "r2": "R², share of the variance explained",
-    "loss": "Loss, at the training size",
-}
-_OBJECTS = {
-    "object_ap": "Average precision, IoU 0.50 to 0.95",
-    "object_ap50": "Average precision, IoU 0.50",
-    "object_f1": "F1 of all objects together, IoU 0.50",
-}
+_OF_OBJECTS = ("object_ap", "object_ap50", "object_f1")
+_OF_PIXELS = ("dice", "iou", "dataset_dice", "dataset_iou", "mae", "rmse", "r2", "loss")
 
 
 def _scores(judgement: Judgement) -> str:
     recipe, scores = judgement.recipe, judgement.scores
 
-    def table(shown: Mapping[str, str], caption: str, of: str = "") -> str:
+    def table(shown: Sequence[str], caption: str, of: str = "") -> str:
         rows = []
-        for name, label in shown.items():
+        for name in shown:
             if name in scores:
                 ends = judgement.intervals.get(name + of)
                 interval = f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else "–"
-                rows.append((label, f"{scores[name + of]:.4f}", interval))
+                rows.append((judging.LABELS[name], f"{scores[name + of]:.4f}", interval))
         return page.table(rows, caption=caption, heads=("", "score", "95 % interval"))
 
     caption = f"Best model on {scores['images']:,.0f} validation images, at their own size"
     caption += f", {recipe.validated_on}" if recipe.fold else ""
     if "unlabelled" in scores:
         caption += f"; {scores['unlabelled']:,.0f} without labels left out"
-    whole = table(_PIXELS, caption)
+    whole = table(_OF_PIXELS, caption)
     names = [name.partition("/")[2] for name in scores if name.startswith("images/")]
     for name in names:
-        whole += table(_PIXELS, f"{name}, {scores[f'images/{name}']:,.0f} of them", f"/{name}")
+        whole += table(_OF_PIXELS, f"{name}, {scores[f'images/{name}']:,.0f} of them", f"/{name}")
     if "object_ap" in scores:
         true, found, matched = (scores[f"objects_{x}"] for x in ("true", "found", "matched"))
         caption = f"Objects: {true:,} in truth, {found:,} found, {matched:,} of them right"
-        whole += table(_OBJECTS, caption)
+        whole += table(_OF_OBJECTS, caption)
     note = (
         f"<p>Intervals: {judgement.groups:,} groups of images drawn anew, 1,000 times.</p>"
         if judgement.intervals
