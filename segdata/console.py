@@ -38,8 +38,8 @@ _NOISE = re.compile(
     r"|tf_record_dataset_op\.cc|dump_mlir_util\.cc|`FeatureConnector\.dtype` is deprecated"
 )
 
-_BOOLEANS = ("true", "false", "True", "False", "1", "0", "yes", "no", "on", "off")
 _SWITCHES = {"on": "true", "off": "false"}  # which simple_parsing does not know
+_BOOLEANS = ("true", "false", "True", "False", "1", "0", "yes", "no", *_SWITCHES)
 _SIGPIPE = 13
 _TENSORFLOW_ERRORS = "tensorflow.python.framework.errors_impl"
 # A graph's error begins with lines about its place; one of the input has a traceback of Python's.
@@ -216,7 +216,7 @@ def _flags(kind: Any) -> dict[str, _Flag]:
 
 def _without(settings: Any, names: Collection[str]) -> Any:
     """Settings with None in some fields, also of dataclasses in them."""
-    if not dataclasses.is_dataclass(settings) or isinstance(settings, type):
+    if not names or not dataclasses.is_dataclass(settings) or isinstance(settings, type):
         return settings
     inner = {
         f.name: _without(getattr(settings, f.name), names) for f in dataclasses.fields(settings)
