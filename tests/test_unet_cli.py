@@ -600,6 +600,8 @@ def test_recipes_are_listed(capsys):
         (["train", "--recipe", "carvana-fcn", "--out", "{new}", "--size", "8", "12"], "stride, 8"),
         (["train", "--out", "{new}", "--loss", "squared_error", *SOFTMAX], "loss"),
         (["train", "--out", "{new}", "--horizontal_flip", "2"], "horizontal_flip"),
+        (["train", "--out", "{new}", "--activation", "glorot"], "activation is 'glorot'"),
+        (["train", "--out", "{new}", "--initializer", "constant"], "initializer is 'constant'"),
         (["train", "--out", "{run}", *TINY], "unet resume"),
         (["train", "--out", "{new}", "--mix", "dsb2018"], "--mix dsb2018: give datasets"),
         (["train", "--out", "{new}", "--mix", "dsb2018=1", "dsb2018=2"], "each dataset once"),

@@ -244,18 +244,34 @@ def build(settings: UNet | FCN) -> keras.Model:
         numbers themselves.
 
     Raises:
-        ValueError: If Keras knows no such activation or initializer.
+        ValueError: As `require_known` does.
 
     Source: Ronneberger, Fischer and Brox, "U-Net", MICCAI 2015.
     """
     import keras
     from keras import layers
 
+    require_known(settings)
     image = layers.Input((None, None, 3), dtype="uint8", name="image")
     with _channels_last():
         logits = _unet(image, settings) if isinstance(settings, UNet) else _fcn(image, settings)
     output = layers.Activation("linear", dtype="float32", name="logits")(logits)
     return keras.Model(image, output, name=type(settings).__name__.lower())
+
+
+def require_known(settings: UNet | FCN) -> None:
+    """Raises ValueError if Keras has no such activation, or initializer of kernels."""
+    import keras
+
+    for name, works in (
+        ("activation", lambda known: keras.activations.get(known)(keras.ops.zeros((1, 2)))),
+        ("initializer", lambda known: keras.initializers.get(known)((3, 3, 1, 1))),
+    ):
+        value, default = getattr(settings, name), getattr(type(settings), name)
+        try:
+            works(value)
+        except (ValueError, TypeError, KeyError):
+            require(False, name, value, f"the name of one that Keras has, such as {default}")
 
 
 def serving(network: Any, activation: Head) -> keras.Model:

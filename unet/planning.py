@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from segdata import console
-from unet import hardware, recipes, runs, saved
+from unet import hardware, model, recipes, runs, saved
 from unet.flags import Start, Training
 from unet.recipes import Recipe
 from unet.runs import Settings
@@ -44,6 +44,7 @@ def plan(asked: Any, recipe: Recipe, argv: Sequence[str]) -> tuple[Settings, "Da
     kept = {"augment": _differences(asked.augment), "source": recipe.source}  # have no flag
     recipe = Recipe(**vars(asked.settings) | kept | _mixture(given))
     recipe = dataclasses.replace(recipe, features=given.features.as_json())
+    model.require_known(recipe.model)  # before the dataset is read
     if given.recipe == "small":
         recipe = _chosen(recipe, given.data_dir, given=console.given(argv))
     from unet import pretrained
