@@ -84,6 +84,22 @@ def test_scores_of_folds_are_pooled_by_pixels_and_averaged_by_images(monkeypatch
     }
 
 
+def test_the_interval_of_all_folds_is_that_of_a_mean_of_independent_means(monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    tool: Any = importlib.import_module("cross_validation")
+    rng = np.random.default_rng(0)
+    scores = [rng.normal(0.9, 0.05, 150), rng.normal(0.7, 0.2, 90)]  # of images, a group each
+    folds = []
+    for each in scores:
+        means = rng.choice(each, (2000, len(each))).mean(1)
+        ends = np.percentile(means, (2.5, 97.5))
+        folds.append({"images": len(each), "intervals": {"dice": tuple(ends)}})
+    both = sum(rng.choice(each, (2000, len(each))).sum(1) for each in scores) / 240
+    low, high = np.percentile(both, (2.5, 97.5))
+    assert tool.halves(folds) == {"dice": pytest.approx((high - low) / 2, rel=0.1)}
+    assert tool.halves([*folds, {"images": 3, "intervals": {}}]) == {}
+
+
 def test_folds_in_which_nothing_is_to_be_found_and_nothing_is_found_score_1(monkeypatch):
     monkeypatch.syspath_prepend(str(TOOLS))
     tool: Any = importlib.import_module("cross_validation")

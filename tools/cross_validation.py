@@ -5,18 +5,21 @@
 
 Folds are whole groups of images of `train+validation`, or of what --train_split says. Each run
 lies in DIR/seed-S-fold-K and is scored at the images' own size, with objects where the dataset
-numbers them (--objects). What is there already is kept: the command can be stopped and given again.
-Printed are the scores of each seed over all its folds together, and their mean and spread:
-dataset_iou from the counts of all pixels, the others as means over images.
+numbers them (--objects), and at the training's. What is there already is kept: the command can be
+stopped and given again. Printed are the scores of each seed over all its folds together, with half
+of a 95 % interval over groups, and the mean and spread of the seeds: dataset_iou from the counts of
+all pixels, the others as means over images.
 """
 
 import argparse
 import json
+import math
 import pathlib
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from segdata.core.system import files
@@ -36,17 +39,22 @@ def main() -> None:
     asked, flags = parser.parse_known_args()
     if "--train_split" not in flags:
         flags += ["--train_split", "train+validation"]
-    rows = []
+    judged = {"native": ["--objects"] * asked.objects, "training": ["--at", "training"]}
+    rows: dict[str, list[dict[str, float]]] = {size: [] for size in judged}
     for seed in asked.seeds:
-        folds = []
+        folds: dict[str, list[dict[str, Any]]] = {size: [] for size in judged}
         for fold in range(asked.folds):
             run = asked.out / f"seed-{seed}-fold-{fold}"
             own = ["--seed", str(seed), "--fold", str(fold), str(asked.folds), *flags]
-            folds.append(scored(run, own, *["--objects"] * asked.objects))
-            print(f"{run.name}: {shown(together(folds[-1:]))}", flush=True)
-        rows.append(together(folds))
-        print(f"seed {seed}, {rows[-1]['images']} images: {shown(rows[-1])}", flush=True)
-    print("mean and spread over seeds: " + shown(spread(rows)))
+            for size, how in judged.items():
+                folds[size].append(scored(run, own, *how))
+                print(f"{run.name}, {size}: {shown(together(folds[size][-1:]))}", flush=True)
+        for size, found in folds.items():
+            rows[size].append(together(found))
+            said = shown(rows[size][-1], halves(found))
+            print(f"seed {seed}, {size}, {rows[size][-1]['images']} images: {said}", flush=True)
+    for size, found in rows.items():
+        print(f"mean and spread over seeds, {size}: {shown(spread(found))}")
 
 
 def scored(run: pathlib.Path, flags: Sequence[str], *judged: str) -> dict[str, Any]:
@@ -82,6 +90,18 @@ def together(folds: Sequence[dict[str, Any]]) -> dict[str, float]:
     return {"images": sum(count)} | found | {"dataset_iou": pooled(folds)}
 
 
+def halves(folds: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Half of the interval of each mean: no group is in two folds, so their variances add."""
+    count = [fold["images"] for fold in folds]
+    found = {}
+    for name in MEANS:
+        ends = [fold.get("intervals", {}).get(name) for fold in folds]
+        if all(ends):
+            each = [n * (high - low) / 2 for n, (low, high) in zip(count, ends, strict=True)]
+            found[name] = math.hypot(*each) / sum(count)
+    return found
+
+
 def pooled(folds: Sequence[dict[str, Any]]) -> float:
     """Mean IoU, from the counts of all folds, of the scored classes that occur; 1 if none does."""
     names = list(folds[0]["confusion"])
@@ -108,10 +128,11 @@ def spread(rows: Sequence[dict[str, float]]) -> dict[str, str]:
     }
 
 
-def shown(row: dict[str, Any]) -> str:
-    """A line of scores."""
+def shown(row: Mapping[str, Any], within: Mapping[str, float] = MappingProxyType({})) -> str:
+    """A line of scores, each with half of its interval where that is known."""
     return ", ".join(
-        f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}"
+        (f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}")
+        + (f" ± {within[name]:.4f}" if name in within else "")
         for name, value in row.items()
         if name != "images"
     )
