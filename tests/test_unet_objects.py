@@ -1,5 +1,6 @@
 """Objects and tables from the command line, on drawn datasets."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -7,10 +8,13 @@ import numpy as np
 import pytest
 from building import build
 
+from segdata import cli as segdata_cli
 from segdata import native, packing
 from segdata.archives import rle, trees
-from segdata.sources import carvana
+from segdata.sources import carvana, dsb2018
 from unet import cli, runs
+from unet.data import Data
+from unet.recipes import RECIPES
 
 FLAGS = ["--filters", "4", "8", "--size", "64", "64", "--batch", "4", "--checkpoint_minutes", "100"]
 
@@ -94,6 +98,21 @@ def test_a_table_of_cars_is_of_the_config_that_has_test_images(drawn_carvana, tm
     assert tree
     photos = carvana.survey_unlabelled(tree)[0]
     assert sorted(line.partition(",")[0] for line in lines[1:]) == [f"{p.id}.jpg" for p in photos]
+
+
+def test_nuclei_built_without_test_images_say_how_to_get_them(tmp_path, capsys):
+    manual, data_dir = tmp_path / "manual", str(tmp_path / "data")
+    dsb2018.draw_zips(manual, examples=4, seed=1, unlabelled=1)
+    (test,) = manual.rglob("stage1_test.zip")
+    test.rename(tmp_path / "stage1_test.zip")
+    command = ["build", "dsb2018", "--manual_dir", str(manual), "--data_dir", data_dir]
+    assert segdata_cli.main(command) == 0
+    data = Data(dataclasses.replace(RECIPES["dsb2018"], size=(64, 64)), data_dir)
+    with pytest.raises(ValueError, match=r"stage1_test\.zip into .* build dsb2018 --overwrite"):
+        data.unlabelled("test")
+    (tmp_path / "stage1_test.zip").rename(test)
+    assert segdata_cli.main([*command, "--overwrite"]) == 0
+    assert len(list(data.unlabelled("test"))) == 1
 
 
 @pytest.mark.heavy

@@ -151,11 +151,14 @@ class Data:
         """
         name = self.recipe.dataset
         base = name.partition("/")[0]
-        if (
-            base == "carvana"
-            and split not in packing.built(name, data_dir=self.data_dir).info.splits
-        ):
+        is_there = split in packing.built(name, data_dir=self.data_dir).info.splits
+        if base == "carvana" and not is_there:
             name = "carvana/with_test"
+        if base == "dsb2018" and split == "test" and not is_there:
+            raise ValueError(
+                f"{name} was built without the competition's images: put stage1_test.zip into the "
+                f"manual dir, and give segdata build {name} --overwrite."
+            )
         recipe = dataclasses.replace(self.recipe, dataset=name, validation_split=split, fold=None)
         return dataclasses.replace(self, recipe=recipe).native()
 
