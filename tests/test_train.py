@@ -339,6 +339,54 @@ def test_a_training_that_diverges_stops_within_a_step_and_names_it(tmp_path):
         assert all(np.isfinite(held[name]).all() for name in held.files if name != "state")
 
 
+def test_steps_in_one_call_give_the_same_bits_and_stop_at_any_step(tmp_path):
+    """Of 6 steps an epoch 3 at once where 5 may be; of the 4 that are left after 2, all 4."""
+    calls: list[int] = []
+
+    class Counted(train._Keeper):
+        def on_train_batch_end(self, batch, logs=None):
+            calls.append(self.model.steps_per_execution)
+            if interrupt and self.state.step + calls[-1] == 2:
+                self.signals.got = signal.SIGINT
+            super().on_train_batch_end(batch, logs)
+
+    one, many, given = tmp_path / "one", tmp_path / "many", data(steps_per_epoch=6)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "_Keeper", Counted)
+        interrupt = False
+        fit(one, steps_per_epoch=6)
+        assert calls == [1] * 12
+        interrupt = True
+        with pytest.raises(KeyboardInterrupt):
+            fit(many, dataclasses.replace(SETTINGS, steps_per_execution=2), steps_per_epoch=6)
+        assert runs.state(many).step == 2
+        calls.clear()
+        interrupt = False
+        settings = dataclasses.replace(runs.settings(many), steps_per_execution=5)
+        train.resume(many, data=given, settings=settings)
+        assert calls == [4, 3, 3]
+    assert measured(runs.state(one)) == measured(runs.state(many))
+    held = [np.load(run / str(runs.state(run).checkpoint)) for run in (one, many)]
+    for name in {*held[0].files} - {"state"}:
+        np.testing.assert_array_equal(held[0][name], held[1][name], err_msg=name)
+
+
+def test_a_call_of_several_steps_that_diverges_names_them(tmp_path):
+    def targets(step: int) -> tuple[np.ndarray, np.ndarray]:
+        image, mask = batch(step)
+        return image, mask + np.float32(np.nan if step == 4 else 0)
+
+    model = UNet(filters=(2, 3), output_activation="linear")
+    settings = with_recipe(model=model, loss="squared_error")
+    with pytest.raises(ValueError, match=r"in one of the steps 3 to 5: .*--step 3"):
+        fit(
+            tmp_path / "run",
+            dataclasses.replace(settings, steps_per_execution=3),
+            batches=lambda start: map(targets, itertools.count(start)),
+        )
+    assert runs.state(tmp_path / "run").step == 3
+
+
 def test_a_rate_that_is_far_too_high_is_said(tmp_path):
     settings = with_recipe(learning_rate=1e30, optimizer="sgd", schedule="constant")
     with pytest.raises(ValueError, match=r"diverged.*learning_rate"):
@@ -501,8 +549,10 @@ SCRIPT = """
     if out.exists():
         train.resume(out, data=data)
     else:
-        recipe = case.with_recipe(epochs=3, **case.VARIANTS[sys.argv[5]])
-        settings = dataclasses.replace(recipe, checkpoint_minutes=minutes)
+        changes = dict(case.VARIANTS[sys.argv[5]])
+        own = {"steps_per_execution": changes.pop("steps_per_execution", 1)}
+        recipe = case.with_recipe(epochs=3, **changes)
+        settings = dataclasses.replace(recipe, checkpoint_minutes=minutes, **own)
         train.run(settings, out=out, data=data)
 """
 
@@ -516,7 +566,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "clip_norm": 0.5,
         "weight_decay": 0.1,
     },
-    "nesterov": {"optimizer": "sgd", "momentum": 0.9, "nesterov": True, "ema_momentum": 0.5},
+    "nesterov": {
+        "optimizer": "sgd",
+        "momentum": 0.9,
+        "nesterov": True,
+        "ema_momentum": 0.5,
+        "steps_per_execution": 5,
+    },
 }
 
 

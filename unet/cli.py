@@ -51,7 +51,11 @@ def _train(argv: Sequence[str]) -> None:
     train: flags.Train = asked.training
     runs.require_new(train.out)  # before any work on the data
     settings, data = planning.plan(asked, recipe, argv)
-    settings = dataclasses.replace(settings, checkpoint_minutes=train.checkpoint_minutes)
+    settings = dataclasses.replace(
+        settings,
+        checkpoint_minutes=train.checkpoint_minutes,
+        steps_per_execution=train.steps_per_execution,
+    )
     from unet import train as training
 
     print(settings.choice)

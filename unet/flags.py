@@ -83,6 +83,10 @@ class Train(Training):
     checkpoint_minutes: float = 10.0
     """The most work that a kill may cost; 0 saves every step."""
 
+    steps_per_execution: int = 1
+    """How many steps run in one call at most, as many as divide an epoch; checkpoints and the check
+    of the loss come between calls. Saves about a millisecond a step on TensorFlow."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:

@@ -285,6 +285,7 @@ def _settings(settings: runs.Settings) -> str:
             "data_dir": settings.data_dir,
             "deterministic": settings.deterministic,
             "checkpoint_minutes": settings.checkpoint_minutes,
+            "steps_per_execution": settings.steps_per_execution,
         },
         "Hardware and versions": {**dataclasses.asdict(settings.choice), **settings.made_with},
         "Recipe": {

@@ -79,10 +79,15 @@ class Settings:
     checkpoint_minutes: float = 10.0
     """The most work that a kill may cost; 0 saves every step."""
 
+    steps_per_execution: int = 1
+    """The most steps in one call of the compiled training step, as Keras calls it."""
+
     def __post_init__(self) -> None:
-        """Raises ValueError if `checkpoint_minutes` is negative."""
+        """Raises ValueError if a number is too small."""
         if self.checkpoint_minutes < 0:
             raise ValueError(f"checkpoint_minutes={self.checkpoint_minutes}: 0 or more.")
+        if self.steps_per_execution < 1:
+            raise ValueError(f"steps_per_execution={self.steps_per_execution}: 1 or more.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

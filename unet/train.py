@@ -154,6 +154,8 @@ def _trained(network: Any, keeper: "_Keeper") -> State:
         closing.callback(keeper.events.close)
         while not finished(keeper.state, recipe, steps_per_epoch=steps_per_epoch):
             epoch, done = divmod(keeper.state.step, steps_per_epoch)
+            most = keeper.settings.steps_per_execution
+            _run_together(network, most, steps=steps_per_epoch - done)
             network.fit(
                 keeper.waiting.of(keeper.data.batches(keeper.state.step)),
                 initial_epoch=epoch,
@@ -166,6 +168,17 @@ def _trained(network: Any, keeper: "_Keeper") -> State:
                 verbose=1 if sys.stdout.isatty() else 2,
             )
         return keeper.state
+
+
+def _run_together(network: Any, most: int, *, steps: int) -> None:
+    """Has up to so many steps run in one call, as many as divide those that are left of an epoch.
+
+    Else Keras would run beyond its end.
+    """
+    together = max(n for n in range(1, min(most, steps) + 1) if steps % n == 0)
+    if network.steps_per_execution != together:
+        network.steps_per_execution = together
+        network.train_function = None  # which was made for as many as before
 
 
 class _Signals:
@@ -334,7 +347,7 @@ class _Keeper(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         self.background.check()
         self._require_finite()
-        step = self.state.step + 1
+        step = self.state.step + self.model.steps_per_execution
         self._advance(step=step)
         self.last = (logs or {}).get("loss")
         overdue = time.monotonic() - self.saved_at >= 60 * self.settings.checkpoint_minutes
@@ -408,14 +421,16 @@ class _Keeper(keras.callbacks.Callback):
             yield image
 
     def _require_finite(self) -> None:
-        """Raises ValueError if the loss of the step that ended last is not finite."""
+        """Raises ValueError if the loss of the steps that ended last is not finite."""
         if self.last is not None and not math.isfinite(value := float(self.last)):
             raise self._diverged(f"the loss is {value}")
 
     def _diverged(self, what: str) -> ValueError:
-        step, recipe = self.state.step - 1, self.settings.recipe
+        last, recipe = self.state.step - 1, self.settings.recipe
+        step = self.state.step - self.model.steps_per_execution
+        where = f"at step {step}" if step == last else f"in one of the steps {step} to {last}"
         return ValueError(
-            f"{what} at step {step}: the training diverged. What was saved before is kept. Try a "
+            f"{what} {where}: the training diverged. What was saved before is kept. Try a "
             f"lower learning_rate than {recipe.learning_rate}, or some warmup; `segdata show "
             f"--replay {self.out} --step {step}` draws that batch."
         )
