@@ -9,6 +9,7 @@ import sys
 import zipfile
 from typing import Any, ClassVar
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -190,6 +191,20 @@ def test_a_run_can_be_scored_by_another_loss(trained, capsys):
 def test_a_trained_run_has_a_model_and_a_report(trained):
     assert (trained / "best.keras").exists()
     assert "<svg" in (trained / "report.html").read_text()
+
+
+def test_a_training_is_as_its_recipe_says_whatever_keras_is_told(tmp_path):
+    """As keras.json tells it the precision, and KERAS_MAX_EPOCHS how long `fit` may train."""
+    keras.config.set_floatx("float64")
+    keras.config.set_max_epochs(1)
+    keras.config.set_max_steps_per_epoch(1)
+    try:
+        assert cli.main(["train", *TINY, "--epochs", "2", "--out", str(tmp_path / "run")]) == 0
+    finally:
+        keras.config.set_floatx("float32")
+        keras.config.set_max_epochs(None)
+        keras.config.set_max_steps_per_epoch(None)
+    assert [row["step"] for row in runs.state(tmp_path / "run").history] == [2, 4]
 
 
 @pytest.mark.heavy

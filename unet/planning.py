@@ -74,10 +74,18 @@ def plan(asked: Any, recipe: Recipe, argv: Sequence[str]) -> tuple[Settings, "Da
 
 
 def load_keras(*, deterministic: bool = False) -> None:
-    """Loads Keras and what it needs, without the lines that they print."""
+    """Loads Keras and what it needs, without the lines that they print.
+
+    What ~/.keras/keras.json and KERAS_MAX_EPOCHS say of the training is undone: a recipe says it.
+    """
     hardware.prepare_environment(deterministic=deterministic)
     with console.quiet_start():
         hardware.detect()
+    import keras
+
+    keras.config.set_floatx("float32")  # of losses, whose masks and weights are float32
+    keras.config.set_max_epochs(None)  # `fit` would return before the training has ended, for ever
+    keras.config.set_max_steps_per_epoch(None)
 
 
 def _add_recipe(parser: console.Parser, recipe: Recipe) -> None:
