@@ -25,6 +25,7 @@ import dataclasses
 import json
 import pathlib
 import shlex
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -411,7 +412,8 @@ def load(run: pathlib.Path, choice: Choice | None = None) -> keras.Model:
         with zipfile.ZipFile(path) as archive:
             if bad := archive.testzip():  # h5py seeks in it, which bypasses checksums
                 raise ValueError(f"the checksum of {bad} is wrong")
-        network.load_weights(path)
+        with warnings.catch_warnings(action="ignore"):  # what does not fit is an error as well
+            network.load_weights(path)
     except Exception as error:  # zipfile, zlib, h5py and Keras raise a dozen kinds
         raise ValueError(
             f"{path} is damaged or of another model: {reason(error)}. Bring it back from a copy, "
