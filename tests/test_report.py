@@ -1,6 +1,7 @@
 import html
 import html.parser
 import json
+import pathlib
 import re
 import resource
 import shutil
@@ -12,7 +13,7 @@ import networks
 import numpy as np
 import pytest
 
-from segdata.inspection import charts
+from segdata.inspection import charts, page
 from segdata.native import Native
 from unet import evaluate, judging, pictures, report, runs
 from unet.hardware import Choice
@@ -304,28 +305,45 @@ def test_a_page_that_cannot_be_written_leaves_the_one_before(run):
 
 @pytest.mark.heavy
 def test_a_browser_draws_the_page_and_asks_for_nothing(run, tmp_path):
+    path = report.write(run, natives(), network=networks.fixed())
+    seen = drawn(path, LOOK, profile=tmp_path / "profile")
+    assert seen == {"images": 48, "broken": 0, "charts": 5, "flat": 0, "fetched": []}
+
+
+@pytest.mark.heavy
+def test_long_names_do_not_widen_a_page(tmp_path):
+    name = "cityscapes_pairs/classes/1.0.0 " + 50 * "traffic_light"
+    body = f"<h2>{name}</h2><section class='card note'><h3>{name}</h3></section>"
+    path = tmp_path / "page.html"
+    path.write_text(page.document(name, lead=name, body=body + page.key(name, None)))
+    wide = "document.documentElement.scrollWidth > innerWidth"
+    seen = drawn(path, f"document.title = JSON.stringify({{wide: {wide}}})", profile=tmp_path / "p")
+    assert seen == {"wide": False}
+
+
+def drawn(path: pathlib.Path, script: str, *, profile: pathlib.Path) -> dict[str, Any]:
+    """What a script makes the title of a page, in a browser of a phone's width."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("no chromium and no google-chrome to draw the page with")
-    page = report.write(run, natives(), network=networks.fixed())
-    text = page.read_text(encoding="utf-8")
-    page.write_text(text.replace("</body>", f"<script>{LOOK}</script></body>"), encoding="utf-8")
-    drawn = subprocess.run(
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
+    shown = subprocess.run(
         [
             browser,
             *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
             *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
             "--host-resolver-rules=MAP * ~NOTFOUND",
-            f"--user-data-dir={tmp_path / 'profile'}",
+            "--window-size=390,800",
+            f"--user-data-dir={profile}",
             "--dump-dom",
-            page.as_uri(),
+            path.as_uri(),
         ],
         capture_output=True,
         text=True,
         timeout=120,
         check=True,
     ).stdout
-    title = re.search("<title>({.*?})</title>", drawn)
-    assert title, drawn[:500]
-    seen = json.loads(html.unescape(title[1]))
-    assert seen == {"images": 48, "broken": 0, "charts": 5, "flat": 0, "fetched": []}
+    title = re.search("<title>({.*?})</title>", shown)
+    assert title, shown[:500]
+    return json.loads(html.unescape(title[1]))

@@ -89,7 +89,8 @@ body { margin: 0 auto; padding: 2.5rem 1.5rem 4rem; max-width: 66rem; background
   color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.7rem; margin: 0 0 .3rem; } h2 { font-size: 1.15rem; margin: 2.6rem 0 .8rem; }
 h3 { font-size: 1rem; margin: 1.2rem 0 .3rem; }
-p, small { color: var(--soft); margin: .2rem 0 .8rem; overflow-wrap: anywhere; }
+h1, h2, h3, p, small, .key { overflow-wrap: anywhere; }
+p, small { color: var(--soft); margin: .2rem 0 .8rem; }
 .card { background: var(--card); border: 1px solid var(--rule); border-radius: 10px;
   padding: .9rem 1.1rem; margin: 0 0 1rem; }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(24rem, 100%), 1fr));
@@ -102,7 +103,7 @@ p, small { color: var(--soft); margin: .2rem 0 .8rem; overflow-wrap: anywhere; }
 section.card { border-left: 4px solid var(--tone); } section.card h3 { margin-top: 0; }
 .pill { color: var(--tone); border: 1px solid currentColor; border-radius: 99px; font-size: .75rem;
   padding: .05rem .55rem; margin-right: .6rem; text-transform: uppercase; letter-spacing: .04em; }
-.key { color: var(--soft); font-size: .85rem; white-space: nowrap; margin-right: 1rem; }
+.key { color: var(--soft); font-size: .85rem; display: inline-block; margin-right: 1rem; }
 .key i { display: inline-block; width: .7rem; height: .7rem; margin-right: .35rem;
   border-radius: 3px; }
 .hatched { background: repeating-linear-gradient(135deg, #999 0 2px, #6666 2px 4px); }
