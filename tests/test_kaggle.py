@@ -787,6 +787,14 @@ def test_doctor_is_content_with_a_whole_set_and_asks_nobody(server, signed_in, t
     assert server.asked == []
 
 
+def test_doctor_says_what_a_build_works_without(server, signed_in, tmp_path, capsys):
+    _, text = examine(capsys, tmp_path)
+    says = {line.split()[1]: "A build works without it" in line for line in text.splitlines()}
+    assert not says["stage1_train.zip:"]
+    assert says["stage1_test.zip:"]
+    assert says["stage1_solution.csv.zip:"]
+
+
 def prepare_missing(folder, server):
     pass
 

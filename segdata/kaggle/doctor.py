@@ -63,7 +63,7 @@ def examine(name: str, folder: str | os.PathLike[str], *, config: str = "default
     files = downloads.needed(source, config)
     troubles = {file: downloads.damage(folder, source, file) for file in files}
     paths = {file: downloads.path_of(folder, name, file) for file in files}
-    checked = [_file(paths[file], trouble, command) for file, trouble in troubles.items()]
+    checked = [_file(file, paths[file], trouble, command) for file, trouble in troubles.items()]
     missing = [file for file, trouble in troubles.items() if trouble]
     place = Finding("folder", str(folder))
     if not source.kaggle:
@@ -83,14 +83,17 @@ def examine(name: str, folder: str | os.PathLike[str], *, config: str = "default
     return [place, *asked, disk, *checked, duration]
 
 
-def _file(path: pathlib.Path, trouble: str, command: str) -> Finding:
+def _file(file: File, path: pathlib.Path, trouble: str, command: str) -> Finding:
     part = downloads.part_of(path)
     if not trouble:
         there = f"{path.stat().st_size:,} bytes, whole" if path.exists() else "found unpacked"
         return Finding(path.name, there)
     if part.size and part.identity():
         return Finding(path.name, f"begun: {part.size:,} bytes are there", command)
-    return Finding(path.name, trouble.removeprefix(f"{path}: "), command)
+    state = trouble.removeprefix(f"{path}: ")
+    if file.is_optional and not path.exists():
+        state += " A build works without it."
+    return Finding(path.name, state, command)
 
 
 def _kaggle(source: Source, missing: list[File]) -> tuple[list[Finding], dict[File, int]]:
