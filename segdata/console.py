@@ -250,6 +250,11 @@ def printable(text: str) -> str:
     )
 
 
+def counted(count: int, what: str) -> str:
+    """Such as "1 image", "2 images"."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def log(text: str) -> None:
     """Prints a line."""
     print(printable(text))

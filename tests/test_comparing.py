@@ -201,6 +201,12 @@ def test_without_groups_there_are_differences_and_no_intervals():
     assert "–" in comparing.text(found)
 
 
+def test_one_image_is_called_one():
+    found = comparing.compare({name: judged(SIGMOID, natives(count=1)) for name in "ab"})
+    for shown in (comparing.text(found), comparing.document(found)):
+        assert "1 image of 1 group, at native size" in shown
+
+
 def test_what_cannot_be_compared_is_said():
     one = judged(SIGMOID, natives())
     for other, said in (

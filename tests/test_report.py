@@ -142,7 +142,7 @@ def test_best_and_worst_are_in_order_and_few_images_are_enough(run):
 def test_few_images_are_shown_once_and_said_to_be_few(run):
     text, tags = read(report.write(run, natives(4), network=networks.fixed()))
     assert tags.count["img"] == 4 * 4
-    assert "4 images are too few to judge a model by: each weighs 25%" in text
+    assert "4 images: too few to judge a model by, as each weighs 25% of the mean" in text
     assert "Best images" not in text
     assert "too few" not in read(report.write(run, natives(20), network=networks.fixed()))[0]
 
@@ -150,7 +150,7 @@ def test_few_images_are_shown_once_and_said_to_be_few(run):
 def test_images_without_labels_are_neither_best_nor_worst(run):
     images = [x._replace(mask=np.full_like(x.mask, 255)) for x in natives(2)]
     text, tags = read(report.write(run, [*images, *natives(7)], network=networks.fixed()))
-    assert "7 validation images, at their own size; 2 without labels left out" in text
+    assert "7 validation images, at native size; 2 without labels left out" in text
     assert tags.count["img"] == 2 * 6 * 4
 
 

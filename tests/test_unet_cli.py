@@ -148,7 +148,7 @@ def test_a_fold_is_left_out_of_training_and_scored(tmp_path, asked, capsys):
     assert runs.settings(out).recipe.fold == (1, 4)
     assert {data.recipe.fold for data, _ in asked} == {(1, 4)}
     assert (
-        "validation images, at their own size, fold 1 of 4 of train"
+        "validation images, at native size, fold 1 of 4 of train"
         in (out / "report.html").read_text()
     )
     capsys.readouterr()
@@ -497,7 +497,7 @@ def test_runs_are_compared_on_the_same_images(trained, tmp_path, capsys):
     (tmp_path / "link").symlink_to(page)
     assert cli.main(["compare", *both, "--boundary", "--to", str(tmp_path / "link")]) == 0
     printed = capsys.readouterr().out
-    assert "3 images, at their own size" in printed
+    assert "3 images, at native size" in printed
     assert "dataset_iou" in printed
     assert "Boundary F1" in page.read_text()
     assert cli.main(["compare", *both, "--split", "test", "--json"]) == 0

@@ -173,7 +173,7 @@ def _evaluate(argv: Sequence[str]) -> None:
     if chosen:
         print(
             f"the threshold {chosen.threshold:.4f} gives the highest {chosen.score}, "
-            f"{chosen.value:.4f}, on the {chosen.images:,} training images"
+            f"{chosen.value:.4f}, on {console.counted(chosen.images, 'training image')}"
         )
     if recipe.fold:
         print(f"{'scored on':13} {recipe.validated_on}")
@@ -291,8 +291,8 @@ def _export(argv: Sequence[str]) -> None:
     taken = f"{size[0]}×{size[1]} pixels" if size else f"{model.least} pixels and more"
     console.log(f"{asked.to}: takes images of {taken}, multiples of {model.stride}")
     console.log(
-        f"compared with the original on {compared.images} {what}: largest difference "
-        f"{compared.difference:.2g}, equal pixels of masks {compared.equal:.4%}"
+        f"compared with the original on {console.counted(compared.images, what)}: largest "
+        f"difference {compared.difference:.2g}, equal pixels of masks {compared.equal:.4%}"
     )
 
 
@@ -307,8 +307,8 @@ def _to_compare(settings: Settings) -> tuple[str, Iterator[Any]]:
         first = next(images)
     except (ValueError, OSError, StopIteration) as error:
         console.log(f"the validation images are not there: {runs.reason(error)}")
-        return "random images", export.random_images(settings)
-    return "images of the validation", itertools.chain([first], images)
+        return "random image", export.random_images(settings)
+    return "validation image", itertools.chain([first], images)
 
 
 def _report(argv: Sequence[str]) -> None:

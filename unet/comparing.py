@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from segdata.console import counted
 from segdata.inspection import charts, page
 from unet import intervals, judging
 from unet.intervals import Interval
@@ -193,8 +194,8 @@ def _differences(
 
 def _lead(comparison: Comparison) -> str:
     base = comparison.judged[comparison.first]
-    groups = f" of {base.groups:,} groups" if base.groups else ""
-    return f"{len(base.rows):,} images{groups}, at their own size."
+    groups = f" of {counted(base.groups, 'group')}" if base.groups else ""
+    return f"{counted(len(base.rows), 'image')}{groups}, at native size."
 
 
 def _cells(comparison: Comparison, score: str, name: str) -> tuple[str, str, str, str]:

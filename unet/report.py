@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from segdata.console import counted
 from segdata.inspection import charts, page
 from unet import calibration, evaluate, judging, pictures, recipes, runs
 from unet.evaluate import Scored
@@ -144,7 +145,8 @@ def _scores(judgement: Judgement) -> str:
                 rows.append((judging.LABELS[name], f"{scores[name + of]:.4f}", interval))
         return page.table(rows, caption=caption, heads=("", "score", "95 % interval"))
 
-    caption = f"Best model on {scores['images']:,.0f} validation images, at their own size"
+    images = counted(int(scores["images"]), "validation image")
+    caption = f"Best model on {images}, at native size"
     caption += f", {recipe.validated_on}" if recipe.fold else ""
     if "unlabelled" in scores:
         caption += f"; {scores['unlabelled']:,.0f} without labels left out"
@@ -241,8 +243,8 @@ def _charts(history: tuple[dict[str, Any], ...], best: int | None) -> str:
 def _galleries(worst: list[_Shown], best: list[_Shown], count: int, settings: runs.Settings) -> str:
     """Worst and best images; those of a small split once."""
     few = (
-        f"<p>{count} images are too few to judge a model by: each weighs {1 / count:.0%} of the "
-        "mean. Validate on more, or on each of several folds.</p>"
+        f"<p>{counted(count, 'image')}: too few to judge a model by, as each weighs "
+        f"{1 / count:.0%} of the mean. Validate on more, or on each of several folds.</p>"
         if count < _FEW
         else ""
     )

@@ -21,6 +21,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from segdata.archives import resizing, rle
+from segdata.console import counted
 from segdata.core import tiles
 from segdata.core.system import files
 from segdata.inspection import overlays, page
@@ -244,7 +245,7 @@ class Together:
                 overlay, tiles.reduced(overlay.shape[0], overlay.shape[1], _THUMBNAIL)
             )
             size = f"{shape[1]:,}×{shape[0]:,} pixels"
-            count = "" if found is None else f"<br>{_objects(len(found.area))}"
+            count = "" if found is None else f"<br>{counted(len(found.area), 'object')}"
             picture = page.image(page.data_uri(small, "JPEG"), name)
             self._figures.append(
                 f"<figure>{picture}<figcaption>{page.escaped(name)}<br>{size}{count}</figcaption>"
@@ -270,7 +271,8 @@ class Together:
         if self._faults:
             listed = "".join(f"<li>{page.escaped(fault)}</li>" for fault in self._faults)
             parts.append(f"<h2>Passed over</h2><ul>{listed}</ul>")
-        lead = f"{self._images:,} images, {_objects(self._objects)}; classes: {names}"
+        images, objects = counted(self._images, "image"), counted(self._objects, "object")
+        lead = f"{images}, {objects}; classes: {names}"
         text = page.document("Predictions", lead=lead, body="\n".join(parts))
         self._page.write_text(text, encoding="utf-8")
 
@@ -406,10 +408,6 @@ def write(outputs: Mapping[pathlib.Path, Any]) -> None:
     except OSError as error:
         names = " and ".join(map(str, outputs))
         raise OSError(f"{names} cannot be written: {error.strerror}.") from error
-
-
-def _objects(count: int) -> str:
-    return f"{count:,} object{'s' * (count != 1)}"
 
 
 def _scaled(coordinates: Any, side: float) -> Any:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
+from segdata.console import counted
 from unet.recipes import Recipe, most_momentum
 from unet.saved import require
 
@@ -130,7 +131,7 @@ def _chosen(
     chosen["validation_split"], chosen["fold"], held_out = _held_out(traits, asked, given)
     count = _training_images(traits, asked, fold=now("fold"))
     said.append(
-        f"{_counted(count, 'image')} to train on, {traits.height}×{traits.width} pixels {sized}; "
+        f"{counted(count, 'image')} to train on, {traits.height}×{traits.width} pixels {sized}; "
         f"validated on {held_out}. The classes: {_listed(traits)}."
     )
     head, why = _head(traits)
@@ -149,7 +150,7 @@ def _chosen(
     chosen["epochs"] = max(2, min(_MOST_EPOCHS, round(steps / each)))
     chosen["warmup"] = round(min(_WARMUP * now("epochs"), 100 / each), 5)
     said.append(
-        f"{_counted(now('epochs'), 'epoch')} of {each:,} batch{'' if each == 1 else 'es'} of "
+        f"{counted(now('epochs'), 'epoch')} of {each:,} batch{'' if each == 1 else 'es'} of "
         f"{now('batch')}" + _because("epochs", given, "for some minutes on two cores") + "."
     )
     updates = now("epochs") * each // asked.accumulation
@@ -165,7 +166,7 @@ def _held_out(
     if "fold" in given or "validation_split" in given:
         return asked.validation_split, asked.fold, asked.validated_on
     if name := _validation(traits):
-        return name, None, f"{name}, {_counted(traits.splits[name], 'image')}"
+        return name, None, f"{name}, {counted(traits.splits[name], 'image')}"
     if traits.examples < 2:
         raise ValueError(
             f"{asked.dataset}: {asked.train_split} has one image, and there is no other to score. "
@@ -268,10 +269,6 @@ def _augment(
     if asked := [name for name in given if name in {*sides, "quarter_turns", *_MORE}]:
         said += f". As you say: {', '.join(sorted(asked))}"
     return found, f"{said}."
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _listed(traits: Traits) -> str:

@@ -14,12 +14,13 @@ import tensorflow_datasets as tfds
 import segdata.datasets  # noqa: F401 - registers the builders, whose names are taken
 from segdata import console, sources
 from segdata.building import builder, internals, splits, unfinished
+from segdata.console import counted
 from segdata.core.system import files
 from segdata.sources.folder.examination import examine
 from segdata.sources.folder.pairing import Entry
 from segdata.sources.folder.reading import Examined, read_example
 from segdata.sources.folder.settings import Folder
-from segdata.sources.folder.survey import counted, group_of, listed, survey
+from segdata.sources.folder.survey import group_of, listed, survey
 
 _SPLITS = ("train", "validation", "test")
 

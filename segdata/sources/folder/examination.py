@@ -14,6 +14,7 @@ from PIL import Image
 
 from segdata import archives
 from segdata.archives import intensity, mask_files, scientific
+from segdata.console import counted
 from segdata.core import IGNORE_LABEL
 from segdata.core.system.parallel import ordered_map
 from segdata.sources import SizeMismatchError
@@ -26,7 +27,7 @@ from segdata.sources.folder.reading import (
     require_same_size,
 )
 from segdata.sources.folder.settings import Folder, FolderError, parse_palette
-from segdata.sources.folder.survey import SHOWN, Problem, Survey, counted, listed
+from segdata.sources.folder.survey import SHOWN, Problem, Survey, listed
 
 _THUMBNAIL = 32  # pixels of a side
 _MOST_NAMED = 1 << 16  # colours of which it is known which mask has them

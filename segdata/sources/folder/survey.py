@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from segdata.archives import annotations, scientific, trees
+from segdata.console import counted
 from segdata.sources.folder import pairing
 from segdata.sources.folder.pairing import Entry
 from segdata.sources.folder.settings import Folder, FolderError, parse_palette
@@ -141,11 +142,6 @@ def group_of(folder: Folder, entry: Entry) -> str:
             "name, such as '^[^_]+'; '^(.*)/' makes each subfolder a group."
         )
     return found
-
-
-def counted(count: int, what: str) -> str:
-    """Such as "1 image", "2 images"."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def listed(names: Iterable[str]) -> str:
