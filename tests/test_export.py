@@ -249,7 +249,7 @@ def test_the_command_says_what_it_compared_on(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "the validation images are not there" in said
     assert "on 8 random images: largest difference" in said
-    assert "takes images of 8×16 pixels" in said
+    assert "takes images of 8×16 pixels\n" in said
     assert cli.main(argv) == 2
     assert "is there already" in capsys.readouterr().err
 

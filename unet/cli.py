@@ -288,8 +288,12 @@ def _export(argv: Sequence[str]) -> None:
     compared = export.write(asked.to, original, settings=settings, images=images)
     size = export.input_size(settings, kind)
     model = settings.recipe.model
-    taken = f"{size[0]}×{size[1]} pixels" if size else f"{model.least} pixels and more"
-    console.log(f"{asked.to}: takes images of {taken}, multiples of {model.stride}")
+    taken = (
+        f"{size[0]}×{size[1]} pixels"
+        if size
+        else f"{model.least} pixels and more, multiples of {model.stride}"
+    )
+    console.log(f"{asked.to}: takes images of {taken}")
     console.log(
         f"compared with the original on {console.counted(compared.images, what)}: largest "
         f"difference {compared.difference:.2g}, equal pixels of masks {compared.equal:.4%}"
