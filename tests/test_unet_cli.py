@@ -255,7 +255,7 @@ def test_what_a_run_was_made_with_must_be_there_or_be_given_up(tmp_path, capsys,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "write_metrics", stops_on_call(2))
         assert cli.main(["train", *flags]) == 130
-    assert f"`unet resume {tmp_path / 'run'}` goes on" in capsys.readouterr().err
+    assert f"`unet resume {tmp_path / 'run'}` resumes it" in capsys.readouterr().err
     monkeypatch.setattr(Drawn, "made", {"training images": "2"})
     resume = ["resume", str(tmp_path / "run")]
     assert cli.main(resume) == 2

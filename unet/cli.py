@@ -412,7 +412,8 @@ def _resumable(run: pathlib.Path) -> Iterator[None]:
     except (KeyboardInterrupt, SystemExit):
         if (run / "settings.json").exists():
             with contextlib.suppress(OSError):  # the terminal may be closed
-                print(f"stopped; `unet resume {shlex.quote(str(run))}` goes on.", file=sys.stderr)
+                command = f"unet resume {shlex.quote(str(run))}"
+                print(f"stopped; `{command}` resumes it.", file=sys.stderr)
         raise
 
 
