@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from unet import model as unet_model
 from unet import runs
+from unet.model import FCN, UNet
 
 TOOLS = pathlib.Path(__file__).parents[1] / "tools"
 
@@ -139,3 +141,38 @@ def test_a_peer_that_is_not_installed_is_named(monkeypatch):
     rows: Any = importlib.import_module("rows")
     monkeypatch.setitem(rows.ROWS, "a peer", rows.Row(rows.ours.gather, (), ("no_such_module",)))
     assert "no_such_module not installed" in rows.left_out()["a peer"]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        UNet(filters=(2, 3, 4), padding="valid", upsampling="transposed", head_filters=3),
+        UNet(filters=(2, 3), padding="valid", stem_stride=2, image_skip=True, skips=False),
+        UNet(filters=(2, 3, 4), stem_stride=2, upsampling="transposed", transposed_kernel=3),
+        FCN(filters=(2, 3)),
+    ],
+)
+def test_the_training_benchmark_counts_and_runs_the_layers_of_the_model(model, monkeypatch):
+    import keras
+    import torch
+
+    monkeypatch.syspath_prepend(str(TOOLS / "bench_train"))
+    layers: Any = importlib.import_module("layers")
+    torch_unet: Any = importlib.import_module("torch_unet")
+    network = unet_model.build(model)
+    own = [layer for layer in network.layers if layer.name != "logits" and layer.weights]
+    image = np.zeros((1, 48, 32, 3), np.uint8)
+    total = 0
+    for layer, output in zip(
+        own,
+        keras.Model(network.inputs, [x.output for x in own]).predict_on_batch(image),
+        strict=True,
+    ):
+        _, height, width, _ = output.shape
+        times = layer.strides[0] ** 2 if type(layer) is keras.layers.Conv2DTranspose else 1
+        total += 2 * height * width / times * np.prod(layer.kernel.shape)
+    assert layers.flops(model, 48, 32) == total
+    other = torch_unet.Network(model)
+    assert sum(x.numel() for x in other.parameters()) == model.parameters
+    found = other(torch.zeros(1, 3, 48, 32))
+    assert found.shape == (1, model.output_channels, 48, 32)

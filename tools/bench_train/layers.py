@@ -14,6 +14,7 @@ class Layer(NamedTuple):
         inputs: Channels.
         outputs: Likewise.
         scale: What the height of its output is divided by, against the image's.
+        more: Pixels that this height has besides, where convolutions are not padded.
         is_transposed: Whether it doubles the height of its input; else it keeps or halves it.
     """
 
@@ -21,6 +22,7 @@ class Layer(NamedTuple):
     inputs: int
     outputs: int
     scale: float
+    more: int = 0
     is_transposed: bool = False
 
 
@@ -28,9 +30,9 @@ def flops(model: UNet | FCN, height: int, width: int) -> float:
     """Multiplications and additions of the convolutions for one image, forward."""
     total = 0.0
     for layer in layers(model):
-        # A transposed convolution multiplies at each pixel of its input.
-        scale = layer.scale * 2 if layer.is_transposed else layer.scale
-        pixels = height * width / scale**2
+        pixels = (height / layer.scale + layer.more) * (width / layer.scale + layer.more)
+        if layer.is_transposed:  # it multiplies at each pixel of its input
+            pixels /= 4
         total += 2 * layer.side**2 * layer.inputs * layer.outputs * pixels
     return total
 
@@ -42,18 +44,23 @@ def layers(model: UNet | FCN) -> Iterator[Layer]:
         return
     first, widths = model.stem_stride, model.filters
     inputs = 3 * first**2
+    lost = 2 if model.padding == "valid" else 0  # by a convolution, of height and width
+    more = 4 * model.margins[0] // first  # as if a level were above the first
     for level, filters in enumerate(widths):
+        more //= 2
         for _ in range(model.convolutions):
-            yield Layer(3, inputs, filters, first * 2**level)
+            more -= lost
+            yield Layer(3, inputs, filters, first * 2**level, more)
             inputs = filters
     for level in range(len(widths) - 2, -1, -1):
-        filters, scale = widths[level], first * 2**level
+        filters, scale, more = widths[level], first * 2**level, 2 * more
         if model.upsampling == "transposed":
-            yield Layer(model.transposed_kernel, inputs, filters, scale, is_transposed=True)
+            yield Layer(model.transposed_kernel, inputs, filters, scale, more, is_transposed=True)
             inputs = filters
         inputs += filters if model.skips else 0
         for _ in range(model.convolutions):
-            yield Layer(3, inputs, filters, scale)
+            more -= lost
+            yield Layer(3, inputs, filters, scale, more)
             inputs = filters
     if first == 2 and model.upsampling == "transposed":
         yield Layer(model.transposed_kernel, inputs, inputs, 1, is_transposed=True)

@@ -55,6 +55,9 @@ class _UNet(nn.Module):
             deviation = features.std((1, 2, 3), keepdim=True, correction=0)
             features = (features - mean) / (deviation + 1 / 255)
         image = features
+        margin, cut, end = self.settings.margins
+        if margin:
+            features = functional.pad(features, [margin] * 4, mode="reflect")
         if self.settings.stem_stride == 2:
             features = functional.pixel_unshuffle(features, 2)
         skips: list[torch.Tensor] = []
@@ -62,11 +65,12 @@ class _UNet(nn.Module):
             features = block(features if not level else functional.max_pool2d(features, 2))
             skips.append(features)
         skips.pop()
-        for rise, block in zip(self.rise, self.up, strict=True):
+        for rise, block, beyond in zip(self.rise, self.up, cut[::-1], strict=True):
             features = rise(features)
             if self.settings.skips:
-                features = torch.cat([features, skips.pop()], 1)
+                features = torch.cat([features, _cropped(skips.pop(), beyond)], 1)
             features = block(features)
+        features = _cropped(features, end)
         features = self.grow(features)
         if self.settings.image_skip:
             features = torch.cat([features, image], 1)
@@ -100,12 +104,16 @@ def _block(inputs: int, outputs: int, settings: UNet, rate: float) -> nn.Module:
     for convolution in range(settings.convolutions):
         if convolution and rate:
             made.append(nn.Dropout(rate))
-        made.append(nn.Conv2d(inputs, outputs, 3, padding=1))
+        made.append(nn.Conv2d(inputs, outputs, 3, padding=settings.padding))
         if settings.batch_norm:
             made.append(nn.BatchNorm2d(outputs))
         made.append(_ACTIVATIONS[settings.activation]())
         inputs = outputs
     return nn.Sequential(*made)
+
+
+def _cropped(features: torch.Tensor, margin: int) -> torch.Tensor:
+    return functional.pad(features, [-margin] * 4)
 
 
 def _risen(inputs: int, outputs: int, settings: UNet) -> nn.Module:
