@@ -157,7 +157,8 @@ def test_errors_of_a_regression_are_those_of_their_formulas():
     assert found == pytest.approx({name: wanted[name] for name in found}, rel=1e-5)
 
 
-def test_a_target_without_variance_is_explained_wholly_or_not_at_all():
-    target = np.full((2, 2), 7, np.uint8)
+@pytest.mark.parametrize("target", [np.uint8(7), np.float32(0.1), np.float32(-200.3)])
+def test_a_target_without_variance_is_explained_wholly_or_not_at_all(target):
+    target = np.full((25, 40), target)
     for output, r2 in ((target * 1.0, 1.0), (target + 1.0, 0.0)):
         assert metrics.regression(metrics.errors(target, output))["r2"] == r2

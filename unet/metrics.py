@@ -21,6 +21,8 @@ from keras import ops
 
 from segdata.core import IGNORE_LABEL
 
+_ROUNDED = 1e-13  # share of a sum of squares, below which a variance is what rounding left
+
 
 def decide(probability: np.ndarray, *, threshold: float) -> np.ndarray:
     """The class of each pixel: the most probable of several, or 1 above the threshold.
@@ -143,8 +145,9 @@ def regression_of(sums: np.ndarray) -> dict[str, np.ndarray]:
     """`regression` of many sums at once: float64 [..., 5] to [...] by name."""
     count, absolute, squared, total, squares = np.moveaxis(sums, -1, 0)
     variance = squares - total**2 / count
-    explained = 1 - squared / np.where(variance > 0, variance, 1)
-    r2 = np.where(variance > 0, explained, squared == 0)
+    varies = variance > _ROUNDED * squares
+    explained = 1 - squared / np.where(varies, variance, 1)
+    r2 = np.where(varies, explained, squared == 0)
     return {"mae": absolute / count, "rmse": (squared / count) ** 0.5, "r2": r2}
 
 
