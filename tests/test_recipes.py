@@ -63,6 +63,14 @@ def test_the_page_of_recipes_has_each_with_its_parameters():
     assert rows == [(name, f"{recipe.model.parameters:,}") for name, recipe in RECIPES.items()]
 
 
+def test_the_page_about_scores_names_the_recipes_that_average_over_flips():
+    text = (pathlib.Path(__file__).parents[1] / "docs" / "evaluation.md").read_text("utf-8")
+    (named,) = re.findall(r"as the recipes ([^.]+) do unasked", text)
+    # `small` flips where the dataset allows it.
+    flipping = {"small"} | {name for name, recipe in RECIPES.items() if recipe.flips}
+    assert set(re.findall(r"`([\w-]+)`", named)) == flipping
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_says_where_it_is_from_and_augments_what_there_is(name):
     from segdata.core.augment import Augment
