@@ -267,6 +267,24 @@ def test_a_file_in_use_stays_until_its_owner_is_gone(tmp_path):
     assert not path.exists()
 
 
+def test_an_owner_that_only_refers_to_itself_uses_a_file_no_longer(tmp_path):
+    class Owner:
+        def __init__(self):
+            self.own = self
+
+    path = tmp_path / "packed"
+    path.write_text("")
+    owner = Owner()
+    files.use(path, owner=owner)
+    gc.disable()
+    try:
+        assert files.in_use(path)
+        del owner
+        assert not files.in_use(path)
+    finally:
+        gc.enable()
+
+
 def test_a_lock_names_its_holder_and_dies_with_it(tmp_path, other):
     lock = files.locked(tmp_path / "lock")
     with pytest.raises(files.HeldError, match=rf"process {other.pid} on "), lock:

@@ -6,6 +6,7 @@ library only; what the files hold is not known here.
 """
 
 import contextlib
+import gc
 import os
 import pathlib
 import re
@@ -97,6 +98,13 @@ def require_utf8(path: str | os.PathLike[str]) -> None:
 
 def in_use(path: str | os.PathLike[str]) -> bool:
     """Whether somebody `use`s a file; False where that cannot be known."""
+    if not _is_held(path):
+        return False
+    gc.collect()  # an owner in this process that only refers to itself does not live any more
+    return _is_held(path)
+
+
+def _is_held(path: str | os.PathLike[str]) -> bool:
     with contextlib.suppress(OSError):
         how = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe would wait
         descriptor = os.open(path, os.O_RDONLY | how)
