@@ -124,6 +124,7 @@ def test_several_classes_are_written_by_number_and_drawn_in_their_colours(tmp_pa
             tmp_path / "a.png",
             None,
             tuple(tmp_path / f"a.{kind}.png" for kind in ("mask", "overlay")),
+            (12, 30, 3),
         )
     ]
     with Image.open(tmp_path / "a.mask.png") as image:
@@ -375,7 +376,7 @@ def test_a_bad_file_does_not_stop_the_others(tmp_path):
     to = tmp_path / "made" / "masks"
     results = list(predicting.files(Bright(), paths, recipe=at(8, 8), classes=(), to=to))
     assert [path for path, *_ in results] == paths
-    assert [error is None for _, error, _ in results] == [True, False, False, True]
+    assert [error is None for _, error, *_ in results] == [True, False, False, True]
     assert "overwrite" in str(results[2][1])
     assert sorted(file.name for file in to.iterdir()) == [
         "a.mask.png",
@@ -454,7 +455,7 @@ def test_a_regression_is_written_as_numbers(tmp_path):
     Image.fromarray(half_white(20, 30)).save(tmp_path / "a.png")
     paths = [tmp_path / "a.png"]
     assert list(predicting.files(Bright(), paths, recipe=recipe, classes=(), to=tmp_path)) == [
-        (paths[0], None, (tmp_path / "a.values.tif",))
+        (paths[0], None, (tmp_path / "a.values.tif",), (20, 30, 3))
     ]
     values = tifffile.imread(tmp_path / "a.values.tif")
     assert (values.dtype, values.shape) == (np.float32, (20, 30))
@@ -492,7 +493,7 @@ def test_a_small_file_of_too_many_pixels_is_refused(tmp_path):
 
 def predicted(paths, to, **options) -> list[str | None]:
     results = predicting.files(Bright(), paths, recipe=at(8, 8), classes=(), to=to, **options)
-    return [error for _, error, _ in results]
+    return [error for _, error, *_ in results]
 
 
 def cell(folder: pathlib.Path, name: str = "cell.png") -> pathlib.Path:
@@ -615,10 +616,8 @@ def test_without_flips_the_model_is_asked_itself():
     assert inference.flipped(ask, recipe) is ask
 
 
-def test_an_overlap_is_for_crops(tmp_path):
+def test_tiles_overlap_as_asked(tmp_path):
     image = cell(tmp_path)
-    with pytest.raises(ValueError, match=r"--overlap 0\.5: .* for a run on crops"):
-        predicted([image], tmp_path / "to", overlap=0.5)
     for overlap, tiles in ((0.0, 4), (0.5, 7)):
         network = Bright()
         recipe = at(16, 8, record_size="native", batch=100)
@@ -650,7 +649,7 @@ def test_folders_patterns_and_zips_are_searched(tmp_path):
         ("some.zip/x.png", "x"),
     ]
     done = list(predicting.files(Bright(), given, recipe=at(8, 8), classes=(), to=tmp_path / "out"))
-    assert [error is None for _, error, _ in done] == [True, True, True, False, True, True]
+    assert [error is None for _, error, *_ in done] == [True, True, True, False, True, True]
     assert "some.zip/inner/bad.png" in str(done[3][1])
     masks = sorted((tmp_path / "out").rglob("*.mask.png"))
     assert [str(path.relative_to(tmp_path / "out")) for path in masks] == [

@@ -187,7 +187,7 @@ def test_all_that_is_written_of_an_image_says_the_same(tmp_path, pixel_size):
         to=to,
         wanted=Wanted(kinds=ALL, pixel_size=pixel_size, separation=WHOLE),
     )
-    assert [error is None for _, error, _ in done] == [True, False]
+    assert [error is None for _, error, *_ in done] == [True, False]
     inside = image[..., 0] > 0
     with Image.open(to / "a & b.mask.png") as mask:
         np.testing.assert_array_equal(np.asarray(mask), 255 * inside)

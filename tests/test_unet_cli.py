@@ -82,6 +82,9 @@ class Drawn(Data):
     def scalings(self):
         return {self.recipe.dataset: self.scaled.get(self.recipe.dataset)}
 
+    def sizes(self):
+        return {"height": 10, "width": 16, "longest": 300}
+
     def made_with(self):
         data._augment(self.recipe)
         return self.made
@@ -544,6 +547,22 @@ def test_a_page_that_may_not_be_written_is_said_before_the_work(trained, tmp_pat
             (line,) = capsys.readouterr().err.splitlines()
             assert said in line
     assert not asked
+
+
+def test_predict_says_where_images_are_far_larger_than_those_of_the_training(
+    trained, tmp_path, capsys
+):
+    sizes = {"a": (450, 20), "b": (451, 20), "c": (20, 600)}
+    for name, size in sizes.items():
+        Image.fromarray(drawn(5)[0][0]).resize(size).save(tmp_path / f"{name}.png")
+    files = [str(tmp_path / f"{name}.png") for name in sizes]
+    to = tmp_path / "to"
+    assert cli.main(["predict", str(trained), *files, "--to", str(to)]) == 0
+    *_, said = capsys.readouterr().out.splitlines()
+    assert said.startswith("2 images far larger than those of the training, 16×10 pixels at the")
+    shrink = ["--larger", "shrink", "--overwrite"]
+    assert cli.main(["predict", str(trained), *files, "--to", str(to), *shrink]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
 
 
 def test_predict_names_each_bad_file_and_does_the_others(trained, tmp_path, capsys):

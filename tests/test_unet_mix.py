@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import own_folders as own
 import pytest
+import tensorflow_datasets as tfds
 from PIL import Image
 
 from segdata import cli as data_cli
@@ -227,6 +228,24 @@ def test_other_images_to_train_on_or_to_judge_by_are_noticed(tmp_path, is_mixed)
     whats = [{name for name in plain if plain[name] != other[name]} for other in (judged, trained)]
     assert whats == [{"validation images"}, {"training images"}]
     assert len(plain["validation images"]) == 8
+
+
+@pytest.mark.parametrize("is_mixed", [True, False])
+def test_the_sizes_of_the_images_of_a_training_are_known(built_datasets, is_mixed):
+    several: dict[str, Any] = {"dataset": "dsb2018"}
+    if is_mixed:
+        several = {"dataset": "dsb2018+carvana", "mix": {"shares": {"dsb2018": 3, "carvana": 1}}}
+    recipe = recipes.Recipe(size=(16, 32), **several)
+    sides = [
+        example["image"].shape[:2]
+        for name in several["dataset"].split("+")
+        for example in tfds.as_numpy(tfds.load(name, split="train", data_dir=built_datasets))
+    ]
+    assert Data(recipe, str(built_datasets)).sizes() == {
+        "height": int(np.median([height for height, _ in sides])),
+        "width": int(np.median([width for _, width in sides])),
+        "longest": max(max(size) for size in sides),
+    }
 
 
 @pytest.mark.parametrize("fold", [None, (1, 2)])

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import unet
+from segdata.archives import resizing
 from segdata.archives.intensity import Scaling
 from unet import model, predicting, results, runs, train, watershed
 from unet.hardware import Choice
@@ -183,6 +184,33 @@ def test_an_array_or_a_file_is_answered_as_the_command_does(recipe, shape, flips
         np.testing.assert_allclose(found.output, networks.probability(pixels[None])[0], atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("record_size", "shape", "seen"),
+    [
+        (None, (90, 40), (16, 24)),  # as large as those of the training may be
+        (None, (91, 40), (36, 32)),
+        (None, (30, 200), (12, 160)),
+        (20, (90, 60), (20, 13)),
+        (20, (100, 301), (50, 150)),  # of 40 × 30 it saw 20 × 15
+        ("native", (100, 301), (100, 301)),
+    ],
+)
+def test_an_image_far_larger_than_those_of_the_training_is_seen_at_their_scale(
+    record_size, shape, seen
+):
+    recipe = dataclasses.replace(SQUASHED, record_size=record_size)
+    asked = trained(recipe, trained_on={"height": 40, "width": 30, "longest": 60})
+    pixels = drawn((*shape, 3))
+    found = unet.predict(asked, pixels, flips="off")
+    assert recipe.seen(*shape, trained_on=asked.trained_on) == seen
+    (plain,) = networks.probability(resizing.image(pixels, seen)[None])
+    wanted = Image.fromarray(plain[..., 0]).resize(shape[::-1], Image.Resampling.BILINEAR)
+    np.testing.assert_allclose(found.output[..., 0], np.asarray(wanted), atol=1e-5)
+    shrunk = unet.predict(asked, pixels, flips="off", larger="shrink").output
+    before = unet.predict(trained(recipe), pixels, flips="off").output
+    np.testing.assert_array_equal(shrunk, before)
+
+
 def test_several_classes_numbers_and_other_depths():
     softmax = unet.UNet(filters=(4, 8), output_activation="softmax", output_channels=3)
     recipe = dataclasses.replace(CROPS, model=softmax)
@@ -217,7 +245,10 @@ def test_what_does_not_fit_is_said():
         unet.predict(asked, np.zeros((4, 4), np.float32))
     image = np.zeros((4, 4), np.uint8)
     with pytest.raises(ValueError, match="overlap"):
-        unet.predict(asked, image, overlap=0.5)
+        unet.predict(asked, image, overlap=0.8)
+    larger: Any = "squash"
+    with pytest.raises(ValueError, match="larger is 'squash'; it must be tiles or shrink"):
+        unet.predict(asked, image, larger=larger)
     plain = dataclasses.replace(SQUASHED, augment={})
     with pytest.raises(ValueError, match="trained without flips"):
         unet.predict(trained(plain), image, flips="on")

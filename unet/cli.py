@@ -252,8 +252,9 @@ def _predict(argv: Sequence[str]) -> int:
     wanted = results.Wanted(**chosen, pixel_size=asked.pixel_size, separation=separation)
     given = predicting.inputs(asked.inputs, to=asked.to)
     is_plain = not asked.write and asked.pixel_size is None
-    failed = 0
-    for path, error, written in predicting.files(
+    seen = predicting.seen_by(recipe, settings.trained_on, asked.larger)
+    failed = larger = 0
+    for path, error, written, shape in predicting.files(
         model.serving(runs.load(asked.run), settings.recipe.model.output_activation),
         given,
         recipe=recipe,
@@ -263,12 +264,20 @@ def _predict(argv: Sequence[str]) -> int:
         scalings=predicting.like(runs.scalings(settings), asked.like),
         wanted=None if is_plain else wanted,
         overlap=asked.overlap,
+        seen=seen,
     ):
         failed += error is not None
         if error is None:
             console.log(str(written[0] if written else path))
+            larger += seen(*shape[:2]) != recipe.seen(*shape[:2])
         else:
             console.fail("unet predict", str(error))
+    if larger:
+        console.log(
+            f"{console.counted(larger, 'image')} far larger than those of the training, "
+            f"{settings.trained_on['width']}×{settings.trained_on['height']} pixels at the median: "
+            "seen in tiles, at their scale. Give --larger shrink for the same view in more pixels."
+        )
     return 2 if failed else 0
 
 

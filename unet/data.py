@@ -18,6 +18,7 @@ from segdata.building import features, reading, slices, stored
 from segdata.core import stream
 from segdata.core.augment import Augment
 from segdata.core.records import Records
+from segdata.inspection import traits
 from unet.recipes import Recipe
 
 
@@ -249,15 +250,37 @@ class Data:
 
     def scalings(self) -> dict[str, Any]:
         """How brightness becomes 8 bits in the datasets, by their names."""
-        recipe = self.recipe
-        named: Any = {recipe.dataset: features.from_json(recipe.features)}
-        if recipe.mix:
-            mix = self._mix.training
-            named = {name: {} for name in mix["shares"]} | mix["features"]
         return {
             name: _scaling(packing.built(name, data_dir=self.data_dir), own)
-            for name, own in named.items()
+            for name, own in self._named().items()
         }
+
+    def sizes(self) -> dict[str, int]:
+        """Sizes of the images to train on, in pixels: median `height` and `width`, `longest` side.
+
+        Of a sample of up to 64 of each dataset.
+        """
+        splits = self._mix.training["split"] if self.recipe.mix else self.recipe.train_split
+        found = [
+            traits.sizes(
+                name,
+                splits if isinstance(splits, str) else splits[name],
+                data_dir=self.data_dir,
+                **own,
+            )
+            for name, own in self._named().items()
+        ]
+        every = np.concatenate(found)
+        height, width = (int(side) for side in np.median(every, axis=0))
+        return {"height": height, "width": width, "longest": int(every.max())}
+
+    def _named(self) -> dict[str, Any]:
+        """The names of the features of the datasets, by the names of these."""
+        recipe = self.recipe
+        if recipe.mix:
+            mix = self._mix.training
+            return {name: {} for name in mix["shares"]} | mix["features"]
+        return {recipe.dataset: features.from_json(recipe.features)}
 
     def _class_names(self) -> tuple[str, ...]:
         recipe = self.recipe

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from segdata.cli import Features
 from unet.hardware import Compilation, Precision
 from unet.objects import Separation
-from unet.recipes import Flips, Loss
+from unet.recipes import Flips, Larger, Loss
 
 _LOSSES = {"custom_args": {"choices": get_args(Loss)}}
 
@@ -266,7 +266,11 @@ class Predict(_Decision):
     auto as the recipe says."""
 
     overlap: float | None = None
-    """Of a run on crops: the share of a tile's side by which tiles overlap; 0.25 if not given."""
+    """The share of a tile's side by which tiles overlap; 0.25 if not given."""
+
+    larger: Larger = "tiles"
+    """How images are seen whose longest side is more than 1.5 times as long as any of the training:
+    in tiles at the scale of those, or shrunk, where they show the same with more pixels."""
 
     pixel_size: float | None = None
     """Side of a pixel in µm, for objects and contours; in pixels if not given."""

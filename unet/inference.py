@@ -1,13 +1,14 @@
 """From images of any size to answers at their own size.
 
 A model that was trained on whole images sees an image as a whole, squashed; one that was trained on
-crops sees it in tiles of the same size and at the same scale. Tiles overlap, and what they say is
-blended. The probability, not the mask, is enlarged, so that edges stay smooth; and part by part, so
-that memory does not grow with the classes. An image that is too large for memory is read and
-answered in stretches of rows.
+crops sees it in tiles of the same size and at the same scale, as any does that is much larger than
+those of the training. Tiles overlap, and what they say is blended. The probability, not the mask,
+is enlarged, so that edges stay smooth; and part by part, so that memory does not grow with the
+classes. An image that is too large for memory is read and answered in stretches of rows.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -39,6 +40,7 @@ class Pixels(Protocol):
 
 _BILINEAR = Image.Resampling.BILINEAR
 _RESIZED = 1 << 16  # pixels that are enlarged at once
+_SQUARE = 256  # pixels of a row of these, at least
 OVERLAP = 0.25
 """Tiles overlap by this share of their sides."""
 
@@ -101,11 +103,8 @@ def parts(
         Parts that cover the image without overlap, row by row of parts from the top down.
     """
     tiled = _tiled(ask, seen, recipe, overlap)
-    if seen.shape[:2] == tuple(shape[:2]):
-        yield from tiled
-        return
-    whole = np.concatenate([part for _, _, part in tiled])
-    yield from _resized(whole, shape)
+    is_native = seen.shape[:2] == tuple(shape[:2])
+    yield from tiled if is_native else _resized(tiled, seen.shape, shape)
 
 
 def decided(parts: Iterable[Part], shape: Sequence[int], recipe: Recipe) -> Answer:
@@ -191,20 +190,26 @@ def _outputs(ask: Ask, cut: Iterable[np.ndarray], recipe: Recipe) -> Iterator[np
         yield from ask(np.stack(batch))
 
 
-def _resized(output: np.ndarray, shape: Sequence[int]) -> Iterator[Part]:
-    """Resizes an answer, part by part."""
-    channels = [Image.fromarray(channel) for channel in np.moveaxis(output, -1, 0).copy()]
-    least, most = output.min(), output.max()
-    height, width = output.shape[:2]
+def _resized(tiled: Iterator[Part], size: Sequence[int], shape: Sequence[int]) -> Iterator[Part]:
+    """Resizes an answer of a height and a width, that comes in whole rows, part by part."""
+    height, width = size[:2]
     down, along = height / shape[0], width / shape[1]
-    wide = min(shape[1], max(256, _RESIZED // shape[0]))  # square where the image allows
+    reach = math.ceil(max(down, 1)) + 1  # rows above and below that count
+    wide = min(shape[1], max(_SQUARE, _RESIZED // shape[0]))  # square where the image allows
     high = _RESIZED // wide
+    held, begun = next(tiled)[2], 0  # the rows that are waited for, and the first of them
     for top in range(0, shape[0], high):
         rows = slice(top, min(top + high, shape[0]))
+        first, last = max(int(top * down) - reach, 0), min(rows.stop * down + reach, height)
+        held, begun = held[first - begun :], first
+        while begun + len(held) < last:
+            held = np.concatenate([held, next(tiled)[2]])
+        channels = [Image.fromarray(channel) for channel in np.moveaxis(held, -1, 0).copy()]
+        least, most = held.min(), held.max()
         for left in range(0, shape[1], wide):
             columns = slice(left, min(left + wide, shape[1]))
-            right, bottom = columns.stop * along, rows.stop * down
-            box = (left * along, top * down, min(right, width), min(bottom, height))
+            right, bottom = columns.stop * along, rows.stop * down - begun
+            box = (left * along, top * down - begun, min(right, width), min(bottom, len(held)))
             tile = (columns.stop - left, rows.stop - top)
             pieces = [np.asarray(c.resize(tile, _BILINEAR, box=box)) for c in channels]
             yield rows, columns, np.clip(np.stack(pieces, -1), least, most)  # against rounding

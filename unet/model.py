@@ -263,13 +263,14 @@ def require_known(settings: UNet | FCN) -> None:
     """Raises ValueError if Keras has no such activation, or initializer of kernels."""
     import keras
 
-    for name, works in (
-        ("activation", lambda known: keras.activations.get(known)(keras.ops.zeros((1, 2)))),
-        ("initializer", lambda known: keras.initializers.get(known)((3, 3, 1, 1))),
-    ):
+    known: Any = {
+        "activation": (keras.activations.get, keras.ops.zeros((1, 2))),
+        "initializer": (keras.initializers.get, (3, 3, 1, 1)),
+    }
+    for name, (get, given) in known.items():
         value, default = getattr(settings, name), getattr(type(settings), name)
         try:
-            works(value)
+            get(value)(given)
         except (ValueError, TypeError, KeyError):
             require(False, name, value, f"the name of one that Keras has, such as {default}")
 

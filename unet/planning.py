@@ -65,6 +65,7 @@ def plan(asked: Any, recipe: Recipe, argv: Sequence[str]) -> tuple[Settings, "Da
         ),
         classes=classes,
         scalings=data.scalings(),
+        trained_on=data.sizes(),
         made_with=data.made_with(),
         init_from=pretrained.of(given.init_from) if given.init_from else {},
         data_dir=data_dir,

@@ -10,7 +10,7 @@ import glob
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
@@ -20,11 +20,12 @@ from segdata.core import tiles
 from segdata.core.system import files as atomic
 from segdata.inspection import overlays
 from unet import inference, results
-from unet.recipes import Recipe
+from unet.recipes import Larger, Recipe
 from unet.results import Wanted
+from unet.saved import require
 
 Seen = Callable[[int, int], tuple[int, int]]
-"""From the height and width of an image to those that the model sees: `Recipe.seen`."""
+"""From the height and width of an image to those that the model sees; from `seen_by`."""
 
 _READ_AHEAD = 1 << 24  # pixels; images are read ahead until they have as many
 
@@ -76,6 +77,19 @@ def inputs(given: Iterable[pathlib.Path], *, to: pathlib.Path) -> list[Input]:
         for each in several:
             found += _inside(each, to) if _has_several(each) else [Input(each, each.stem)]
     return found
+
+
+def seen_by(recipe: Recipe, trained_on: Mapping[str, int], larger: Larger) -> Seen:
+    """At which size a model sees an image.
+
+    Args:
+        recipe: What it was trained by.
+        trained_on: Sizes of the images of its training, as `Recipe.seen` takes them.
+        larger: Whether images that are much larger than those are seen at their scale, in tiles, or
+            shrunk with what they show.
+    """
+    require(larger in get_args(Larger), "larger", larger, "tiles or shrink")
+    return functools.partial(recipe.seen, trained_on=trained_on if larger == "tiles" else None)
 
 
 def read(
@@ -150,6 +164,7 @@ def files(
     scalings: Mapping[str, Scaling | None] | None = None,
     wanted: Wanted | None = None,
     overlap: float | None = None,
+    seen: Seen | None = None,
 ) -> Iterable["Done"]:
     """Predicts files one by one; an error in one does not stop the others.
 
@@ -167,7 +182,8 @@ def files(
         scalings: By dataset that the model was trained on, what `read` takes; one that had 8 bits
             where None.
         wanted: What to write; nothing but values of a regression.
-        overlap: Share of a tile's side by which tiles overlap, from 0 to 0.75; for a run on crops.
+        overlap: Share of a tile's side by which tiles overlap, from 0 to 0.75.
+        seen: The size at which the model sees an image; `Recipe.seen` if not given.
 
     Yields:
         Each path, its error or None, and the files that were written of it.
@@ -177,7 +193,7 @@ def files(
     """
     if recipe.is_regression and wanted:
         raise ValueError("--write: of a regression its values are written, and nothing else.")
-    require_overlap(overlap, recipe)
+    require_overlap(overlap)
     atomic.make_folder(to)
     atomic.remove_unfinished(to)  # of processes that were killed
     ask: inference.Ask = functools.partial(inference.asked, network)
@@ -189,6 +205,7 @@ def files(
         scalings=scalings or {"": None},
         wanted=wanted or Wanted(),
         overlap=inference.OVERLAP if overlap is None else overlap,
+        seen=seen or recipe.seen,
     )
     listed = [Input(each, each.stem) if isinstance(each, pathlib.Path) else each for each in given]
     with results.together(to, job.wanted, job.names, overwrite=overwrite) as all_of_them:
@@ -200,21 +217,18 @@ def files(
                         raise read.error
                     answered = _answer_rows if read.seen is None else _answer
                     shown = answered(job._replace(ask=ask), read)
-                    if shown:
+                    if not recipe.is_regression:
                         all_of_them.add(str(path), read.of.file, *shown)
-                    yield Done(path, None, tuple(outputs.values()))
+                    yield Done(path, None, tuple(outputs.values()), shown.shape)
                 except (ValueError, OSError) as error:
                     all_of_them.fail(str(error))
                     yield Done(path, str(error))
 
 
-def require_overlap(overlap: float | None, recipe: Recipe) -> None:
+def require_overlap(overlap: float | None) -> None:
     """Raises ValueError if tiles cannot overlap by this share of their sides."""
-    if overlap is not None and (recipe.records is None or not 0 <= overlap <= 0.75):
-        raise ValueError(
-            f"--overlap {overlap:g}: from 0 to 0.75, for a run on crops; one on whole images has "
-            "no tiles."
-        )
+    if overlap is not None and not 0 <= overlap <= 0.75:
+        raise ValueError(f"--overlap {overlap:g}: from 0 to 0.75.")
 
 
 def like(scalings: Mapping[str, Scaling | None], name: str) -> Mapping[str, Scaling | None]:
@@ -265,6 +279,8 @@ class Done(NamedTuple):
     path: pathlib.Path
     error: str | None
     written: tuple[pathlib.Path, ...] = ()
+    shape: Sequence[int] = ()
+    """H, W and C; empty after an error."""
 
 
 class _Shown(NamedTuple):
@@ -285,6 +301,7 @@ class _Job(NamedTuple):
     scalings: Mapping[str, Scaling | None]
     wanted: Wanted
     overlap: float
+    seen: Seen
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -374,15 +391,15 @@ def _said(answer: np.ndarray, _: np.ndarray) -> np.ndarray:
     return answer
 
 
-def _answer(job: _Job, read: _Read) -> Any:
-    """Answers an image and writes the results; returns what `results.Together.add` takes."""
+def _answer(job: _Job, read: _Read) -> _Shown:
+    """Answers an image and writes the results."""
     image, seen, outputs = read.image, read.seen, read.outputs
     assert image is not None
     assert seen is not None
     answer = inference.decided(job.parts(seen, image.shape), image.shape, job.recipe)
     if job.recipe.is_regression:
         results.write({outputs["values"]: answer.found})
-        return None
+        return _Shown(None, None, image.shape)
     made: dict[str, Any] = {
         "mask": answer.found if job.classes else 255 * answer.found,
         "probability": answer.probability,
@@ -401,7 +418,7 @@ def _answer(job: _Job, read: _Read) -> Any:
     return _Shown(made.get("overlay"), objects, image.shape)
 
 
-def _answer_rows(job: _Job, read: _Read) -> Any:
+def _answer_rows(job: _Job, read: _Read) -> _Shown:
     """The same by rows, of an image that is too large for memory; its overlay is smaller."""
     is_number, outputs = job.recipe.is_regression, read.outputs
     with contextlib.ExitStack() as stack:
@@ -410,8 +427,8 @@ def _answer_rows(job: _Job, read: _Read) -> Any:
         kind = np.float32 if is_number else np.uint8
         found = stack.enter_context(results.spooled(job.to, shape, kind))
         probability = stack.enter_context(results.spooled(job.to, shape, np.uint8))
-        size = job.recipe.seen(*shape[:2])
-        seen = image if size == shape[:2] else resizing.by_rows(image, size)
+        size = job.seen(*shape[:2])
+        seen = image if size == shape[:2] else resizing.ByRows(image, size)
         for _, answer in inference.stretches(job.parts(seen, shape), shape, job.recipe):
             is_scaled = not (job.classes or is_number)
             found.append(255 * answer.found if is_scaled else answer.found)
@@ -422,19 +439,19 @@ def _answer_rows(job: _Job, read: _Read) -> Any:
             small = tiles.reduced(*shape[:2], results.OVERLAY_SIDE)
             mask = found.nearest(small)
             mask = mask if job.classes else mask // 255
-            drawn = resizing.by_rows(image, small)
+            drawn = resizing.ByRows(image, small)[:]
             made["overlay"] = overlays.overlay(drawn, mask, classes=job.names)
         results.write({path: made[kind] for kind, path in outputs.items()})
-    return None if is_number else _Shown(made.get("overlay"), None, shape)
+    return _Shown(made.get("overlay"), None, shape)
 
 
 def _read_as_one_of(each: Input, job: _Job) -> tuple[np.ndarray, np.ndarray]:
     """`read`, by the only scaling that fits the file; raises ValueError where several do."""
-    data, seen = each.data(), job.recipe.seen
+    data = each.data()
     return only(
         each.path,
         job.scalings,
-        lambda scaling: read(each.path, data=data, seen=seen, scaling=scaling),
+        lambda scaling: read(each.path, data=data, seen=job.seen, scaling=scaling),
     )
 
 

@@ -29,6 +29,12 @@ BestBy = Literal["loss", "dice", "iou", "dataset_dice", "dataset_iou", "mae", "r
 
 Flips = Literal["auto", "on", "off"]
 
+LARGER = 1.5
+"""An image whose longest side is more than so many times as long as any that a model was trained on
+shows more than those did, and not the same with more pixels."""
+
+Larger = Literal["tiles", "shrink"]
+
 _SMOOTHED = ("cross_entropy", "cross_entropy_dice")
 _WEIGHTED = (*_SMOOTHED, "focal")
 _EPSILON = 1e-7  # as Keras has it
@@ -200,8 +206,21 @@ class Recipe:
         """`record_size`, or that which a mixture says."""
         return self.mix.get("record_size", self.record_size)
 
-    def seen(self, height: int, width: int) -> tuple[int, int]:
-        """The size at which the model sees an image: whole, or where larger in tiles of `size`."""
+    def seen(
+        self, height: int, width: int, *, trained_on: Mapping[str, int] | None = None
+    ) -> tuple[int, int]:
+        """The size at which the model sees an image: whole, or where larger in tiles of `size`.
+
+        Args:
+            height: Of the image, in pixels.
+            width: Likewise.
+            trained_on: What `Data.sizes` says: an image more than `LARGER` times as large as any of
+                these is brought to the scale at which the model saw the median one.
+        """
+        if trained_on and max(height, width) > LARGER * trained_on["longest"]:
+            own = trained_on["height"], trained_on["width"]
+            down, across = (to / of for to, of in zip(self.seen(*own), own, strict=True))
+            return max(1, round(height * down)), max(1, round(width * across))
         if self.records is None:
             return self.size
         if self.records == "native":

@@ -36,6 +36,10 @@ class Trained:
     scalings: Mapping[str, Scaling | None] = dataclasses.field(default_factory=lambda: {"": None})
     """By dataset how brightness became 8 bits when it was built; None where images had 8 bits."""
 
+    trained_on: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Sizes of the images of the training, in pixels: median `height` and `width`, and the
+    `longest` side; empty where they are not known."""
+
     @functools.cached_property
     def served(self) -> Any:
         """The same network with probabilities instead of logits."""
@@ -108,6 +112,7 @@ def load(run: str | os.PathLike[str]) -> Trained:
         recipe=settings.recipe,
         classes=settings.classes,
         scalings=runs.scalings(settings) or {"": None},  # of a run that kept none
+        trained_on=settings.trained_on,
     )
 
 
@@ -117,6 +122,7 @@ def predict(
     *,
     flips: recipes.Flips = "auto",
     overlap: float | None = None,
+    larger: recipes.Larger = "tiles",
     like: str = "",
 ) -> Prediction:
     """Answers an image of any size, at its own size.
@@ -131,8 +137,11 @@ def predict(
             had another type, of that; or an image file, of up to 33 megapixels.
         flips: Whether to average over the mirror images and turns that the augmentation showed: on,
             off, or as the recipe says.
-        overlap: Of a network trained on crops, the share of a tile's side by which tiles overlap,
-            from 0 to 0.75; 0.25 if not given.
+        overlap: The share of a tile's side by which tiles overlap, from 0 to 0.75; 0.25 if not
+            given.
+        larger: How an image is seen whose longest side is more than 1.5 times as long as any of the
+            training: in tiles at the scale of those, as it shows more than they did; or shrunk,
+            where it shows the same with more pixels.
         like: Of a network trained on several datasets, the one that the image is like, where its
             type does not say it.
 
@@ -146,13 +155,14 @@ def predict(
         recipes.flipping(trained.recipe, flips),
         predicting.like(trained.scalings, like),
     )
-    predicting.require_overlap(overlap, recipe)
+    predicting.require_overlap(overlap)
+    seen_at = predicting.seen_by(recipe, trained.trained_on, larger)
     name = "the image" if isinstance(image, np.ndarray) else image
 
     def read(scaling: Scaling | None) -> tuple[np.ndarray, np.ndarray]:
         if isinstance(image, np.ndarray):
-            return predicting.of_array(image, seen=recipe.seen, scaling=scaling)
-        return predicting.read(pathlib.Path(image), seen=recipe.seen, scaling=scaling)
+            return predicting.of_array(image, seen=seen_at, scaling=scaling)
+        return predicting.read(pathlib.Path(image), seen=seen_at, scaling=scaling)
 
     whole, seen = predicting.only(name, scalings, read)
     ask: inference.Ask = functools.partial(inference.asked, trained.served)

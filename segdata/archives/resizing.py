@@ -48,25 +48,41 @@ def image(
     return resized.reshape(*size, channels)
 
 
-def by_rows(pixels: Any, size: tuple[int, int]) -> np.ndarray:
+class ByRows:
     """The same of an image that is too large for memory, from a few of its rows at a time.
 
-    Args:
-        pixels: Has a `shape`, [h, w, C], and gives rows as uint8 [n, w, C] by slices.
-        size: As in `image`.
+    Attributes:
+        shape: H, W and C.
     """
-    height, width, channels = pixels.shape
-    rows, row_weights = _taps(size[0], height, step=1, old=height)
-    columns = _taps(size[1], width, step=1, old=width, channels=channels)
-    out = np.empty((size[0], size[1] * channels), np.uint8)
-    step = max(1, _ROWS * size[0] // height)
-    for top in range(0, size[0], step):
-        taps = rows[:, top : top + step]
-        first, last = int(taps.min()), int(taps.max())
-        band = np.ascontiguousarray(pixels[first : last + 1]).reshape(-1, width * channels)
-        weights = np.ascontiguousarray(row_weights[:, top : top + step])
-        out[top : top + step] = _weighted(band, taps - np.int32(first), weights, *columns)
-    return out.reshape(*size, channels)
+
+    def __init__(self, pixels: Any, size: tuple[int, int]):
+        """Reads nothing yet.
+
+        Args:
+            pixels: Has a `shape`, [h, w, C], and gives rows as uint8 [n, w, C] by slices.
+            size: As in `image`.
+        """
+        height, width, channels = pixels.shape
+        self.shape = (*size, channels)
+        self._pixels = pixels
+        self._rows = _taps(size[0], height, step=1, old=height)
+        self._columns = _taps(size[1], width, step=1, old=width, channels=channels)
+        self._step = max(1, _ROWS * size[0] // height)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Rows from a first one to a last one, uint8 [n, W, C]."""
+        begin, end, _ = rows.indices(self.shape[0])
+        out = np.empty((end - begin, *self.shape[1:]), np.uint8)
+        for top in range(begin, end, self._step):
+            part = slice(top, min(top + self._step, end))
+            taps, weights = (np.ascontiguousarray(each[:, part]) for each in self._rows)
+            first, last = int(taps.min()), int(taps.max())
+            band = np.ascontiguousarray(self._pixels[first : last + 1]).reshape(
+                last + 1 - first, -1
+            )
+            resized = _weighted(band, taps - np.int32(first), weights, *self._columns)
+            out[top - begin : part.stop - begin] = resized.reshape(-1, *self.shape[1:])
+        return out
 
 
 def mask(classes: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -4,10 +4,11 @@ No model and no recipe is known here.
 """
 
 import dataclasses
+import functools
 import math
 import os
-from collections.abc import Mapping, Sequence
-from typing import Unpack
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -95,16 +96,8 @@ def measure(
     builder = packing.built(name, data_dir=data_dir)
     count = packing.examples(builder, split)
     reader = Reader(builder, Features(**features))
-    parts = slices.absolute(builder.info.splits, split)
-    places = [(part, at) for part, first, last in parts for at in range(first, last)]
-    taken = [places[i * count // min(count, _SAMPLE)] for i in range(min(count, _SAMPLE))]
-
-    def look(place: tuple[str, int]) -> _Seen:
-        part, at = place
-        (frame,) = stored.frames(builder, [(part, at, at + 1)])
-        return _looked_at(reader.read(frame), classes=len(reader.classes))
-
-    seen = list(parallel.ordered_map(look, taken))
+    look = functools.partial(_looked_at, classes=len(reader.classes))
+    seen = _sampled(builder, split, reader, look)
     counts = np.sum([each.counts for each in seen], axis=0)
     if not counts.any():
         raise ValueError(f"{builder.info.full_name}, {split}: no pixel of {len(seen)} has a class.")
@@ -125,6 +118,34 @@ def measure(
         upright=_in_common(grids - grids[:, ::-1]),
         oriented=_in_common(grids - grids.swapaxes(1, 2)[:, ::-1]),
     )
+
+
+def sizes(
+    name: str,
+    split: str,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    **features: Unpack[Named],
+) -> list[tuple[int, int]]:
+    """Height and width of each example that `measure` looks at; raises as it does."""
+    builder = packing.built(name, data_dir=data_dir)
+    reader = Reader(builder, Features(**features))
+    return _sampled(builder, split, reader, lambda example: example.mask.shape)
+
+
+def _sampled(builder: Any, split: str, reader: Reader, look: Callable[[Stored], Any]) -> list[Any]:
+    """What is seen of up to `_SAMPLE` examples, evenly spread over a split."""
+    count = packing.examples(builder, split)
+    parts = slices.absolute(builder.info.splits, split)
+    places = [(part, at) for part, first, last in parts for at in range(first, last)]
+    taken = [places[i * count // min(count, _SAMPLE)] for i in range(min(count, _SAMPLE))]
+
+    def at(place: tuple[str, int]) -> Any:
+        part, number = place
+        (frame,) = stored.frames(builder, [(part, number, number + 1)])
+        return look(reader.read(frame))
+
+    return list(parallel.ordered_map(at, taken))
 
 
 def joined(
