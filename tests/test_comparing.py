@@ -207,6 +207,14 @@ def test_one_image_is_called_one():
         assert "1 image of 1 group, at native size" in shown
 
 
+def test_targets_that_differ_in_their_squares_alone_are_not_the_same():
+    one = judged(LINEAR, natives(count=1))
+    (row,) = one.rows
+    other = dataclasses.replace(one, rows=(row._replace(sums=row.sums + np.eye(5)[4]),))
+    with pytest.raises(ValueError, match="the truth of n0 is not the same"):
+        comparing.compare({"a": one, "b": other})
+
+
 def test_what_cannot_be_compared_is_said():
     one = judged(SIGMOID, natives())
     for other, said in (
