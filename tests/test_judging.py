@@ -177,6 +177,10 @@ def test_several_datasets_have_each_their_own_and_all_together():
         found.parts[""].histogram, found.parts["a"].histogram + found.parts["b"].histogram
     )
     assert found.groups == 5
+    # Groups of two datasets are two, also where they have the same name.
+    others = [each._replace(group=f"h{each.group}") for each in second]
+    apart = judged(SOFTMAX, {"a": first, "b": others}, boundary=True)
+    assert apart.intervals["dice"] == pytest.approx(found.intervals["dice"])
     saved = judging.to_json(found)
     assert saved["classes/a"] == found.by_class("a")
     assert "b" in judging.text(found)
