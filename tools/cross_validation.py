@@ -48,6 +48,8 @@ def main() -> None:
             own = ["--seed", str(seed), "--fold", str(fold), str(asked.folds), *flags]
             for size, how in judged.items():
                 folds[size].append(scored(run, own, *how))
+                if "confusion" not in folds[size][-1]:
+                    sys.exit(f"{run}: the scores of a regression cannot be pooled over folds.")
                 print(f"{run.name}, {size}: {shown(together(folds[size][-1:]))}", flush=True)
         for size, found in folds.items():
             rows[size].append(together(found))
