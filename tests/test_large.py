@@ -311,6 +311,28 @@ def test_a_large_file_is_answered_as_a_small_one(
     ]
 
 
+@pytest.mark.parametrize("trained_on", [{"height": 32, "width": 32, "longest": 32}, {}])
+def test_an_image_that_is_enlarged_beyond_memory_is_answered_as_at_once(
+    tmp_path, monkeypatch, trained_on
+):
+    Image.fromarray(noise(300, 200)).save(tmp_path / "a.png")
+    recipe, wanted, peaks = at(512, 512), Wanted(kinds=("probability",)), []
+    seen = predicting.seen_by(recipe, trained_on, "tiles")  # 4800 × 3200, or one tile
+    for most in (1 << 25, 1 << 17, 1 << 25, 1 << 17):  # the first two compile
+        monkeypatch.setattr(large, "MOST_AT_ONCE", most)
+        options: Any = {"recipe": recipe, "classes": (), "to": tmp_path / str(most), "seen": seen}
+        tracemalloc.start()
+        done = predicting.files(
+            Blocks(), [tmp_path / "a.png"], **options, wanted=wanted, overwrite=True
+        )
+        assert [error for _, error, *_ in done] == [None]
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    whole, by_rows = (tmp_path / str(most) / "a.probability.png" for most in (1 << 25, 1 << 17))
+    assert whole.read_bytes() == by_rows.read_bytes()
+    assert not trained_on or peaks[3] < peaks[2] - 2 * 4800 * 3200  # of 3 bytes a pixel
+
+
 def test_objects_of_a_large_image_are_refused_before_it_is_answered(tmp_path, monkeypatch):
     tifffile.imwrite(tmp_path / "a.tif", noise(40, 50))
     monkeypatch.setattr(large, "MOST_AT_ONCE", 1999)

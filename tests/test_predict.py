@@ -357,11 +357,12 @@ def test_images_that_are_seen_whole_are_asked_in_batches_and_answered_as_alone(t
         assert asked[0] == [3, 4] if name == "whole" else len(asked[0]) < len(asked[1])
 
 
-def test_no_more_images_are_read_ahead_than_memory_holds(tmp_path, monkeypatch):
+@pytest.mark.parametrize("shape", [(16, 32), (2, 4)])
+def test_no_more_images_are_read_ahead_than_memory_holds(tmp_path, monkeypatch, shape):
     monkeypatch.setattr(predicting, "_READ_AHEAD", 2 * 16 * 32)
     network, paths = Bright(), [tmp_path / f"{number}.png" for number in range(5)]
     for path in paths:
-        Image.fromarray(half_white(16, 32)).save(path)
+        Image.fromarray(half_white(*shape)).save(path)
     recipe = at(16, 32, batch=4)
     list(predicting.files(network, paths, recipe=recipe, classes=(), to=tmp_path / "to"))
     assert [shape[0] for shape in network.seen] == [2, 2, 1]

@@ -7,6 +7,7 @@ brightness. A TIFF that is too large for memory is read, answered and written by
 import contextlib
 import functools
 import glob
+import math
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -94,7 +95,7 @@ def seen_by(recipe: Recipe, trained_on: Mapping[str, int], larger: Larger) -> Se
 
 def read(
     path: pathlib.Path, *, seen: Seen, scaling: Scaling | None = None, data: bytes | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, inference.Pixels]:
     """Reads an image file as the dataset was built that the model was trained on.
 
     Args:
@@ -107,7 +108,8 @@ def read(
 
     Returns:
         The image, uint8 [H, W, 3], and as the model sees it, uint8 [h, w, 3]: the same pixels as
-        building and packing make of such a file.
+        building and packing make of such a file. Where that is too large for memory, its rows are
+        made as they are asked for.
 
     Raises:
         ValueError: If its numbers are of another type than those of the dataset's images, or of
@@ -121,7 +123,8 @@ def read(
     except (scientific.PagesError, scientific.ChannelsError) as error:
         raise ValueError(f"{error} {_wanted(page, channels)}") from error
     own = picture.pixels.shape[:2]
-    if picture.is_plain and not scaling and (size := seen(*own)) != own:
+    size = seen(*own)
+    if picture.is_plain and not scaling and size != own and not _is_by_rows(size):
         pixels = _as_trained(picture.pixels, scaling, name)
         with images.opened(data, name=name) as image:
             return pixels, images.at_size(image, size)
@@ -130,7 +133,7 @@ def read(
 
 def of_array(
     pixels: np.ndarray, *, seen: Seen, scaling: Scaling | None = None, name: str = "the image"
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, inference.Pixels]:
     """An image that is an array, as `read` gives one of a file.
 
     Args:
@@ -150,7 +153,9 @@ def of_array(
         )
     image = _as_trained(pixels, scaling, name)
     size = seen(*image.shape[:2])
-    return image, image if size == image.shape[:2] else resizing.image(image, size)
+    if _is_by_rows(size) and size != image.shape[:2]:
+        return image, resizing.ByRows(image, size)
+    return image, resizing.image(image, size)
 
 
 def files(
@@ -338,8 +343,14 @@ class _Read(NamedTuple):
     image: np.ndarray | None = None
     """uint8 [H, W, 3]; None where it is read by rows, or an error was met."""
 
-    seen: np.ndarray | None = None
+    seen: inference.Pixels | None = None
     """The same as the model sees it, uint8 [h, w, 3]."""
+
+    @property
+    def held(self) -> int:
+        """Pixels of the larger of both."""
+        both = [each for each in (self.image, self.seen) if each is not None]
+        return max((math.prod(each.shape[:2]) for each in both), default=0)
 
 
 def _read_ahead(job: _Job, listed: Sequence[Input], *, overwrite: bool) -> Iterator[list[_Read]]:
@@ -366,7 +377,7 @@ def _read_ahead(job: _Job, listed: Sequence[Input], *, overwrite: bool) -> Itera
             taken[each.stem] = each.path
         except (ValueError, OSError) as error:
             batch.append(_Read(each, outputs, error))
-        held = sum(read.image.size // 3 for read in batch if read.image is not None)
+        held = sum(read.held for read in batch)
         if len(batch) == job.recipe.batch or held >= _READ_AHEAD:
             yield batch
             batch = []
@@ -376,15 +387,18 @@ def _read_ahead(job: _Job, listed: Sequence[Input], *, overwrite: bool) -> Itera
 
 def _asked_together(job: _Job, batch: Sequence[_Read]) -> Iterator[inference.Ask]:
     """The model for each image; for those that are one tile it has been asked, in one batch."""
-    tiles_of = [read.seen if _is_one_tile(read, job.recipe) else None for read in batch]
+    tiles_of = [_only_tile(read, job.recipe) for read in batch]
     together = [tile for tile in tiles_of if tile is not None]
     said = iter(job.ask(np.stack(together)) if together else ())
     for tile in tiles_of:
         yield job.ask if tile is None else functools.partial(_said, next(said)[None])
 
 
-def _is_one_tile(read: _Read, recipe: Recipe) -> bool:
-    return read.seen is not None and read.seen.shape[:2] == recipe.size
+def _only_tile(read: _Read, recipe: Recipe) -> np.ndarray | None:
+    """What the model sees of an image, where that is one tile."""
+    if read.seen is None or read.seen.shape[:2] != recipe.size:
+        return None
+    return read.seen[:]
 
 
 def _said(answer: np.ndarray, _: np.ndarray) -> np.ndarray:
@@ -445,7 +459,7 @@ def _answer_rows(job: _Job, read: _Read) -> _Shown:
     return _Shown(made.get("overlay"), None, shape)
 
 
-def _read_as_one_of(each: Input, job: _Job) -> tuple[np.ndarray, np.ndarray]:
+def _read_as_one_of(each: Input, job: _Job) -> tuple[np.ndarray, inference.Pixels]:
     """`read`, by the only scaling that fits the file; raises ValueError where several do."""
     data = each.data()
     return only(
@@ -510,6 +524,11 @@ def _inside(path: pathlib.Path, to: pathlib.Path) -> list[Input]:
         Input(path / name, str(pathlib.PurePosixPath(name).with_suffix("")), within, name)
         for name in names
     ]
+
+
+def _is_by_rows(size: tuple[int, int]) -> bool:
+    """Whether an image is too large for memory at a size that it is enlarged to."""
+    return math.prod(size) > large.MOST_AT_ONCE
 
 
 def _as_trained(pixels: np.ndarray, scaling: Scaling | None, name: str) -> np.ndarray:

@@ -159,7 +159,7 @@ def predict(
     seen_at = predicting.seen_by(recipe, trained.trained_on, larger)
     name = "the image" if isinstance(image, np.ndarray) else image
 
-    def read(scaling: Scaling | None) -> tuple[np.ndarray, np.ndarray]:
+    def read(scaling: Scaling | None) -> tuple[np.ndarray, inference.Pixels]:
         if isinstance(image, np.ndarray):
             return predicting.of_array(image, seen=seen_at, scaling=scaling)
         return predicting.read(pathlib.Path(image), seen=seen_at, scaling=scaling)
