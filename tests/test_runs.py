@@ -90,6 +90,8 @@ def test_a_file_that_holds_something_else_is_named(run, name, text):
         *(("classes", 3), ("classes", [1]), ("data_dir", 3), ("deterministic", "no")),
         *(("checkpoint_minutes", "soon"), ("checkpoint_minutes", float("inf"))),
         ("steps_per_execution", 0),
+        ("trained_on", {"height": 9, "width": 9}),
+        ("trained_on", {"height": 0, "width": 9, "longest": 9}),
         *(("recipe", "dsb2018"), ("recipe.model", [1]), ("recipe.model.kind", [])),
         *(("recipe.model.filters", "ab"), ("recipe.model.filters", [2, 0.5])),
         *(("recipe.batch", "8"), ("recipe.batch", 2.5), ("recipe.batch", True)),

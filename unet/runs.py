@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import keras
 
 _LOCK = ".lock"
+_SIZES = {"height", "width", "longest"}
 _READ = {  # of each epoch, by `best_epoch` and the report; other scores are numbers too
     **dict.fromkeys(("epoch", "step"), int),
     **dict.fromkeys(("loss", "val_loss", "learning_rate", "seconds"), float),
@@ -220,7 +221,11 @@ def settings(run: pathlib.Path) -> Settings:
         recipe, classes = recipes.from_json(fields.pop("recipe")), tuple(fields.pop("classes", ()))
         if not saved.fits(recipe.augment, Mapping[str, bool | float | tuple[float, ...]]):
             raise ValueError("augment holds more than numbers and ranges")
-        return saved.checked(Settings(recipe=recipe, choice=choice, classes=classes, **fields))
+        found = saved.checked(Settings(recipe=recipe, choice=choice, classes=classes, **fields))
+        sizes = found.trained_on
+        if sizes and (sizes.keys() != _SIZES or min(sizes.values()) < 1):
+            raise ValueError(f"trained_on is {sizes!r:.80}")
+        return found
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ValueError(f"{run} holds no run: there is no settings.json in it.") from error
     except (
