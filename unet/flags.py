@@ -269,8 +269,9 @@ class Predict(_Decision):
     """The share of a tile's side by which tiles overlap; 0.25 if not given."""
 
     larger: Larger = "tiles"
-    """How images are seen whose longest side is more than 1.5 times as long as any of the training:
-    in tiles at the scale of those, or shrunk, where they show the same with more pixels."""
+    """How images are seen whose longest side is more than 1.5 times as long as any of the training,
+    of up to 64 of each dataset: in tiles at the scale of those, or shrunk, where they show the same
+    with more pixels."""
 
     pixel_size: float | None = None
     """Side of a pixel in µm, for objects and contours; in pixels if not given."""

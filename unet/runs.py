@@ -67,7 +67,8 @@ class Settings:
     `segdata.archives.intensity.Scaling`; None where images had 8 bits."""
 
     trained_on: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    """Sizes of the images of the training, from `Data.sizes`; empty where they were not kept."""
+    """Sizes of a sample of the images of the training, from `Data.sizes`; empty where they were not
+    kept."""
 
     made_with: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """What its numbers depend on besides these settings, by name: data and libraries."""

@@ -37,8 +37,8 @@ class Trained:
     """By dataset how brightness became 8 bits when it was built; None where images had 8 bits."""
 
     trained_on: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    """Sizes of the images of the training, in pixels: median `height` and `width`, and the
-    `longest` side; empty where they are not known."""
+    """Sizes of a sample of the images of the training, in pixels: median `height` and `width`, and
+    the `longest` side; empty where they are not known."""
 
     @functools.cached_property
     def served(self) -> Any:
