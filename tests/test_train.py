@@ -371,6 +371,13 @@ def test_steps_in_one_call_give_the_same_bits_and_stop_at_any_step(tmp_path):
         np.testing.assert_array_equal(held[0][name], held[1][name], err_msg=name)
 
 
+def test_averaged_weights_outlive_their_validation_where_xla_compiles(tmp_path):
+    """A compiled prediction of JAX gives the memory of its weights away."""
+    choice = dataclasses.replace(CHOICE, compile=True)
+    settings = dataclasses.replace(with_recipe(ema_momentum=0.5), choice=choice)
+    assert fit(tmp_path / "run", settings).step == 2 * STEPS
+
+
 def test_a_call_of_several_steps_that_diverges_names_them(tmp_path):
     def targets(step: int) -> tuple[np.ndarray, np.ndarray]:
         image, mask = batch(step)

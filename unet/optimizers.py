@@ -87,12 +87,17 @@ def averaged(network: Any) -> Iterator[None]:
         yield
         return
     variables = network.trainable_variables
-    own = [keras.ops.convert_to_numpy(variable) for variable in variables]
-    _assign(variables, optimizer._model_variables_moving_average)
+    own = _values(variables)
+    # JAX would give away the averages' own memory with that of the weights when these predict.
+    _assign(variables, _values(optimizer._model_variables_moving_average))
     try:
         yield
     finally:
         _assign(variables, own)
+
+
+def _values(variables: list[Any]) -> list[Any]:
+    return [keras.ops.convert_to_numpy(variable) for variable in variables]
 
 
 def _assign(variables: list[Any], values: list[Any]) -> None:
