@@ -244,14 +244,13 @@ def build(settings: UNet | FCN) -> keras.Model:
         numbers themselves.
 
     Raises:
-        ValueError: As `require_known` does.
+        ValueError: If Keras knows no such activation or initializer.
 
     Source: Ronneberger, Fischer and Brox, "U-Net", MICCAI 2015.
     """
     import keras
     from keras import layers
 
-    require_known(settings)
     image = layers.Input((None, None, 3), dtype="uint8", name="image")
     with _channels_last():
         logits = _unet(image, settings) if isinstance(settings, UNet) else _fcn(image, settings)
@@ -260,7 +259,10 @@ def build(settings: UNet | FCN) -> keras.Model:
 
 
 def require_known(settings: UNet | FCN) -> None:
-    """Raises ValueError if Keras has no such activation, or initializer of kernels."""
+    """Raises ValueError if Keras has no such activation, or initializer of kernels.
+
+    It draws random numbers: use it before the seed of a training is set.
+    """
     import keras
 
     known: Any = {
