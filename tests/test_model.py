@@ -224,6 +224,17 @@ def test_the_input_is_scaled_and_folded(patch, standardise):
     assert np.allclose(found, x.reshape(2, height, width, -1), atol=1e-5)
 
 
+def test_the_seed_alone_decides_the_first_weights():
+    """Nothing else draws before the first layer does."""
+    keras.utils.set_random_seed(7)
+    network = model.build(UNet(filters=(2, 3)))
+    keras.utils.set_random_seed(7)
+    plain = keras.layers.Conv2D(2, 3, kernel_initializer="glorot_uniform")
+    plain.build((None, 8, 8, 3))
+    first = next(layer for layer in network.layers if layer.weights)
+    np.testing.assert_array_equal(first.get_weights()[0], plain.get_weights()[0])
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
