@@ -111,17 +111,21 @@ def from_json(
     names = tuple(by_dataset["shares"])
     parts = {"split": split, "validation_split": validation_split}
     parts |= {name: given[name] for name in _SPLITS if name in given}
-    for name, part in parts.items():
-        if not all(isinstance(x, str) for x in _each(name, part, names).values()):
-            raise ValueError(f"{name}={part!r:.60} is neither a split nor one for each dataset.")
+    splits = {name: _each(name, part, names) for name, part in parts.items()}
+    for name, own in splits.items():
+        if not all(isinstance(split, str) for split in own.values()):
+            raise ValueError(
+                f"{name}={parts[name]!r:.60} is neither a split nor one for each dataset."
+            )
     for name, weights in by_dataset["weights"].items():
         listed = weights.values() if isinstance(weights, Mapping) else weights
         if not isinstance(weights, Mapping | list) or arguments.floats(listed) is None:
             raise ValueError(f"weights of {name}: {weights!r:.60}, no numbers.")
+    named = {name: _named(name, value) for name, value in by_dataset["features"].items()}
     augments = {name: _augment(name, value) for name, value in by_dataset["augment"].items()}
     shared: dict[str, Any] = {
         "labels": by_dataset["labels"],
-        "features": {name: _named(name, value) for name, value in by_dataset["features"].items()},
+        "features": {name: _named(name, {}) for name in names} | named,
         "fold": fold,
         "record_size": given.get("record_size", record_size),
         **{name: given[name] for name in ("background", "fit") if name in given},
@@ -129,12 +133,12 @@ def from_json(
     return Arguments(
         {
             "shares": by_dataset["shares"],
-            "split": parts["split"],
+            "split": splits["split"],
             "augment": dict.fromkeys(names, augment) | augments,
             "weights": by_dataset["weights"],
             **shared,
         },
-        {"names": names, "split": parts["split" if fold else "validation_split"], **shared},
+        {"names": names, "split": splits["split" if fold else "validation_split"], **shared},
     )
 
 

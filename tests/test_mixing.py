@@ -225,7 +225,7 @@ def test_a_mixture_is_told_by_json_as_by_arguments():
     features = {"mask": "trimap", "labels": {2: "background", 1: "pet", range(3, 10): None}}
     shared = {
         "labels": given["labels"],
-        "features": {"pets": features},
+        "features": {"dsb2018": {}, "pets": features},
         "background": "negative",
         "record_size": "native",
         "fold": None,
@@ -237,7 +237,7 @@ def test_a_mixture_is_told_by_json_as_by_arguments():
     }
     assert training == {
         "shares": given["shares"],
-        "split": "train[:9]",
+        "split": {"dsb2018": "train[:9]", "pets": "train[:9]"},
         "augment": {"dsb2018": flips, "pets": Augment(rotation_range=(-5, 5))},
         "weights": given["weights"],
         **shared,
@@ -246,7 +246,7 @@ def test_a_mixture_is_told_by_json_as_by_arguments():
     for arguments, function in ((training, segdata.mix), (evaluation, segdata.mix_eval_batches)):
         assert {*arguments} <= {*inspect.signature(function).parameters}
     training, evaluation = mixing.from_json(read, split="train[:9]", fold=(1, 3))
-    assert training["split"] == evaluation["split"] == "train[:9]"
+    assert training["split"] == evaluation["split"] == dict.fromkeys(given["shares"], "train[:9]")
     assert training["fold"] == evaluation["fold"] == (1, 3)
     plain = mixing.from_json({"shares": {"dsb2018": 1}}).training
     assert plain["augment"] == {"dsb2018": None}

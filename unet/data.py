@@ -137,10 +137,9 @@ class Data:
         splits = self._mix.training["split"] if self.part == "training" else given["split"]
         found = {}
         for name in given["names"]:
-            split = splits if isinstance(splits, str) else splits[name]
-            named = given["features"].get(name, {})
-            rows = self._taken(name, split, named) if self.part == "training" else None
-            own = native.examples(name, split, rows=rows, **what, **named)
+            named = given["features"][name]
+            rows = self._taken(name, splits[name], named) if self.part == "training" else None
+            own = native.examples(name, splits[name], rows=rows, **what, **named)
             found[name] = _relabelled(own, labels.tables[name])
         return found
 
@@ -260,14 +259,10 @@ class Data:
 
         Of a sample of up to 64 of each dataset.
         """
-        splits = self._mix.training["split"] if self.recipe.mix else self.recipe.train_split
+        recipe = self.recipe
+        splits = self._mix.training["split"] if recipe.mix else {recipe.dataset: recipe.train_split}
         found = [
-            traits.sizes(
-                name,
-                splits if isinstance(splits, str) else splits[name],
-                data_dir=self.data_dir,
-                **own,
-            )
+            traits.sizes(name, splits[name], data_dir=self.data_dir, **own)
             for name, own in self._named().items()
         ]
         every = np.concatenate(found)
@@ -278,8 +273,7 @@ class Data:
         """The names of the features of the datasets, by the names of these."""
         recipe = self.recipe
         if recipe.mix:
-            mix = self._mix.training
-            return {name: {} for name in mix["shares"]} | mix["features"]
+            return self._mix.training["features"]
         return {recipe.dataset: features.from_json(recipe.features)}
 
     def _class_names(self) -> tuple[str, ...]:

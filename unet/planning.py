@@ -144,10 +144,10 @@ def _measured(recipe: Recipe, data_dir: str | None) -> tuple[dict[str, "Traits"]
     known = mixing.class_names(tuple(shares), features=features, data_dir=data_dir)
     told = {name: mix[name] for name in ("labels", "background") if name in mix}
     space = mixing.joined(known, **told)
-    found = {}
-    for name in shares:
-        split = splits if isinstance(splits, str) else splits[name]
-        found[name] = traits.measure(name, split, data_dir=data_dir, **features.get(name, {}))
+    found = {
+        name: traits.measure(name, splits[name], data_dir=data_dir, **features[name])
+        for name in shares
+    }
     joint = traits.joined(found, shares=shares, classes=space.classes, tables=space.tables)
     return found, joint
 
