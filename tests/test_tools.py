@@ -111,6 +111,14 @@ def test_folds_in_which_nothing_is_to_be_found_and_nothing_is_found_score_1(monk
     assert tool.together([fold, fold])["dataset_iou"] == 1
 
 
+def test_a_training_that_is_refused_ends_a_tool_with_its_reason(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    tool: Any = importlib.import_module("cross_validation")
+    with pytest.raises(SystemExit, match=r"(?s)^unet train: error: .*'nosuch'.*\n.*run\.log"):
+        tool.scored(tmp_path / "run", ["--recipe", "nosuch"])
+    assert [path.name for path in tmp_path.iterdir()] == ["run.log"]
+
+
 @pytest.mark.heavy
 def test_the_table_of_recipes_is_of_the_runs_that_it_trains(built_dsb2018, tmp_path):
     command = [sys.executable, str(TOOLS / "recipes_table.py"), "--out", str(tmp_path)]

@@ -74,7 +74,10 @@ def scored(run: pathlib.Path, flags: Sequence[str], *judged: str) -> dict[str, A
         run.parent.mkdir(parents=True, exist_ok=True)
         begin = ["resume", str(run)] if run.exists() else ["train", "--out", str(run), *flags]
         with log.open("a") as said:
-            subprocess.run([*unet, *begin], check=True, stdout=said, stderr=said)
+            ended = subprocess.run([*unet, *begin], check=False, stdout=said, stderr=said)
+        if ended.returncode:
+            last = log.read_text().rstrip().rpartition("\n")[2]
+            sys.exit(f"{last}\n{log} has all that was said.")
         judge = [*unet, "evaluate", str(run), "--json", *judged]
         found = subprocess.run(judge, check=True, stdout=subprocess.PIPE)
         files.write(scores, found.stdout)
