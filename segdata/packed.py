@@ -62,12 +62,12 @@ def found(data_dir: str | os.PathLike[str], *, name: str = "") -> list[Packed]:
 
     Args:
         data_dir: Where they were built.
-        name: A dataset, with a config where wanted; all where empty.
+        name: A dataset, with a config where wanted, or `folder:NAME`; all where empty.
 
     Raises:
         ValueError: If there is no such folder, or no such dataset in it.
     """
-    place = pathlib.Path(data_dir)
+    place, name = pathlib.Path(data_dir), name.removeprefix("folder:")
     if not (place / name).is_dir():
         raise ValueError(f"{place / name}: there is no such folder; no dataset is built there.")
     found = []

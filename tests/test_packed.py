@@ -65,6 +65,13 @@ def test_what_is_packed_is_listed_with_its_size(built, capsys):
     assert lines_of(capsys, "packed", "dsb2018/default", "--data_dir", built)[1] == lines
 
 
+@pytest.mark.parametrize("command", ["packed", "verify"])
+def test_a_dataset_of_ones_own_has_its_name_with_folder_here_too(tmp_path, capsys, command):
+    (tmp_path / "cells").mkdir()
+    assert cli.main([command, "folder:cells", "--data_dir", str(tmp_path)]) == 0
+    assert "no such" not in capsys.readouterr().err
+
+
 def test_what_another_build_left_is_pruned_and_the_rest_stays(built, capsys):
     (folder,) = built.glob("dsb2018/*/*/packed")
     manifest = folder / "train-8x12.json"
