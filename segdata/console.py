@@ -84,6 +84,9 @@ class _Flag(NamedTuple):
     may_be_none: bool
     """Whether the word none takes back what a default sets; of texts none is one."""
 
+    may_be_empty: bool
+    """Whether it takes any number of values, of which the word none means 0."""
+
     is_path: bool
     """Whether it names a file or a folder."""
 
@@ -150,6 +153,7 @@ class Parser(simple_parsing.ArgumentParser):
         is not set: it would be the current folder.
         """
         words = iter(itertools.zip_longest(argv, argv[1:], fillvalue="--"))
+        empty: dict[str, str] = {}
         for argument, following in words:
             given, equals, value = argument.partition("=")
             name = given[:2] + given[2:].replace("-", "_")
@@ -166,12 +170,16 @@ class Parser(simple_parsing.ArgumentParser):
             value = value if equals else following
             if flag.is_path and not value:
                 self.error(f"{name}: its value is empty; name a file or a folder")
-            if flag.may_be_none and value == "none":
-                self._cleared.add(flag.field)
+            if value == "none" and (flag.may_be_none or flag.may_be_empty):
+                if flag.may_be_none:
+                    self._cleared.add(flag.field)
+                else:
+                    empty[flag.field] = given
                 if not equals:
                     next(words)
                 continue
             self._cleared.discard(flag.field)  # given again
+            empty.pop(flag.field, None)
             if flag.is_switch:  # its value may follow, and else is true
                 if not equals:
                     value = next(words)[0] if following in _BOOLEANS else "true"
@@ -182,6 +190,7 @@ class Parser(simple_parsing.ArgumentParser):
                 yield argument
                 if not value and not equals:
                     yield next(words)[0]
+        yield from empty.values()
 
 
 def parse(settings: type[Settings], argv: Sequence[str], *, prog: str) -> Settings:
@@ -210,7 +219,9 @@ def _flags(kind: Any) -> dict[str, _Flag]:
             kinds = {hint, *typing.get_args(hint)}
             is_path = pathlib.Path in kinds
             may_be_none = type(None) in kinds and not is_path and str not in kinds
-            found |= dict.fromkeys(names, _Flag(field.name, hint is bool, may_be_none, is_path))
+            may_be_empty = ... in kinds
+            flag = _Flag(field.name, hint is bool, may_be_none, may_be_empty, is_path)
+            found |= dict.fromkeys(names, flag)
     return found
 
 

@@ -233,6 +233,16 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path, asked):
         ("dsb2018", "--fold 0 5 --record_size 64 --fold none", {"record_size": 64, "fold": None}),
         ("carvana-unet", "--patience none --clip_norm 1", {"patience": None, "clip_norm": 1.0}),
         ("ronneberger2015", "--record_size none", {"record_size": None}),
+        (
+            "ronneberger2015",
+            "--class_weights none --loss dice",
+            {"class_weights": (), "loss": "dice"},
+        ),
+        (
+            "ronneberger2015",
+            "--class_weights=none --class_weights 1 2 3",
+            {"class_weights": (1, 2, 3)},
+        ),
     ],
 )
 def test_what_a_recipe_sets_and_may_be_none_can_be_taken_back(recipe, flags, expected):
@@ -241,6 +251,12 @@ def test_what_a_recipe_sets_and_may_be_none_can_be_taken_back(recipe, flags, exp
     assert {name: getattr(asked.settings, name) for name in expected} == expected
     others = {field.name for field in dataclasses.fields(Recipe)} - {*expected, "augment", "source"}
     assert all(getattr(asked.settings, name) == getattr(before, name) for name in others)
+
+
+def test_rates_of_dropout_for_other_levels_can_be_taken_back():
+    argv = ["--recipe", "carvana-unet", "--out", "run", "--dropout", "none", "--filters", "8", "16"]
+    asked, _ = planning.read(Train, argv, prog="unet train")
+    assert (asked.settings.model.filters, asked.settings.model.dropout) == ((8, 16), ())
 
 
 @pytest.mark.parametrize("flags", ["--epochs none", "--record_size nix", "--fold 0 5 none", "none"])

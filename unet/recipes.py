@@ -293,7 +293,7 @@ class Recipe:
             ),
             "class_weights",
             weights,
-            f"{classes} numbers, one a class, not all 0, with {' or '.join(_WEIGHTED)}",
+            f"{classes} numbers, one a class, not all 0, with {' or '.join(_WEIGHTED)}; or none",
         )
         require(
             not boundary
