@@ -280,6 +280,11 @@ def test_a_loss_without_settings_is_the_plain_one():
         assert losses.chosen(name) is loss
 
 
+def test_a_loss_that_there_is_not_is_named_with_those_that_there_are():
+    with pytest.raises(ValueError, match="'dices' is not a loss; the losses are cross_entropy, "):
+        losses.chosen("dices")
+
+
 def test_balanced_weights_make_all_classes_weigh_alike():
     rng = np.random.default_rng(0)
     masks = [rng.choice([0, 1, 3, 255], p=[0.7, 0.05, 0.15, 0.1], size=(2, 5, 7)) for _ in range(4)]

@@ -266,7 +266,12 @@ def chosen(
         smoothing: As in `cross_entropy`, for losses that take it.
         class_weights: Likewise.
         boundary_weight: How much of `boundary` is added; 0 for nothing.
+
+    Raises:
+        ValueError: If there is no such loss.
     """
+    if name not in BY_NAME:
+        raise ValueError(f"{name!r} is not a loss; the losses are {', '.join(BY_NAME)}.")
     given = {"smoothing": smoothing, "class_weights": tuple(class_weights)}
     given = {key: value for key, value in given.items() if value}
     loss = functools.partial(BY_NAME[name], **given) if given else BY_NAME[name]
