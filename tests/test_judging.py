@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 
 from segdata.native import Native
-from unet import boundaries, calibration, evaluate, intervals, judging, metrics, objects, watershed
+from unet import (
+    boundaries,
+    calibration,
+    comparing,
+    evaluate,
+    intervals,
+    judging,
+    metrics,
+    objects,
+    watershed,
+)
 from unet.model import UNet
 from unet.recipes import Recipe
 
@@ -236,6 +246,15 @@ def test_for_people_a_matrix_is_printed_or_the_most_frequent_errors():
         [" 3       ", " 0                   5  25.0%"],
     ]
     assert judging.confusions(names, matrix, most=1) == [("class 1", "class 2", 7, 1.0)]
+
+
+@pytest.mark.parametrize(("groups", "few"), [(19, True), (20, False)])
+def test_intervals_of_few_groups_are_said_to_be_too_narrow(groups, few):
+    images = [next(natives())._replace(id=str(i), group=str(i)) for i in range(groups)]
+    judgement = judged(SIGMOID, images)
+    both = comparing.compare({"a": judgement, "b": judgement})
+    for shown in (judging.text(judgement), comparing.text(both), comparing.document(both)):
+        assert ("Intervals of fewer than some 20 groups are too narrow" in shown) == few
 
 
 def test_counts_are_enough_for_the_scores_of_a_matrix():

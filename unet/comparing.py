@@ -195,7 +195,8 @@ def _differences(
 def _lead(comparison: Comparison) -> str:
     base = comparison.judged[comparison.first]
     groups = f" of {counted(base.groups, 'group')}" if base.groups else ""
-    return f"{counted(len(base.rows), 'image')}{groups}, at native size."
+    few = f" {caution}" if (caution := intervals.caution(base.groups)) else ""
+    return f"{counted(len(base.rows), 'image')}{groups}, at native size.{few}"
 
 
 def _cells(comparison: Comparison, score: str, name: str) -> tuple[str, str, str, str]:
@@ -251,7 +252,7 @@ def _run(name: str, judgement: Judgement) -> str:
     size = "×".join(map(str, recipe.size))
     is_sigmoid = recipe.model.output_activation == "sigmoid"
     rows = [
-        ("Source", recipe.source or "–"),
+        ("Source of the recipe", recipe.source or "–"),
         ("Trained on", f"{recipe.dataset}, {size}"),
         ("Parameters", f"{recipe.model.parameters:,}"),
         ("Loss", recipe.loss),

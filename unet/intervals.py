@@ -19,6 +19,15 @@ _AT_ONCE = 1 << 20  # groups drawn at once: memory does not grow with the draws
 
 Interval = tuple[float, float]
 
+FEW = 20
+"""Groups, below which percentiles of draws make too narrow an interval to rely on."""
+
+
+def caution(groups: int) -> str:
+    """What is to be said of intervals of so few groups; nothing of more."""
+    few = f"Intervals of fewer than some {FEW} groups are too narrow to rely on."
+    return few if 1 < groups < FEW else ""
+
 
 def of(
     groups: Sequence[str],

@@ -300,6 +300,7 @@ def text(judgement: Judgement) -> str:
         lines.append(line)
     if judgement.intervals:
         lines.append(f"95 % intervals, by drawing {judgement.groups:,} groups of images anew")
+        lines += filter(None, [intervals.caution(judgement.groups)])
     for dataset, part in judgement.parts.items():
         of = f" of {dataset}" if dataset else ""
         lines += ["", *_class_lines(judgement, dataset, f"class{of}")]
