@@ -1,3 +1,4 @@
+import dataclasses
 import html
 import html.parser
 import json
@@ -15,7 +16,7 @@ import pytest
 
 from segdata.inspection import charts, page
 from segdata.native import Native
-from unet import evaluate, judging, pictures, report, runs
+from unet import evaluate, judging, pictures, recipes, report, runs
 from unet.hardware import Choice
 from unet.recipes import Recipe
 from unet.runs import Settings, State
@@ -145,6 +146,28 @@ def test_few_images_are_shown_once_and_said_to_be_few(run):
     assert "4 images: too few to judge a model by, as each weighs 25% of the mean" in text
     assert "Best images" not in text
     assert "too few" not in read(report.write(run, natives(20), network=networks.fixed()))[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "shown"),
+    [
+        ("dsb2018", {}, "The recipe dsb2018: This project's own, tuned for two CPU cores. Trained"),
+        ("carvana-unet", {"batch": 9}, "The recipe carvana-unet: A published article on Carvana"),
+        (
+            "carvana-unet",
+            {"batch": 9, "seed": 1},
+            "that are not the recipe's: batch, seed. ",
+        ),
+        ("small", {"source": "Chosen from the dataset."}, ">Chosen from the dataset. Trained on"),
+    ],
+)
+def test_what_is_said_of_a_recipe_is_not_said_of_a_run(tmp_path, name, changes, shown):
+    choice = Choice(hardware="test", precision="mixed_bfloat16", compile=False)
+    recipe = dataclasses.replace(recipes.named(name), **changes)
+    runs.create(tmp_path / "run", Settings(recipe=recipe, choice=choice, name=name))
+    runs.write_state(tmp_path / "run", State(step=1, history=(row(1),)))
+    text, _ = read(report.write(tmp_path / "run", natives(1), network=networks.fixed()))
+    assert shown in html.unescape(text)
 
 
 def test_images_without_labels_are_neither_best_nor_worst(run):

@@ -14,7 +14,7 @@ import numpy as np
 
 from segdata.console import counted
 from segdata.inspection import charts, page
-from unet import calibration, evaluate, judging, pictures, recipes, runs
+from unet import calibration, evaluate, intervals, judging, pictures, recipes, runs
 from unet.evaluate import Scored
 from unet.judging import Judgement
 
@@ -116,7 +116,7 @@ def _judged_by(recipe: recipes.Recipe) -> tuple[str, bool]:
 
 def _lead(settings: runs.Settings, history: tuple[dict[str, Any], ...], best: int | None) -> str:
     recipe, choice = settings.recipe, settings.choice
-    parts = [recipe.source, f"Trained on {recipe.dataset}, {choice}."]
+    parts = [_source(settings), f"Trained on {recipe.dataset}, {choice}."]
     if best is not None:
         minutes = sum(row["seconds"] for row in history) / 60
         parts.append(
@@ -127,6 +127,17 @@ def _lead(settings: runs.Settings, history: tuple[dict[str, Any], ...], best: in
         if shares:
             parts.append(f"Waiting for input: {sum(shares) / len(shares):.1%} of the training.")
     return " ".join(filter(None, parts))
+
+
+def _source(settings: runs.Settings) -> str:
+    """Where the settings are from: figures of a published recipe are not those of this run."""
+    recipe, name = settings.recipe, settings.name
+    if name not in recipes.RECIPES or recipe.source != recipes.named(name).source:
+        return recipe.source  # of `small` what was chosen and why
+    ours, published = (recipes.to_json(x) for x in (recipe, recipes.named(name)))
+    changed = [key for key in published if ours.get(key) != published[key]]
+    said = f" Settings of this run that are not the recipe's: {', '.join(changed)}."
+    return f"The recipe {name}: {recipe.source}{said if changed else ''}"
 
 
 _OF_OBJECTS = ("object_ap", "object_ap50", "object_f1")
@@ -159,7 +170,8 @@ def _scores(judgement: Judgement) -> str:
         caption = f"Objects: {true:,} in truth, {found:,} found, {matched:,} of them right"
         whole += table(_OF_OBJECTS, caption)
     note = (
-        f"<p>Intervals: {judgement.groups:,} groups of images drawn anew, 1,000 times.</p>"
+        f"<p>Intervals: {judgement.groups:,} groups of images drawn anew, 1,000 times. "
+        f"{intervals.caution(judgement.groups)}</p>"
         if judgement.intervals
         else ""
     )
