@@ -674,7 +674,10 @@ def test_recipes_are_listed(capsys):
         (["compare", "{run}"], "name two runs or more, each once"),
         (["compare", "{run}", "{run}"], "name two runs or more, each once"),
         (["compare", "{run}", "{run}/../run"], "name two runs or more, each once"),
-        (["predict", "{run}", "x.png", "--to", "{new}", "--threshold", "1"], "a number in [0, 1)"),
+        (
+            ["predict", "{run}", "x.png", "--to", "{new}", "--threshold", "1"],
+            "--threshold 1.0: a number in [0, 1).",
+        ),
         (["compare", "{run}", "{new}"], "holds no run"),
         (["predict", "{new}", "x.png", "--to", "{new}"], "holds no run"),
         (["compare", "{loop}", "{run}"], "symbolic links"),

@@ -403,14 +403,13 @@ def _at_threshold(recipe: Recipe, given: float | str | None) -> Recipe:
     """A recipe with the number of `--threshold`; the same where there is none."""
     if given is None:
         return recipe
+    if (activation := recipe.model.output_activation) != "sigmoid":
+        raise ValueError(f"--threshold {given}: a model with {activation} has no threshold.")
     with contextlib.suppress(ValueError):
-        if recipe.model.output_activation == "sigmoid" and 0 <= float(given) < 1:
+        if 0 <= float(given) < 1:
             return dataclasses.replace(recipe, threshold=float(given))
     best = "best, or " if isinstance(given, str) else ""
-    raise ValueError(
-        f"--threshold {given}: {best}a number in [0, 1), for a model with sigmoid; this one has "
-        f"{recipe.model.output_activation}."
-    )
+    raise ValueError(f"--threshold {given}: {best}a number in [0, 1).")
 
 
 @contextlib.contextmanager
