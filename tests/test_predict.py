@@ -659,7 +659,13 @@ def test_folders_patterns_and_zips_are_searched(tmp_path):
     ]
     assert len({path.read_bytes() for path in masks}) == 1
     pattern = predicting.inputs([folder / "**" / "a.*"], to=to)
-    assert [each.path.name for each in pattern] == ["a.PNG", "a.png"]
+    assert [(each.path.name, each.stem) for each in pattern] == [
+        ("a.PNG", "deep/a"),
+        ("a.png", "deep/er/a"),
+    ]
+    for several in (["d*"], ["d*/**"], ["d*/**/a.*"], ["d*/a.PNG", "*/er"], ["d*", "d*"]):
+        once = predicting.inputs([folder / each for each in several], to=to)
+        assert sorted(each.stem for each in once) == ["deep/a", "deep/er/a"]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")

@@ -61,7 +61,8 @@ def inputs(given: Iterable[pathlib.Path], *, to: pathlib.Path) -> list[Input]:
 
     Args:
         given: Folders are searched with all folders in them, and zips, for names that end as images
-            do; what is in `to` is left out. Patterns are as `glob` has them, also with **.
+            do; what is in `to` is left out. Patterns are as `glob` has them, also with **; what
+            they find keeps the folders below the last one that is named in full.
         to: Where results are written.
 
     Raises:
@@ -70,14 +71,19 @@ def inputs(given: Iterable[pathlib.Path], *, to: pathlib.Path) -> list[Input]:
     """
     found = []
     for path in given:
-        several = [path]
+        several, folder = [path], path.parent
         if glob.has_magic(str(path)) and not path.exists():
             several = [*map(pathlib.Path, sorted(glob.glob(str(path), recursive=True)))]
             if not several:
                 raise ValueError(f"{path}: no file has such a name.")
+            folder = next(above for above in path.parents if not glob.has_magic(str(above)))
         for each in several:
-            found += _inside(each, to) if _has_several(each) else [Input(each, each.stem)]
-    return found
+            if not _has_several(each):
+                found.append(Input(each, each.relative_to(folder).with_suffix("").as_posix()))
+                continue
+            within = each.relative_to(folder) if each.is_dir() and each != path else pathlib.Path()
+            found += [x._replace(stem=str(within / x.stem)) for x in _inside(each, to)]
+    return list({(each.path, each.stem): each for each in found}.values())
 
 
 def seen_by(recipe: Recipe, trained_on: Mapping[str, int], larger: Larger) -> Seen:
