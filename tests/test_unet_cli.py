@@ -674,6 +674,15 @@ def test_recipes_are_listed(capsys):
         (["compare", "{run}"], "name two runs or more, each once"),
         (["compare", "{run}", "{run}"], "name two runs or more, each once"),
         (["compare", "{run}", "{run}/../run"], "name two runs or more, each once"),
+        (["evaluate", "{run}", "--least_area", "5"], "are for objects alone; give --objects"),
+        (
+            ["predict", "{run}", "x.png", "--to", "{new}", "--least_area", "5"],
+            "give --write labels",
+        ),
+        (
+            ["predict", "{run}", "x.png", "--to", "{new}", "--pixel_size", "2"],
+            "give --write objects",
+        ),
         (
             ["predict", "{run}", "x.png", "--to", "{new}", "--threshold", "1"],
             "--threshold 1.0: a number in [0, 1).",

@@ -133,6 +133,7 @@ def _evaluate(argv: Sequence[str]) -> None:
         raise ValueError(
             "--objects: objects are scored at the images' own size, of a model of classes."
         )
+    _require_objects(asked.separation, "--objects", given=asked.objects)
     planning.load_keras()
     console.import_modules(asked.imports)
     from unet import judging
@@ -250,8 +251,13 @@ def _predict(argv: Sequence[str]) -> int:
     chosen = {"kinds": tuple(asked.write)} if asked.write else {}
     separation = asked.separation
     wanted = results.Wanted(**chosen, pixel_size=asked.pixel_size, separation=separation)
+    how = "--write labels, contours, objects, coco or page"
+    _require_objects(separation, how, given=wanted.counts_objects)
+    if asked.pixel_size is not None and not {"contours", "objects"} & {*wanted.kinds}:
+        raise ValueError(
+            "--pixel_size is for a table or contours; give --write objects or contours."
+        )
     given = predicting.inputs(asked.inputs, to=asked.to)
-    is_plain = not asked.write and asked.pixel_size is None
     seen = predicting.seen_by(recipe, settings.trained_on, asked.larger)
     failed = larger = 0
     for path, error, written, shape in predicting.files(
@@ -262,7 +268,7 @@ def _predict(argv: Sequence[str]) -> int:
         to=asked.to,
         overwrite=asked.overwrite,
         scalings=predicting.like(runs.scalings(settings), asked.like),
-        wanted=None if is_plain else wanted,
+        wanted=wanted if asked.write else None,
         overlap=asked.overlap,
         seen=seen,
     ):
@@ -397,6 +403,14 @@ def _names(folders: Sequence[pathlib.Path]) -> list[str]:
         raise ValueError(f"RUN {listed}: name two runs or more, each once.")
     short = [folder.name for folder in whole]
     return short if len(set(short)) == len(short) else [str(folder) for folder in folders]
+
+
+def _require_objects(separation: objects.Separation, how: str, *, given: bool) -> None:
+    """Requires that flags, which say how objects are told apart, are given where this is done."""
+    if separation != objects.Separation() and not given:
+        raise ValueError(
+            f"--smoothing, --seed_depth and --least_area are for objects alone; give {how}."
+        )
 
 
 def _at_threshold(recipe: Recipe, given: float | str | None) -> Recipe:
