@@ -99,6 +99,8 @@ def test_a_file_that_holds_something_else_is_named(run, name, text):
         *(("recipe.size", [8]), ("recipe.size", [8, 8, 8]), ("recipe.loss", "none")),
         *(
             ("recipe.augment.deep", [[1]]),
+            ("recipe.augment.horizontal_flip", []),
+            ("recipe.mix.augment", {"dsb2018": {"horizontal_flip": [0.5]}}),
             ("recipe.threshold", float("nan")),
             ("recipe.learning_rate", 1e999),
         ),

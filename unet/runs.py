@@ -31,6 +31,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from segdata.archives.intensity import Scaling
+from segdata.core.augment import Augment
 from segdata.core.system import files
 from unet import hardware, model, recipes, saved
 from unet.hardware import Choice
@@ -220,8 +221,8 @@ def settings(run: pathlib.Path) -> Settings:
         fields = saved.parsed(path.read_bytes())
         choice = Choice(**fields.pop("choice"))
         recipe, classes = recipes.from_json(fields.pop("recipe")), tuple(fields.pop("classes", ()))
-        if not saved.fits(recipe.augment, Mapping[str, bool | float | tuple[float, ...]]):
-            raise ValueError("augment holds more than numbers and ranges")
+        for shown in (recipe.augment, *recipe.mix.get("augment", {}).values()):
+            Augment(**(shown or {}))  # of a dataset of a mixture it may be None
         found = saved.checked(Settings(recipe=recipe, choice=choice, classes=classes, **fields))
         sizes = found.trained_on
         if sizes and (sizes.keys() != _SIZES or min(sizes.values()) < 1):
