@@ -16,8 +16,10 @@ import logging
 import os
 import pathlib
 import re
+import signal
 import sys
 import tempfile
+import threading
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
@@ -41,6 +43,7 @@ _NOISE = re.compile(
 _SWITCHES = {"on": "true", "off": "false"}  # which simple_parsing does not know
 _BOOLEANS = ("true", "false", "True", "False", "1", "0", "yes", "no", *_SWITCHES)
 _SIGPIPE = 13
+_ENDING = (signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 _TENSORFLOW_ERRORS = "tensorflow.python.framework.errors_impl"
 # A graph's error begins with lines about its place; one of the input has a traceback of Python's.
 _PLACE = re.compile(r"Graph execution error:|Detected at node|<stack traces unavailable>|\s|$")
@@ -63,10 +66,14 @@ def run(prog: str, description: str, commands: Mapping[str, Command], argv: Sequ
     Returns:
         The exit code: the command's result (None means 0), 2 for an error of the user's after one
         line that names it, 130 if interrupted, 141 if the output was closed, as with `| head`.
+
+    Raises:
+        SystemExit: On SIGTERM and SIGHUP, with 143 and 129.
     """
     _prepare_streams()
     try:
-        return _run(prog, description, commands, [_expanded(argument) for argument in argv])
+        with _signals():
+            return _run(prog, description, commands, [_expanded(argument) for argument in argv])
     except BrokenPipeError:
         return 128 + _SIGPIPE  # as a shell reports a program that the signal ended
     finally:
@@ -321,7 +328,7 @@ def _run(prog: str, description: str, commands: Mapping[str, Command], argv: Seq
     except (ValueError, OSError) as error:
         if os.environ.get("SEGDATA_TRACEBACK"):
             raise
-        return fail(f"{prog} {name}", str(error))
+        return fail(f"{prog} {name}", _reason(error))
     except ModuleNotFoundError as error:
         if os.environ.get("SEGDATA_TRACEBACK"):
             raise
@@ -337,6 +344,21 @@ def _run(prog: str, description: str, commands: Mapping[str, Command], argv: Seq
         return fail(f"{prog} {name}", _cause(str(error)))
 
 
+def _reason(error: Exception) -> str:
+    """What an error says; the system names neither the output nor the current folder."""
+    if not isinstance(error, OSError) or error.errno is None or error.filename is not None:
+        return str(error)
+    try:
+        sys.stdout.flush()  # what was not written is tried again
+    except OSError:
+        return f"the output cannot be written: {error.strerror}."
+    try:
+        os.getcwd()
+    except OSError:
+        return "the current folder is gone; change to another."
+    return str(error)
+
+
 def _cause(message: str) -> str:
     """What TensorFlow says went wrong, without where in a graph; of the input what Python said."""
     if found := _OF_INPUT.search(message):
@@ -344,6 +366,43 @@ def _cause(message: str) -> str:
     lines = message.splitlines()
     line = next((line for line in lines if not _PLACE.match(line)), message)
     return re.sub(r"^\{\{.*?\}\} ", "", line)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end a command as an interrupt does, which leaves no unfinished file.
+
+    The second ends it at once. What is ignored, as with `nohup`, stays so. An exception of a signal
+    that came where none can be raised, as in JAX's callback of the garbage collector, is not lost.
+    """
+    if threading.current_thread() is not threading.main_thread():  # others get no signals
+        yield
+        return
+    ending = [number for number in _ENDING if signal.getsignal(number) is signal.SIG_DFL]
+    hook = sys.unraisablehook
+
+    def dropped(what: Any) -> None:
+        if issubclass(what.exc_type, KeyboardInterrupt | SystemExit):
+            is_interrupt = issubclass(what.exc_type, KeyboardInterrupt)
+            number = signal.SIGINT if is_interrupt else signal.SIGTERM
+            threading.Timer(0.02, signal.raise_signal, [number]).start()  # here it is dropped too
+        else:
+            hook(what)
+
+    try:
+        sys.unraisablehook = dropped
+        for number in ending:
+            signal.signal(number, _end)
+        yield
+    finally:
+        for number in ending:
+            signal.signal(number, signal.SIG_DFL)
+        sys.unraisablehook = hook
+
+
+def _end(number: int, frame: Any) -> NoReturn:
+    signal.signal(number, signal.SIG_DFL)
+    raise SystemExit(128 + number)
 
 
 def _expanded(argument: str) -> str:

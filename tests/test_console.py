@@ -13,8 +13,9 @@ import pytest
 from segdata import console
 
 PROGRAM = """
-import os, sys
+import os, signal, sys, time
 from segdata import console
+from segdata.core.system import files
 
 def many(argv):
     '''Prints more than a pipe holds.'''
@@ -34,7 +35,30 @@ def write(argv):
         print("progress", file=sys.stderr)
         file.write("content")
 
-sys.exit(console.run("prog", "", {"many": many, "odd": odd, "write": write}, sys.argv[1:]))
+def where(argv):
+    '''Asks for the current folder when it is gone.'''
+    os.chdir(argv[0])
+    os.rmdir(argv[0])
+    os.getcwd()
+
+def ended(argv):
+    '''Gets a signal while it writes a file.'''
+    with files.replacing(argv[0]):
+        os.kill(os.getpid(), getattr(signal, argv[1]))
+        time.sleep(60)
+
+def dropped(argv):
+    '''Gets a signal where none can be raised.'''
+    class Own:
+        def __del__(self):
+            os.kill(os.getpid(), getattr(signal, argv[0]))
+    Own()
+    time.sleep(60)
+
+commands = {
+    command.__name__: command for command in (many, odd, write, where, ended, dropped)
+}
+sys.exit(console.run("prog", "", commands, sys.argv[1:]))
 """
 
 
@@ -170,9 +194,31 @@ def test_a_reader_that_is_gone_before_anything_was_printed_is_no_complaint_eithe
 
 
 def test_output_that_finds_no_room_is_one_line():
-    done = run("odd > /dev/full")
+    done = run("odd > /dev/full", PYTHONUNBUFFERED="")
     assert done.returncode == 2
-    assert done.stderr == "prog odd: error: [Errno 28] No space left on device\n"
+    said = "the output cannot be written: No space left on device."
+    assert done.stderr == f"prog odd: error: {said}\n"
+
+
+def test_a_current_folder_that_is_gone_is_named(tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    done = run(f"where {gone}")
+    assert done.returncode == 2
+    assert done.stderr == "prog where: error: the current folder is gone; change to another.\n"
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_ends_a_command_and_leaves_no_unfinished_file(tmp_path, name, code):
+    done = run(f"ended {tmp_path}/file {name}")
+    assert (done.returncode, done.stderr) == (code, "")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", -15)])  # the second time
+def test_a_signal_that_comes_where_nothing_can_be_raised_is_not_lost(name, code):
+    done = run(f"dropped {name}")
+    assert (done.returncode, "Exception ignored" in done.stderr) == (code, False)
 
 
 def test_closed_streams_take_nothing_from_files(tmp_path):
