@@ -361,6 +361,11 @@ def writing(path: pathlib.Path, *, known: State | None = None) -> Iterator[pathl
         raise
     except (OSError, RuntimeError, ValueError) as error:  # h5py raises any of them on a full disk
         kind = type(error) if isinstance(error, OSError) else OSError
+        if not run.is_dir():
+            raise kind(
+                f"{path} cannot be written: the folder {run} was removed or renamed meanwhile. "
+                "Where it is now, `unet resume` with its new name resumes the run."
+            ) from error
         then = (
             f"{_resume(run)} resumes the run" if (run / "settings.json").exists() else "try again"
         )
