@@ -89,6 +89,9 @@ class Drawn(Data):
         data._augment(self.recipe)
         return self.made
 
+    def judged_by(self):
+        return "2"
+
 
 @pytest.fixture(scope="module", autouse=True)
 def asked():
@@ -549,6 +552,24 @@ def test_data_unlike_those_of_the_training_are_refused(tmp_path, capsys, monkeyp
             (line,) = capsys.readouterr().err.splitlines()
             assert said in line
     assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.parametrize("command", ["evaluate", "compare", "report"])
+def test_scores_on_other_images_than_those_of_the_training_are_said_to_be(
+    trained, tmp_path, capsys, command
+):
+    out, other = tmp_path / "run", tmp_path / "other"
+    for run, kept in ((out, "1"), (other, "2")):
+        shutil.copytree(trained, run)
+        settings = json.loads((run / "settings.json").read_text())
+        settings["made_with"]["validation images"] = kept
+        (run / "settings.json").write_text(json.dumps(settings))
+    assert cli.main([command, str(out), *[str(other)] * (command == "compare")]) == 0
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"{out}: the validation images are not those of its training")
+    assert "was 1 and is 2" in said
+    assert cli.main(["evaluate", str(out), "--split", "test"]) == 0
+    assert not capsys.readouterr().err
 
 
 def test_a_page_that_may_not_be_written_is_said_before_the_work(trained, tmp_path, capsys, asked):

@@ -157,7 +157,10 @@ def _evaluate(argv: Sequence[str]) -> None:
         recipe = dataclasses.replace(recipe, threshold=chosen.threshold)
     else:
         recipe = _at_threshold(recipe, asked.threshold)
-    images = _scored(network, _data(settings, recipe), at=asked.at, objects=asked.objects)
+    data = _data(settings, recipe)
+    if asked.split is None:
+        _say_if_others(asked.run, settings, data)
+    images = _scored(network, data, at=asked.at, objects=asked.objects)
     found = judging.judge(
         images,
         recipe,
@@ -200,6 +203,8 @@ def _compare(argv: Sequence[str]) -> None:
     has_objects = all(data.has_objects for data in planned)
     judged = {}
     for name, run, settings, data in zip(names, asked.runs, every, planned, strict=True):
+        if asked.split is None:
+            _say_if_others(run, settings, data)
         judged[name] = judging.judge(
             _scored(runs.load(run), data, at="native", objects=has_objects),
             data.recipe,
@@ -336,7 +341,9 @@ def _report(argv: Sequence[str]) -> None:
     settings = _settings(asked)
     planning.load_keras()
     console.import_modules(asked.imports)
-    _finish(asked.run, settings, _data(settings))
+    data = _data(settings)
+    _say_if_others(asked.run, settings, data)
+    _finish(asked.run, settings, data)
 
 
 def _recipes(argv: Sequence[str]) -> None:
@@ -370,6 +377,21 @@ def _data(settings: Settings, recipe: Recipe | None = None, *, part: str = "held
     data = Data(recipe or settings.recipe, settings.data_dir, part=part)
     data.require_like(classes=settings.classes, scalings=settings.scalings)
     return data
+
+
+def _say_if_others(run: pathlib.Path, settings: Settings, data: "Data") -> None:
+    """Says where a run is scored on other images than in training, as of a dataset built anew."""
+    kept = settings.made_with.get("validation images")
+    with contextlib.suppress(OSError):  # where they cannot be packed that is not known
+        if kept and kept != (found := data.judged_by()):
+            print(
+                console.printable(
+                    f"{run}: the validation images are not those of its training, as where the "
+                    f"dataset was built anew: their checksum was {kept} and is {found}. If it was "
+                    "trained on some of them, its scores are too high."
+                ),
+                file=sys.stderr,
+            )
 
 
 def _scored(network: Any, data: "Data", *, at: str, objects: bool = False) -> Iterator[Any]:

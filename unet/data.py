@@ -175,15 +175,19 @@ class Data:
 
         backend = str(keras.backend.backend())
         libraries = {name: importlib.metadata.version(name) for name in ("keras", backend)}
-        own = self._held_out
-        judged = [x.records for x in (own.values() if isinstance(own, Mapping) else [own])]
         return {
             "training images": _checksums(self.training.files),
-            "validation images": _checksums(judged),
+            "validation images": self.judged_by(),
             "steps an epoch": str(self.steps_per_epoch),
             "backend": backend,
             **libraries,
         }
+
+    def judged_by(self) -> str:
+        """The checksums of the validation images at the size of the training."""
+        own = self._held_out
+        every = own.values() if isinstance(own, Mapping) else [own]
+        return _checksums(each.records for each in every)
 
     def classes(self) -> tuple[str, ...]:
         """The names of the classes of a model with softmax; of one of one channel none.
