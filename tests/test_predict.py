@@ -394,13 +394,13 @@ def test_a_bad_file_does_not_stop_the_others(tmp_path):
 def test_what_a_killed_prediction_left_is_removed_by_the_next(tmp_path):
     Image.fromarray(half_white(10, 30)).save(tmp_path / "a.png")
     to, left = tmp_path / "to", f"unfinished-{'0f' * 8}.json"
-    to.mkdir()
-    for name in (left, "unfinished-mine.json"):
+    (to / "in").mkdir(parents=True)
+    for name in (left, f"in/{left}", "unfinished-mine.json"):
         (to / name).touch()
-    assert list(
-        predicting.files(Bright(), [tmp_path / "a.png"], recipe=at(8, 8), classes=(), to=to)
-    )
+    given = [predicting.Input(tmp_path / "a.png", "in/a")]
+    assert list(predicting.files(Bright(), given, recipe=at(8, 8), classes=(), to=to))
     assert not (to / left).exists()
+    assert not (to / "in" / left).exists()
     assert (to / "unfinished-mine.json").exists()
 
 

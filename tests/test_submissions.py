@@ -52,6 +52,13 @@ def pixels_of(mask) -> set[tuple[int, int]]:
     return {place for place in np.ndindex(mask.shape) if mask[place]}
 
 
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
+    (tmp_path / f"unfinished-{'0f' * 8}.csv").touch()
+    form = submissions.FORMATS["dsb2018"]
+    submissions.write(tmp_path / "table.csv", iter(drawn(0)), form=form, separation=EVERY)
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_nuclei_have_a_row_each_counted_down_the_columns(tmp_path, seed):
     path = tmp_path / "table.csv"

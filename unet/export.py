@@ -108,6 +108,7 @@ def write(
     about = json.dumps(description(settings, kind), ensure_ascii=False, indent=2)
     write, load = _FORMATS[kind]
     files.make_folder(to.parent)
+    files.remove_unfinished(to.parent)  # of processes that were killed
     with _new(to, kind) as unfinished:
         write(unfinished, original, settings, about)
         shown = itertools.islice(images, _IMAGES)

@@ -363,6 +363,7 @@ def _read_ahead(job: _Job, listed: Sequence[Input], *, overwrite: bool) -> Itera
     """Reads as many images at once as fill a batch, or as memory holds of them."""
     places = {_place(each.path) for each in listed if not each.tree}
     taken: dict[str, pathlib.Path] = {}
+    folders = {job.to}
     batch: list[_Read] = []
     for each in listed:
         outputs = dict[str, pathlib.Path]()
@@ -376,8 +377,10 @@ def _read_ahead(job: _Job, listed: Sequence[Input], *, overwrite: bool) -> Itera
             outputs = job.outputs(each, is_large=is_large)
             for output in outputs.values():
                 _require_free(output, places, path=each.path, overwrite=overwrite)
-                if output.parent != job.to:
+                if output.parent not in folders:
                     atomic.make_folder(output.parent)
+                    atomic.remove_unfinished(output.parent)
+                    folders.add(output.parent)
             pixels = (None, None) if is_large else _read_as_one_of(each, job)
             batch.append(_Read(each, outputs, None, *pixels))
             taken[each.stem] = each.path

@@ -108,6 +108,7 @@ def write(
         OSError: If it cannot be written.
     """
     kept: list[tuple[str, tuple[int, int], bytes]] = []
+    files.remove_unfinished(path.parent)  # of processes that were killed
     with files.replacing(path) as unfinished:
         with unfinished.open("w", encoding="utf-8", newline="\n") as table:
             table.write(form.header + "\n")
