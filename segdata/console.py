@@ -290,11 +290,13 @@ def quiet_start() -> Iterator[None]:
     """Drops the lines that native libraries print on every start; passes on all others.
 
     Wrap the first import and the first detection of devices in it. File descriptor 2 is held back,
-    so Python's own warnings and tracebacks arrive too, a moment later.
+    so Python's own warnings and tracebacks arrive too, a moment later. A signal ends the process at
+    once: an exception within a native library that is being loaded makes that abort.
     """
     sys.stderr.flush()
     real = os.dup(2)
-    with tempfile.TemporaryFile() as held:
+    at_once = dict.fromkeys((signal.SIGINT, *_ENDING), signal.SIG_DFL)
+    with _handled(at_once), tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:
             yield
@@ -375,10 +377,6 @@ def _signals() -> Iterator[None]:
     The second ends it at once. What is ignored, as with `nohup`, stays so. An exception of a signal
     that came where none can be raised, as in JAX's callback of the garbage collector, is not lost.
     """
-    if threading.current_thread() is not threading.main_thread():  # others get no signals
-        yield
-        return
-    ending = [number for number in _ENDING if signal.getsignal(number) is signal.SIG_DFL]
     hook = sys.unraisablehook
 
     def dropped(what: Any) -> None:
@@ -391,13 +389,26 @@ def _signals() -> Iterator[None]:
 
     try:
         sys.unraisablehook = dropped
-        for number in ending:
-            signal.signal(number, _end)
+        with _handled(dict.fromkeys(_ENDING, _end)):
+            yield
+    finally:
+        sys.unraisablehook = hook
+
+
+@contextlib.contextmanager
+def _handled(how: Mapping[signal.Signals, Any]) -> Iterator[None]:
+    """Sets what signals do, but those that are ignored."""
+    before: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # others get no signals
+        before = {number: signal.getsignal(number) for number in how}
+    changed = [number for number in before if before[number] not in (signal.SIG_IGN, None)]
+    try:
+        for number in changed:
+            signal.signal(number, how[number])
         yield
     finally:
-        for number in ending:
-            signal.signal(number, signal.SIG_DFL)
-        sys.unraisablehook = hook
+        for number in changed:
+            signal.signal(number, before[number])
 
 
 def _end(number: int, frame: Any) -> NoReturn:

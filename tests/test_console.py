@@ -4,6 +4,7 @@ import os
 import pathlib
 import random
 import re
+import signal
 import subprocess
 import sys
 import tomllib
@@ -47,6 +48,15 @@ def ended(argv):
         os.kill(os.getpid(), getattr(signal, argv[1]))
         time.sleep(60)
 
+def loading(argv):
+    '''Gets a signal while libraries are loaded.'''
+    with console.quiet_start():
+        try:
+            os.kill(os.getpid(), getattr(signal, argv[0]))
+            time.sleep(60)
+        except BaseException:
+            os.abort()  # as TensorFlow does
+
 def dropped(argv):
     '''Gets a signal where none can be raised.'''
     class Own:
@@ -56,7 +66,7 @@ def dropped(argv):
     time.sleep(60)
 
 commands = {
-    command.__name__: command for command in (many, odd, write, where, ended, dropped)
+    command.__name__: command for command in (many, odd, write, where, ended, loading, dropped)
 }
 sys.exit(console.run("prog", "", commands, sys.argv[1:]))
 """
@@ -213,6 +223,12 @@ def test_a_signal_ends_a_command_and_leaves_no_unfinished_file(tmp_path, name, c
     done = run(f"ended {tmp_path}/file {name}")
     assert (done.returncode, done.stderr) == (code, "")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_libraries_are_loaded_aborts_nothing(number):
+    done = run(f"loading {number.name}")
+    assert (done.returncode, done.stderr) == (-number, "")
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", -15)])  # the second time
