@@ -237,13 +237,13 @@ def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing(run, fault):
     assert contents(run) == before
 
 
-def test_a_folder_that_was_renamed_is_not_said_to_be_full(run):
-    run.rename(run.with_name("other"))
+@pytest.mark.parametrize("known", [None, STATE])
+def test_a_folder_that_was_renamed_is_not_said_to_be_full(run, known):
     with (
         pytest.raises(OSError, match=r"run was removed or renamed meanwhile\. Where it is now"),
-        runs.writing(run / "best.keras"),
+        runs.writing(run / "best.keras", known=known),
     ):
-        pass
+        run.rename(run.with_name("other"))
 
 
 def test_a_path_in_a_command_is_quoted(tmp_path):

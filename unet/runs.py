@@ -352,7 +352,7 @@ def writing(path: pathlib.Path, *, known: State | None = None) -> Iterator[pathl
     try:
         with files.replacing(path) as unfinished:
             yield unfinished
-            if known is not None and not is_state(run, known):
+            if known is not None and run.is_dir() and not is_state(run, known):
                 raise files.HeldError(
                     f"{run / 'state.json'} is not as this process left it: another process is "
                     f"training this run, or removed that file; this one stops."
