@@ -135,7 +135,8 @@ def resume(out: pathlib.Path, *, data: Data, settings: Settings | None = None) -
 def _made(settings: Settings, data: Data) -> Any:
     """The model of a run before its first step."""
     hardware.apply(settings.choice)
-    keras.utils.set_random_seed(settings.recipe.seed)
+    with console.quiet_start():  # on JAX too it loads TensorFlow, to seed that
+        keras.utils.set_random_seed(settings.recipe.seed)
     choice, steps = settings.choice, data.steps_per_epoch
     return compiled(
         settings.recipe, steps_per_epoch=steps, xla=choice.compile, devices=choice.devices
