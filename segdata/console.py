@@ -381,8 +381,10 @@ def _signals() -> Iterator[None]:
 
     def dropped(what: Any) -> None:
         if issubclass(what.exc_type, KeyboardInterrupt | SystemExit):
-            is_interrupt = issubclass(what.exc_type, KeyboardInterrupt)
-            number = signal.SIGINT if is_interrupt else signal.SIGTERM
+            number = signal.SIGINT
+            if issubclass(what.exc_type, SystemExit):
+                number = signal.SIGTERM
+                signal.signal(number, _end)  # this is still the first
             threading.Timer(0.02, signal.raise_signal, [number]).start()  # here it is dropped too
         else:
             hook(what)
