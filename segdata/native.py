@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple, Unpack
 
 import numpy as np
@@ -23,7 +23,7 @@ class Native(NamedTuple):
         group: Its group.
         image: uint8 [H, W, 3].
         mask: uint8 [H, W], class ids; 255 is the ignore label.
-        record: uint8 [h, w, 4], image and mask as they are packed.
+        record: uint8 [h, w, 4], image and mask as they are packed, or as `seen` says.
         instances: uint16 [H, W], 0 for background; None where they were not asked for.
     """
 
@@ -46,6 +46,7 @@ def examples(
     split: str,
     *,
     rule: packing.Rule,
+    seen: Callable[[int, int], tuple[int, int]] | None = None,
     fold: packing.Fold | None = None,
     part: str = "held-out",
     rows: Collection[int] | None = None,
@@ -59,6 +60,8 @@ def examples(
         name: A built TFDS dataset.
         split: A TFDS split.
         rule: What `record` is made by.
+        seen: From the height and width of an image to those of its record, where these are not by
+            the rule.
         fold: As in `segdata.pack`.
         part: As in `segdata.pack`.
         rows: Numbers of examples in the split, in place of a fold.
@@ -87,7 +90,10 @@ def examples(
         if isinstance(image, bytes):
             with images.opened(image, name=f"the image of {example.id}") as opened:
                 image = np.asarray(images.rgb(opened))
-        record: Any = packing.row(dataclasses.replace(example, instances=None), rule)
+        own = rule
+        if seen:
+            own = dataclasses.replace(rule, size=seen(*example.mask.shape), longest=None)
+        record: Any = packing.row(dataclasses.replace(example, instances=None), own)
         return Native(
             id=example.id,
             group=example.group,

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from segdata import native, packing
 from segdata.inspection import replay
 from segdata.sources import dsb2018
-from unet import data, recipes
+from unet import data, predicting, recipes
 from unet.recipes import Recipe
 
 RULE = packing.Rule.of((32, 48), fit="stretch")
@@ -86,6 +86,23 @@ def test_of_a_mixture_masks_have_the_joint_classes(built_dsb2018):
     for tiles in made.validation.values():
         count = sum(int((mask == 1).sum()) for _, mask in tiles)
         assert count == sum(int((record[..., 3] == 1).sum()) for record in records)
+
+
+@pytest.mark.parametrize("record_size", [None, 40, "native"])
+def test_images_far_larger_than_those_of_the_training_are_seen_as_predicting_sees_them(
+    built_dsb2018, record_size
+):
+    recipe = Recipe(size=(32, 48), record_size=record_size, validation_split="train[:4]")
+    given: dict[str, Any] = {"recipe": recipe, "data_dir": str(built_dsb2018)}
+    small = {"height": 60, "width": 100, "longest": 120}
+    seen = predicting.seen_by(recipe, small, "tiles")
+    found = [*data.Data(**given, trained_on=small).native()]
+    for own, other in zip(found, data.Data(**given).native(), strict=True):
+        np.testing.assert_array_equal(own.mask, other.mask)
+        _, wanted = predicting.of_array(own.image, seen=seen)
+        np.testing.assert_array_equal(own.record[..., :3], wanted)
+        is_same = record_size == "native"
+        assert (own.record.shape == other.record.shape) == is_same
 
 
 def test_objects_come_from_the_config_that_has_them(built_dsb2018):

@@ -3,10 +3,12 @@
 import dataclasses
 import json
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
 from building import build
+from PIL import Image
 
 from segdata import cli as segdata_cli
 from segdata import native, packing
@@ -76,6 +78,42 @@ def test_a_table_of_nuclei_is_of_the_test_images(nuclei, built_dsb2018, tmp_path
         assert 0.01 < mask.mean() < 0.7
         grey = image.image.mean(axis=-1)
         assert abs(grey[mask].mean() - grey[~mask].mean()) > 5  # nuclei, and no others
+
+
+@pytest.mark.heavy
+def test_a_table_is_of_the_masks_that_predict_writes_also_of_far_larger_images(
+    nuclei, drawn_dsb2018, tmp_path, capsys
+):
+    run, path, to = tmp_path / "run", tmp_path / "table.csv", tmp_path / "masks"
+    shutil.copytree(nuclei, run)
+    settings = json.loads((run / "settings.json").read_text())
+    settings["trained_on"] = {"height": 60, "width": 60, "longest": 80}
+    (run / "settings.json").write_text(json.dumps(settings))
+    zipped, all_of_it = drawn_dsb2018 / "stage1_test.zip", ["--least_area", "0"]
+    masks = {}
+    for larger in ("tiles", "shrink"):
+        flags = ["--larger", larger]
+        table = ["--to", str(path), *flags, *all_of_it]
+        assert cli.main(["submit", str(run), *table]) == 0
+        written = ["--to", str(to / larger), *flags, "--write", "mask"]
+        assert cli.main(["predict", str(run), str(zipped), *written]) == 0
+        masks[larger] = []
+        for each in rle.read_stage1(path):
+            (mask,) = (to / larger).glob(f"**/{each.id}.mask.png")
+            wanted = np.asarray(Image.open(mask)) > 0
+            np.testing.assert_array_equal(each.mask(wanted.shape), wanted)
+            masks[larger].append(wanted)
+    assert any((a != b).any() for a, b in zip(*masks.values(), strict=True))
+
+    def dice(*flags: str) -> float:
+        capsys.readouterr()
+        assert cli.main(["evaluate", str(run), "--json", *flags]) == 0
+        return json.loads(capsys.readouterr().out.splitlines()[-1])["dice"]
+
+    assert dice() != dice("--larger", "shrink")
+    capsys.readouterr()
+    assert cli.main(["export", str(run), "--to", str(tmp_path / "model.keras")]) == 0
+    assert "validation image" in capsys.readouterr().out
 
 
 @pytest.mark.heavy

@@ -152,12 +152,13 @@ def _evaluate(argv: Sequence[str]) -> None:
         recipe = dataclasses.replace(recipe, loss=asked.loss, **plain)
     network, chosen = runs.load(asked.run), None
     if asked.threshold == "best":
-        trained = _scored(network, _data(settings, trained_by, part="training"), at=asked.at)
+        data = _data(settings, trained_by, part="training", larger=asked.larger)
+        trained = _scored(network, data, at=asked.at)
         chosen = judging.best_threshold(trained, recipe)
         recipe = dataclasses.replace(recipe, threshold=chosen.threshold)
     else:
         recipe = _at_threshold(recipe, asked.threshold)
-    data = _data(settings, recipe)
+    data = _data(settings, recipe, larger=asked.larger)
     if asked.split is None:
         _say_if_others(asked.run, settings, data)
     images = _scored(network, data, at=asked.at, objects=asked.objects)
@@ -232,7 +233,7 @@ def _submit(argv: Sequence[str]) -> None:
     console.import_modules(asked.imports)
     from unet import evaluate
 
-    images = _data(settings).unlabelled(asked.split)
+    images = _data(settings, larger=asked.larger).unlabelled(asked.split)
     judge = evaluate.scorer(runs.load(asked.run), recipe, decides=False)
     scored = evaluate.scored_native(judge, images, recipe)
     written = submissions.write(
@@ -325,7 +326,7 @@ def _to_compare(settings: Settings) -> tuple[str, Iterator[Any]]:
     from unet import export
 
     try:
-        native = _data(settings).native()
+        native = _data(settings, larger="shrink").native()
         several = native.values() if isinstance(native, dict) else [native]
         images = (example.record[..., :3] for each in several for example in each)
         first = next(images)
@@ -370,11 +371,18 @@ def _settings(asked: flags.Run) -> Settings:
     return dataclasses.replace(settings, data_dir=asked.data_dir or settings.data_dir)
 
 
-def _data(settings: Settings, recipe: Recipe | None = None, *, part: str = "held-out") -> "Data":
+def _data(
+    settings: Settings,
+    recipe: Recipe | None = None,
+    *,
+    part: str = "held-out",
+    larger: recipes.Larger = "tiles",
+) -> "Data":
     """The data of a run, or of a recipe like it; refused if the run was trained on others."""
     from unet.data import Data
 
-    data = Data(recipe or settings.recipe, settings.data_dir, part=part)
+    sizes = settings.trained_on if larger == "tiles" else {}
+    data = Data(recipe or settings.recipe, settings.data_dir, part=part, trained_on=sizes)
     data.require_like(classes=settings.classes, scalings=settings.scalings)
     return data
 
@@ -464,7 +472,8 @@ def _resumable(run: pathlib.Path) -> Iterator[None]:
 def _finish(run: pathlib.Path, settings: Settings, data: "Data") -> None:
     from unet import report
 
-    console.log(str(report.write(run, data.native(objects=data.has_objects))))
+    seen = dataclasses.replace(data, trained_on=settings.trained_on)
+    console.log(str(report.write(run, seen.native(objects=data.has_objects))))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,10 @@ class Data:
     part: str = "held-out"
     """What `validation` and `native` give: what is held out; or "training", what it trains on."""
 
+    trained_on: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """What `sizes` gave for a model: `native` gives images far larger than these at their scale, as
+    `predict` sees them; where empty, all as training does."""
+
     @functools.cached_property
     def training(self) -> stream.Training:
         """The batches of the training; packs them where that was not done before.
@@ -126,6 +130,8 @@ class Data:
         recipe = self.recipe
         what: dict[str, Any] = {"rule": self._rule, "data_dir": self.data_dir}
         what |= {"fold": recipe.fold, "part": self.part}
+        if self.trained_on:
+            what["seen"] = functools.partial(recipe.seen, trained_on=self.trained_on)
         if not recipe.mix:
             split = self._judged_split
             named = features.from_json(recipe.features)

@@ -151,7 +151,15 @@ class Rates(_Sweep, Training):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluate(Run):
+class _View:
+    larger: Larger = "tiles"
+    """How images are seen whose longest side is more than 1.5 times as long as any of the training,
+    of up to 64 of each dataset: in tiles at the scale of those, or shrunk, where they show the same
+    with more pixels."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluate(_View, Run):
     """Scores the best model of a run."""
 
     split: str | None = None
@@ -224,7 +232,7 @@ class _Decision:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Submit(_Decision, Run):
+class Submit(_View, _Decision, Run):
     """Predicts the unlabelled images of a competition and writes the table that it takes.
 
     Of dsb2018 a row an object, of carvana a row an image, as run lengths. The table is read back
@@ -241,7 +249,7 @@ class Submit(_Decision, Run):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Predict(_Decision):
+class Predict(_View, _Decision):
     """Writes a mask and an overlay for each image file.
 
     A mask holds 0 and 255 for background and foreground; of a model of several classes, their ids.
@@ -267,11 +275,6 @@ class Predict(_Decision):
 
     overlap: float | None = None
     """The share of a tile's side by which tiles overlap; 0.25 if not given."""
-
-    larger: Larger = "tiles"
-    """How images are seen whose longest side is more than 1.5 times as long as any of the training,
-    of up to 64 of each dataset: in tiles at the scale of those, or shrunk, where they show the same
-    with more pixels."""
 
     pixel_size: float | None = None
     """Side of a pixel in µm, for objects and contours; in pixels if not given."""
