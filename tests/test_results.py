@@ -259,6 +259,17 @@ def test_what_is_written_as_coco_is_read_as_the_same_objects(tmp_path, classes):
     ]
 
 
+def test_a_table_has_every_pixel_of_a_large_object(tmp_path):
+    found = np.ones((1111, 1113), np.uint8)
+    objects = results.objects(found, np.full((*found.shape, 3), 7, np.uint8), BINARY)
+    wanted = Wanted(kinds=("objects",))
+    with results.together(tmp_path, wanted, BINARY, overwrite=False) as table:
+        table.add("a.png", "a.png", None, objects, found.shape)
+    with (tmp_path / "objects.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["area_px"] == str(1111 * 1113)
+
+
 def test_no_object_at_all_is_coco_too(tmp_path):
     with results.together(tmp_path, Wanted(kinds=("coco",)), BINARY, overwrite=False) as together:
         objects = results.objects(np.zeros((2, 3), np.uint8), np.zeros((2, 3, 3)), BINARY)

@@ -293,7 +293,7 @@ class Together:
         for index, kind in enumerate(found.kind):
             x, y = found.centroid[index] * side
             row = [found.area[index] * side**2, x, y, found.diameter[index] * side]
-            numbers = [f"{value:.6g}" for value in [*row, found.intensity[index]]]
+            numbers = [f"{value:.10g}" for value in [*row, found.intensity[index]]]
             self._table.writerow([name, index + 1, self._classes[kind], *numbers])
 
 
