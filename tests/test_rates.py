@@ -58,6 +58,16 @@ def test_a_range_test_leaves_averages_and_schedule_out_and_accumulates():
     assert not found.diverged
 
 
+def test_the_loss_of_accumulated_batches_is_the_mean_of_all():
+    tiny: dict[str, Any] = {"lowest": 1e-12, "highest": 1e-11}  # rates that change nothing
+    recipe = dataclasses.replace(SETTINGS.recipe, accumulation=2)
+    found = swept(dataclasses.replace(SETTINGS, recipe=recipe), case.data(), **tiny, steps=11)
+    plain = swept(SETTINGS, case.data(), **tiny, steps=22)
+    pairs = np.reshape(plain.losses, (11, 2))
+    np.testing.assert_allclose(found.losses, pairs.mean(axis=1), rtol=1e-5)
+    assert np.ptp(pairs, axis=1).max() > 1e-3
+
+
 def test_the_rate_is_suggested_at_which_the_loss_falls_fastest():
     places = np.linspace(-6, 0, 121)
     losses = 1 / (1 + np.exp(8 * (places + 3))) + np.where(places > -1.5, (places + 1.5) * 4, 0)

@@ -27,7 +27,7 @@ class Sweep:
     """Learning rates, rising by the same factor."""
 
     losses: list[float]
-    """The loss of a batch, before its update."""
+    """The loss of a batch, or of all that are accumulated, before the update."""
 
     smoothed: list[float]
     """Their moving average, without the bias of its first values."""
@@ -140,11 +140,8 @@ def _swept(network: Any, stream: Iterable[Any], rates: list[float], *, batches: 
     given, losses, smoothed, total = iter(stream), list[float](), list[float](), 0.0
     for rate in rates:
         network.optimizer.learning_rate = rate
-        network.reset_metrics()  # so that the loss is that of these batches
-        logs: dict[str, Any] = {}
-        for _ in range(batches):
-            logs = network.train_on_batch(*next(given), return_dict=True)
-        loss = float(logs["loss"])
+        each = (network.train_on_batch(*next(given), return_dict=True) for _ in range(batches))
+        loss = float(np.mean([logs["loss"] for logs in each]))
         total = _KEPT * total + (1 - _KEPT) * loss
         mean = total / (1 - _KEPT ** (len(losses) + 1))
         if not (losses or math.isfinite(loss)):
