@@ -20,7 +20,7 @@ from segdata import cli, packing, pipeline
 from segdata.archives import intensity
 from segdata.building import labels, pixels, reading
 from segdata.core import records
-from segdata.inspection import audit, examples
+from segdata.inspection import audit, examples, traits
 
 PET = {"mask": "segmentation_mask", "labels": {1: "pet", 2: "background", 3: "border"}}
 CITY = {
@@ -91,6 +91,14 @@ def test_masks_are_what_a_loop_over_the_pixels_that_tfds_reads_gives(built_forei
         np.testing.assert_array_equal(
             found, [expected(e) for e in read(built_foreign, name, split)]
         )
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_sizes_are_those_of_all_images(built_foreign, name):
+    named, expected = EXPECTED[name]
+    for split in foreign.COUNT:
+        sizes = traits.sizes(name, split, data_dir=built_foreign, **named)
+        assert sizes == [expected(e).shape for e in read(built_foreign, name, split)]
 
 
 def test_segments_have_the_labels_that_their_example_lists(built_foreign):

@@ -267,7 +267,7 @@ class Data:
     def sizes(self) -> dict[str, int]:
         """Sizes of the images to train on, in pixels: median `height` and `width`, `longest` side.
 
-        Of a sample of up to 64 of each dataset.
+        Of up to 1,024 of each dataset.
         """
         recipe = self.recipe
         splits = self._mix.training["split"] if recipe.mix else {recipe.dataset: recipe.train_split}

@@ -154,8 +154,8 @@ class Rates(_Sweep, Training):
 class _View:
     larger: Larger = "tiles"
     """How images are seen whose longest side is more than 1.5 times as long as any of the training,
-    of up to 64 of each dataset: in tiles at the scale of those, or shrunk, where they show the same
-    with more pixels."""
+    of up to 1,024 of each dataset: in tiles at the scale of those, or shrunk, where they show the
+    same with more pixels."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

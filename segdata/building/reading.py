@@ -129,6 +129,14 @@ class Reader:
             instances=None if instances is None else np.ascontiguousarray(instances[..., 0]),
         )
 
+    def size(self, frame: stored.Frame) -> tuple[int, int]:
+        """Height and width of an example, whose pixels are not decoded; raises as `read` does."""
+        value = self._image.of(self.parsed(frame))
+        if not isinstance(value, bytes):
+            return value.shape[:2]
+        with images.opened(value, name=f"the image of {frame.name}") as image:
+            return image.height, image.width
+
     def require_settings(self) -> None:
         """Raises ValueError if the type of the images needs a setting that is not given.
 

@@ -4,7 +4,6 @@ No model and no recipe is known here.
 """
 
 import dataclasses
-import functools
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ from segdata.core.system import parallel
 
 _SIDES = (128, 192, 256, 512, 1024)  # of square images as large as those of a training, in pixels
 _SAMPLE = 64  # examples
+_MEASURED = 1024  # examples of which sizes alone are read
 _COMPARED = 1 << 19  # pixels of an image, at most
 _COMMON = 0.01  # of the pixels: a class that counts
 _GRID = 8  # cells of a side, in which classes and brightness are compared with their mirror images
@@ -96,8 +96,11 @@ def measure(
     builder = packing.built(name, data_dir=data_dir)
     count = packing.examples(builder, split)
     reader = Reader(builder, Features(**features))
-    look = functools.partial(_looked_at, classes=len(reader.classes))
-    seen = _sampled(builder, split, reader, look)
+
+    def look(frame: stored.Frame) -> _Seen:
+        return _looked_at(reader.read(frame), classes=len(reader.classes))
+
+    seen = _sampled(builder, split, look, most=_SAMPLE)
     counts = np.sum([each.counts for each in seen], axis=0)
     if not counts.any():
         raise ValueError(f"{builder.info.full_name}, {split}: no pixel of {len(seen)} has a class.")
@@ -127,23 +130,24 @@ def sizes(
     data_dir: str | os.PathLike[str] | None = None,
     **features: Unpack[Named],
 ) -> list[tuple[int, int]]:
-    """Height and width of each example that `measure` looks at; raises as it does."""
+    """Height and width of up to 1,024 examples, evenly spread over a split; raises as `measure`."""
     builder = packing.built(name, data_dir=data_dir)
-    reader = Reader(builder, Features(**features))
-    return _sampled(builder, split, reader, lambda example: example.mask.shape)
+    return _sampled(builder, split, Reader(builder, Features(**features)).size, most=_MEASURED)
 
 
-def _sampled(builder: Any, split: str, reader: Reader, look: Callable[[Stored], Any]) -> list[Any]:
-    """What is seen of up to `_SAMPLE` examples, evenly spread over a split."""
+def _sampled(
+    builder: Any, split: str, look: Callable[[stored.Frame], Any], *, most: int
+) -> list[Any]:
+    """What is seen of examples, evenly spread over a split."""
     count = packing.examples(builder, split)
     parts = slices.absolute(builder.info.splits, split)
     places = [(part, at) for part, first, last in parts for at in range(first, last)]
-    taken = [places[i * count // min(count, _SAMPLE)] for i in range(min(count, _SAMPLE))]
+    taken = [places[i * count // min(count, most)] for i in range(min(count, most))]
 
     def at(place: tuple[str, int]) -> Any:
         part, number = place
         (frame,) = stored.frames(builder, [(part, number, number + 1)])
-        return look(reader.read(frame))
+        return look(frame)
 
     return list(parallel.ordered_map(at, taken))
 
