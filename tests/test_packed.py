@@ -250,6 +250,21 @@ def test_what_a_step_of_a_run_saw_is_drawn(built, tmp_path, capsys):
             assert (windows == cell).all(axis=(-3, -2, -1)).any()
 
 
+def test_a_step_after_the_last_checkpoint_is_drawn_as_that_of_a_run_that_diverged(
+    built, tmp_path, capsys
+):
+    run = a_run(tmp_path / "run", epochs=3)
+    settings = json.loads((run / "settings.json").read_text())
+    made_with = {"made_with": {"steps an epoch": "10"}}
+    (run / "settings.json").write_text(json.dumps(settings | made_with))
+    command = ["show", "--replay", run, "--to", tmp_path / "x.png", "--data_dir", built, "--step"]
+    for saved, steps in ((10, 20), (25, 30), (30, 30)):
+        (run / "state.json").write_text(json.dumps({"step": saved}))
+        assert cli.main([*map(str, command), str(steps - 1)]) == 0
+        assert cli.main([*map(str, command), str(steps)]) == 2
+        assert f"come to step {saved}; from 0 to before {steps}." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -274,7 +289,7 @@ def test_a_folder_that_is_no_run_is_named(tmp_path, capsys, text, message):
     ("more", "message"),
     [
         (["--step", "-1"], "--step -1: a whole number from 0"),
-        (["--step", "30"], "step=30: .* has come to step 30; from 0 to before that"),
+        (["--step", "30"], "step=30: .* has come to step 30; from 0 to before 30"),
         (["--augment"], "--replay draws what the run did"),
         (["--grey", "1"], "--replay draws what the run did"),
         (["--foreground", "1"], "--replay draws what the run did"),

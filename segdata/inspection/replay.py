@@ -23,7 +23,8 @@ def drawn(
 
     Args:
         run: The folder of a run of `unet train`, whose `settings.json` is read.
-        step: Which, from 0.
+        step: Which, from 0. A training that diverged has seen up to an epoch of steps after its
+            last checkpoint.
         data_dir: Where the dataset is now, if not where the run's settings say.
 
     Raises:
@@ -42,11 +43,15 @@ def drawn(
         what = {key: recipe[key] for key in ("size", "batch", "seed")}
         named, mix = recipe.get("features", {}), recipe.get("mix")
         place = data_dir or settings["data_dir"]
-        reached = _reached(path.with_name("state.json"))
+        saved = _saved(path.with_name("state.json"))
+        epoch = int(settings.get("made_with", {}).get("steps an epoch", 0))
+        last = epoch * recipe.get("epochs", 0)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is not the settings of a run: {error!s:.200}.") from error
-    if reached is not None and not 0 <= step < reached:
-        raise ValueError(f"step={step}: {run} has come to step {reached:,}; from 0 to before that.")
+    if saved is not None and not 0 <= step < (most := max(saved, min(saved + epoch, last))):
+        raise ValueError(
+            f"step={step}: {run} has come to step {saved:,}; from 0 to before {most:,}."
+        )
     begin = f"{pathlib.Path(run).name}, step {step:,}"
     if mix:
         given = mixing.from_json(
@@ -83,6 +88,6 @@ def _of_mixture(mixture: Mixture, step: int, begin: str) -> Image.Image:
     )
 
 
-def _reached(state: pathlib.Path) -> int | None:
-    """How many steps the run has made; None where it has saved none."""
+def _saved(state: pathlib.Path) -> int | None:
+    """The step of the last checkpoint; None where there is none."""
     return int(json.loads(state.read_text())["step"]) if state.is_file() else None
