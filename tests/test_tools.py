@@ -111,6 +111,29 @@ def test_folds_in_which_nothing_is_to_be_found_and_nothing_is_found_score_1(monk
     assert tool.together([fold, fold])["dataset_iou"] == 1
 
 
+@pytest.mark.parametrize("flag", ["--train_split=train", "--train-split=train"])
+def test_folds_are_of_the_split_that_is_given_in_any_spelling(monkeypatch, tmp_path, flag):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    tool: Any = importlib.import_module("cross_validation")
+    trained = []
+
+    def scored(run, flags, *judged):
+        trained.append(flags)
+        return {"images": 2, "dice": 1.0, "confusion": {}, "classes": {}}
+
+    monkeypatch.setattr(tool, "scored", scored)
+    command = ["cross_validation", "--out", str(tmp_path), "--seeds", "4", "--folds", "2"]
+    monkeypatch.setattr("sys.argv", [*command, flag])
+    tool.main()
+    wanted = [["--seed", "4", "--fold", fold, "2", flag] for fold in "0011"]
+    assert trained == wanted
+    for more in (["--seed", "3"], ["--fold=1", "2"]):
+        monkeypatch.setattr("sys.argv", [*command, *more])
+        with pytest.raises(SystemExit, match="2"):
+            tool.main()
+    assert trained == wanted
+
+
 def test_a_training_that_is_refused_ends_a_tool_with_its_reason(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(TOOLS))
     tool: Any = importlib.import_module("cross_validation")

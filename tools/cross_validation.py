@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from segdata import console
 from segdata.core.system import files
 
 MEANS = ("dice", "iou", "object_ap", "object_ap50")
@@ -37,8 +38,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--objects", action="store_true", help="score objects too")
     asked, flags = parser.parse_known_args()
-    if "--train_split" not in flags:
+    if "train_split" not in (given := console.given(flags)):
         flags += ["--train_split", "train+validation"]
+    if own := given & {"fold", "seed"}:
+        parser.error(f"--{own.pop()} is set for each run; give --folds N and --seeds S ...")
     judged = {"native": ["--objects"] * asked.objects, "training": ["--at", "training"]}
     rows: dict[str, list[dict[str, float]]] = {size: [] for size in judged}
     for seed in asked.seeds:
