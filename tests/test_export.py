@@ -357,6 +357,12 @@ def test_what_an_image_has_to_be_before_is_said():
             about = export.description(Settings(recipe=recipe, choice=choice), kind)
             assert said in about["input"]["before"]
             assert (about["threshold"], about["classes"]) == (0.5, ("background", "foreground"))
+    sizes = {"height": 60, "width": 80, "longest": 100}
+    for records, is_said in ((None, True), (384, True), ("native", False)):  # whose scale stays
+        settings = Settings(recipe=Recipe(record_size=records), choice=choice, trained_on=sizes)
+        before = export.description(settings, "onnx")["input"]["before"]
+        said = "side above 150 pixels, `unet predict` sees tiles of 128×128 pixels, at the scale"
+        assert (said in before) == is_said
     number = Recipe(model=UNet(output_activation="linear"), loss="squared_error", best_by="loss")
     about = export.description(Settings(recipe=number, choice=choice), "onnx")
     assert not {"threshold", "classes"} & about.keys()

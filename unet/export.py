@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from segdata.core.system import files
-from unet import hardware, model, runs
+from unet import hardware, model, recipes, runs
 from unet.runs import Settings
 
 if TYPE_CHECKING:
@@ -176,6 +176,12 @@ def description(settings: Settings, kind: Kind) -> dict[str, Any]:
         before = f"Resize the image as for training: {_resized(recipe.records)}, by area."
     if recipe.records is not None:
         before += f" The training saw crops of {recipe.size[0]}×{recipe.size[1]} pixels."
+    if recipe.records != "native" and (sizes := settings.trained_on):
+        before += (
+            f" Of an image with a side above {recipes.LARGER * sizes['longest']:g} pixels, `unet "
+            f"predict` sees tiles of {recipe.size[0]}×{recipe.size[1]} pixels, at the scale that "
+            f"images of {sizes['height']}×{sizes['width']} pixels are brought to."
+        )
     if recipe.flips:
         before += f" `unet predict` averages over {len(recipe.views)} views; this is of one."
     outputs: dict[str, Any] = {"values": "float32 [B, H, W, 1]"}
