@@ -158,6 +158,7 @@ def test_nuclei_built_without_test_images_say_how_to_get_them(tmp_path, capsys):
     ("command", "said"),
     [
         (["evaluate", "--objects", "--at", "training"], "at the images' own size"),
+        (["evaluate", "--larger", "shrink", "--at", "training"], "--larger: at the size of the"),
         (["evaluate", "--objects", "--seed_depth", "0"], "seed_depth"),
         (["evaluate", "--objects", "--split", "test"], "none of the 2 images"),
         (["submit", "--to", "table.txt"], "such as table.csv"),

@@ -140,6 +140,8 @@ def _evaluate(argv: Sequence[str]) -> None:
 
     if asked.flips != "auto" and asked.at == "training":
         raise ValueError("--flips: at the size of the training one view alone is scored.")
+    if asked.larger != "tiles" and asked.at == "training":
+        raise ValueError("--larger: at the size of the training images are seen as it saw them.")
     trained_by = recipes.flipping(settings.recipe, asked.flips)
     tolerance = asked.boundary_tolerance
     if tolerance is not None and not (asked.boundary and 0 <= tolerance < math.inf):
