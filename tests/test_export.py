@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -252,6 +253,18 @@ def test_the_command_says_what_it_compared_on(tmp_path, capsys):
     assert "takes images of 8×16 pixels\n" in said
     assert cli.main(argv) == 2
     assert "is there already" in capsys.readouterr().err
+
+
+def test_a_folder_that_may_not_be_written_to_is_refused_before_the_work(
+    tmp_path, monkeypatch, capsys
+):
+    recipe = Recipe(size=(8, 16), model=UNet(filters=(2, 3)), dataset="nowhere")
+    run_of(tmp_path / "run", recipe, data_dir=str(tmp_path))
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    monkeypatch.setattr(export, "network", None)
+    for name in ("m.onnx", "m"):
+        assert cli.main(["export", str(tmp_path / "run"), "--to", str(tmp_path / name)]) == 2
+        assert f"{tmp_path} may not be written to" in capsys.readouterr().err
 
 
 EXAMPLES: dict[str, dict[str, Any]] = {

@@ -304,6 +304,8 @@ def _export(argv: Sequence[str]) -> None:
     from unet import export
 
     kind = export.kind_of(asked.to)  # before Keras is loaded
+    files.make_folder(asked.to.parent)
+    files.require_writable(asked.to)
     planning.load_keras()
     console.import_modules(asked.imports)
     original = export.network(asked.run, settings)
