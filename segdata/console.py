@@ -377,6 +377,9 @@ def _signals() -> Iterator[None]:
     The second ends it at once. What is ignored, as with `nohup`, stays so. An exception of a signal
     that came where none can be raised, as in JAX's callback of the garbage collector, is not lost.
     """
+    if threading.current_thread() is not threading.main_thread():  # others get no signals
+        yield
+        return
     hook = sys.unraisablehook
 
     def dropped(what: Any) -> None:

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import tomllib
 
 import pytest
@@ -237,6 +238,30 @@ def test_a_signal_that_comes_where_nothing_can_be_raised_is_not_lost(tmp_path, n
     done = run(f"dropped {tmp_path}/file {name}")
     assert (done.returncode, "Exception ignored" in done.stderr) == (code, False)
     assert not list(tmp_path.iterdir())
+
+
+def test_commands_in_threads_leave_hooks_and_signals_as_they_were():
+    """They may end in another order than they began."""
+    before = sys.unraisablehook, signal.getsignal(signal.SIGTERM)
+    began, ended = threading.Barrier(2, timeout=10), threading.Event()
+
+    def first(argv):
+        began.wait()
+
+    def last(argv):
+        began.wait()
+        ended.wait(10)
+
+    threads = [
+        threading.Thread(target=console.run, args=("prog", "", {"go": command}, ["go"]))
+        for command in (first, last)
+    ]
+    for thread in threads:
+        thread.start()
+    threads[0].join()
+    ended.set()
+    threads[1].join()
+    assert (sys.unraisablehook, signal.getsignal(signal.SIGTERM)) == before
 
 
 def test_closed_streams_take_nothing_from_files(tmp_path):
