@@ -18,7 +18,7 @@ LAYERS = [
 KNOWING = ("unet.cli", "unet.data")  # where the data come from
 # What the rest of the trainer shares with the data.
 SHARED = {
-    *("segdata", "segdata.console", "segdata.core", "segdata.core.tiles"),
+    *("segdata", "segdata.console", "segdata.core", "segdata.core.augment", "segdata.core.tiles"),
     *(f"segdata.core.system.{name}" for name in ("compiling", "files")),
     *(f"segdata.archives.{name}" for name in ("images", "intensity", "large", "resizing")),
     *(f"segdata.archives.{name}" for name in ("rle", "scientific", "trees")),
