@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from unet import model as unet_model
-from unet import runs
+from unet import recipes, runs
 from unet.model import FCN, UNet
 
 TOOLS = pathlib.Path(__file__).parents[1] / "tools"
@@ -23,6 +23,38 @@ def test_the_demo_removes_nothing_that_it_did_not_make(tmp_path):
     assert done.returncode == 2
     assert "holds other files than those of a demo" in done.stderr
     assert (tmp_path / "data" / "mine.txt").read_text() == "mine"
+
+
+def test_the_demo_averages_weights_over_fewer_updates_than_it_makes(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    demo: Any = importlib.import_module("demo")
+    ran = list[list[str]]()
+
+    def run(command):
+        ran.append([str(word) for word in command])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(sys, "argv", ["demo.py", "--to", str(tmp_path)])
+    monkeypatch.setattr(subprocess, "run", run)
+    assert demo.main() == 0
+    given = dict(word[2:].split("=") for words in ran for word in words if "=" in word)
+    updates = int(given["epochs"]) * int(given["steps_per_epoch"])
+    assert float(given["ema_momentum"]) <= recipes.most_momentum(updates)
+
+
+def test_a_wrong_name_of_what_to_build_is_one_line():
+    command = [sys.executable, str(TOOLS / "build_once.py"), "limit", "cars", "drawn", "data"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "invalid choice: 'cars'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_duplicates_are_planted_in_fewer_cars_than_there_are_changes(monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    tool: Any = importlib.import_module("duplicates_table")
+    found, _ = tool.rows(tool.turntables(2), "cars", copies=1)
+    assert sum("views of a car" in row[1] for row in found) == 1
 
 
 @pytest.mark.heavy

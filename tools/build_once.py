@@ -6,6 +6,7 @@
 archives, and in `unpacked` their files.
 """
 
+import argparse
 import io
 import json
 import multiprocessing
@@ -35,9 +36,14 @@ CONFIGS = {
 
 def main() -> None:
     """Measures one, prints it."""
-    kind, name, drawn, data_dir = sys.argv[1:]
-    measure = {"limit": _limit, "segdata": _segdata, "plain": _plain}[kind]
-    figures = measure(name, pathlib.Path(drawn), pathlib.Path(data_dir))
+    kinds = {"limit": _limit, "segdata": _segdata, "plain": _plain}
+    parser = argparse.ArgumentParser(description="Builds one dataset one way, and measures it.")
+    parser.add_argument("kind", choices=kinds)
+    parser.add_argument("name", choices=CONFIGS)
+    parser.add_argument("drawn", type=pathlib.Path, help="the archives, and `unpacked`")
+    parser.add_argument("data_dir", type=pathlib.Path, help="where it is built")
+    given = parser.parse_args()
+    figures = kinds[given.kind](given.name, given.drawn, given.data_dir)
     print(json.dumps(figures | {"peak_mib": _peak()}))
 
 

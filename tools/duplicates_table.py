@@ -110,10 +110,10 @@ def rows(collection: Collection, name: str, *, copies: int = 20) -> tuple[list[R
         plant(training[index], "", [*CHANGES][number % len(CHANGES)])
     cars = [*dict.fromkeys(groups[item.id] for item in training)]
     whole = f"{turntable.VIEWS} views of a car, "
-    for number, change in enumerate(CHANGES if len(cars) < len(training) else ()):
+    for car, change in zip(cars if len(cars) < len(training) else (), CHANGES, strict=False):
         for item in training:
-            if groups[item.id] == cars[number]:
-                plant(item, f"copy of {cars[number]}", change)
+            if groups[item.id] == car:
+                plant(item, f"copy of {car}", change)
     all_items = [*items, *copied]
     report = audit.audit(dataclasses.replace(collection, stream=lambda: iter(all_items), tables=()))
     found, false = set[str](), 0
