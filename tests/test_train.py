@@ -134,6 +134,14 @@ def test_event_files_hold_the_history(whole):
         assert found["val_dice", row["step"]] == pytest.approx(row["val_dice"])
 
 
+def test_the_history_has_the_same_scores_of_training_and_validation(whole):
+    for row in runs.state(whole).history:
+        for name in ("loss", "dice", "dataset_dice", "dataset_iou"):
+            assert row.keys() >= {name, f"val_{name}"}
+        both = row["dataset_iou"], row["dataset_dice"]
+        assert both[1] == pytest.approx(2 * both[0] / (1 + both[0]), rel=1e-4)
+
+
 def test_validation_scores_of_the_best_epoch_are_those_of_evaluate(whole):
     history = runs.state(whole).history
     row = history[runs.best_epoch(history) or 0]

@@ -379,7 +379,7 @@ class _Keeper(keras.callbacks.Callback):
         trained, waited = now - self.begun_at, self.waiting.seconds - self.waited
         rate: Any = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
         self._require_finite()
-        shown = ("loss", "dice", "dataset_iou", "mae", "rmse")
+        shown = ("loss", "dice", "dataset_dice", "dataset_iou", "mae", "rmse")
         train = {name: float(logs[name]) for name in shown if name in logs}
         left_out = ("images", "unlabelled", "threshold")
         scores = {
