@@ -32,12 +32,13 @@ if TYPE_CHECKING:
 Settings = TypeVar("Settings", bound="DataclassInstance")
 Command = Callable[[Sequence[str]], int | None]
 
-# Lines that TensorFlow 2.21 and its CUDA stub print on every start.
+# Lines that TensorFlow 2.21, its CUDA stub, LiteRT and its converter print on every start.
 _NOISE = re.compile(
     r"cudart_stub|cuda_platform|computation_placer|cuda_executor|cpu_feature_guard|port\.cc"
     r"|Unable to register cu|All log messages before absl|rebuild TensorFlow with"
     r"|oneDNN custom operations are on|TF_ENABLE_ONEDNN_OPTS|service\.cc|device_compiler\.h"
-    r"|tf_record_dataset_op\.cc|dump_mlir_util\.cc|`FeatureConnector\.dtype` is deprecated"
+    r"|tf_record_dataset_op\.cc|dump_mlir_util\.cc|tf_tfl_flatbuffer_helpers\.cc"
+    r"|Created TensorFlow Lite XNNPACK delegate|`FeatureConnector\.dtype` is deprecated"
 )
 
 _SWITCHES = {"on": "true", "off": "false"}  # which simple_parsing does not know

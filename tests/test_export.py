@@ -128,6 +128,15 @@ def test_an_export_says_what_the_original_says(tmp_path, name, kind):
             ask(photos(1, (32, 24)))
 
 
+def test_the_converter_to_litert_prints_nothing(tmp_path, capfd):
+    recipe = Recipe(size=(16, 24), model=MODELS["plain"], loss="cross_entropy")
+    _, _, load, to = exported(tmp_path, "litert", recipe)
+    load(to)(photos(1, (16, 24)))
+    said = capfd.readouterr().err
+    assert "tf_tfl_flatbuffer_helpers" not in said
+    assert "XNNPACK" not in said
+
+
 @pytest.mark.parametrize("kind", TO)
 def test_a_regression_gives_its_values(tmp_path, kind):
     original, _, load, to = exported(tmp_path, kind, REGRESSION)

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from segdata import console
 from segdata.core.system import files
 from unet import hardware, model, recipes, runs
 from unet.runs import Settings
@@ -346,14 +347,19 @@ def _write_litert(path: pathlib.Path, original: Any, settings: Settings, about: 
     shape = (1, *settings.recipe.size, 3)
     made = tensorflow_graph.module(original, shape=shape, threshold=_threshold(settings))
     traced = [made.answer.get_concrete_function()]
-    path.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions(traced, made).convert())
+    with console.quiet_start():  # the converter is loud, as is LiteRT when it reads a file
+        converted = tf.lite.TFLiteConverter.from_concrete_functions(traced, made).convert()
+    path.write_bytes(converted)
     _append(path, about)  # as LiteRT's own metadata appends its files
 
 
 def _read_litert(path: pathlib.Path) -> Ask:
     from ai_edge_litert import interpreter
 
-    runner: Any = interpreter.Interpreter(model_path=str(path)).get_signature_runner()
+    with console.quiet_start():
+        made: Any = interpreter.Interpreter(model_path=str(path))
+        made.allocate_tensors()
+    runner = made.get_signature_runner()
     return lambda images: dict(runner(image=images))
 
 

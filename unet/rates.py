@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from segdata import console
 from segdata.core.system import files
 from segdata.inspection import charts, page
 from unet import hardware, parallel, pretrained, train
@@ -87,7 +88,8 @@ def sweep(
     recipe = dataclasses.replace(
         settings.recipe, schedule="constant", warmup=0.0, ema_momentum=0.0, learning_rate=lowest
     )
-    keras.utils.set_random_seed(recipe.seed)
+    with console.quiet_start():  # on JAX too it loads TensorFlow, to seed that
+        keras.utils.set_random_seed(recipe.seed)
     xla, devices = settings.choice.compile, settings.choice.devices
     with parallel.scope(devices):
         network = train.compiled(
