@@ -98,6 +98,16 @@ def test_the_rate_is_suggested_at_which_the_loss_falls_fastest():
     assert "did not fall between 1.0e-06 and 1.0e+00" in rates.said(rising)
 
 
+def test_a_first_batch_that_is_harder_than_the_others_suggests_no_rate():
+    places = np.linspace(-6, 0, 121)
+    losses = 1 / (1 + np.exp(8 * (places + 3)))
+    losses[0] += 2
+    kept = 0.9 ** np.arange(121)
+    smoothed = np.convolve(losses, kept)[:121] / np.cumsum(kept)
+    found = Sweep((10**places).tolist(), losses.tolist(), smoothed.tolist(), diverged=False)
+    assert found.suggestion == pytest.approx(1e-3, rel=0.8)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

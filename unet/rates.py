@@ -38,9 +38,12 @@ class Sweep:
 
     @property
     def suggestion(self) -> float | None:
-        """The rate at which the smoothed loss falls fastest; None where it never falls."""
+        """The rate at which the smoothed loss falls fastest; None where it never falls.
+
+        Its first values, means of few batches, are left out: they fall where these differ.
+        """
         lowest = int(np.argmin(self.smoothed))
-        slopes = {i: self._slope(i) for i in range(_WINDOW, lowest + 1)}
+        slopes = {i: self._slope(i) for i in range(2 * _WINDOW, lowest + 1)}
         best = min(slopes, key=slopes.__getitem__, default=None)
         return None if best is None or slopes[best] >= 0 else self.rates[best]
 
