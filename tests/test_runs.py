@@ -255,3 +255,13 @@ def test_a_path_in_a_command_is_quoted(tmp_path):
 def test_recipes_fit_their_own_annotations():
     for recipe in (*RECIPES.values(), Recipe()):
         assert recipes.from_json(json.loads(json.dumps(recipes.to_json(recipe)))) == recipe
+
+
+def test_what_a_run_was_begun_with_and_is_not_used_now_is_said():
+    settings = dataclasses.replace(
+        SETTINGS, made_with={"backend": "jax", "jax": "0.10", "keras": "3"}
+    )
+    assert runs.changes(settings, {"backend": "tensorflow", "keras": "3"}) == [
+        "backend was jax and is tensorflow",
+        "jax was 0.10 and is not used",
+    ]

@@ -308,7 +308,7 @@ def changes(settings: Settings, found: Mapping[str, str]) -> list[str]:
         found: The same as `Settings.made_with`, now.
     """
     return [
-        f"{name} was {kept} and is {found.get(name, 'nothing')}"
+        f"{name} was {kept} and is {found.get(name, 'not used')}"
         for name, kept in settings.made_with.items()
         if kept != found.get(name)
     ]
