@@ -380,7 +380,8 @@ def test_what_an_image_has_to_be_before_is_said():
             assert said in about["input"]["before"]
             assert (about["threshold"], about["classes"]) == (0.5, ("background", "foreground"))
     sizes = {"height": 60, "width": 80, "longest": 100}
-    for records, is_said in ((None, True), (384, True), ("native", False)):  # whose scale stays
+    scales: dict[Any, bool] = {None: True, 384: True, "native": False}  # the last stays
+    for records, is_said in scales.items():
         settings = Settings(recipe=Recipe(record_size=records), choice=choice, trained_on=sizes)
         before = export.description(settings, "onnx")["input"]["before"]
         said = "side above 150 pixels, `unet predict` sees tiles of 128×128 pixels, at the scale"
