@@ -19,6 +19,8 @@ import os, signal, sys, time
 from segdata import console
 from segdata.core.system import files
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background ignores
+
 def many(argv):
     '''Prints more than a pipe holds.'''
     for number in range(100_000):

@@ -308,11 +308,7 @@ def _export(argv: Sequence[str]) -> None:
     files.require_writable(asked.to)
     planning.load_keras()
     console.import_modules(asked.imports)
-    if kind != "onnx":
-        with console.quiet_start():  # on JAX too these formats load TensorFlow
-            import tensorflow as tf
-
-            tf.config.list_physical_devices()
+    export.load_libraries(kind)
     original = export.network(asked.run, settings)
     what, images = _to_compare(settings)
     compared = export.write(asked.to, original, settings=settings, images=images)

@@ -84,6 +84,15 @@ def kind_of(to: pathlib.Path) -> Kind:
     return kind
 
 
+def load_libraries(kind: Kind) -> None:
+    """Loads what a format needs, without the lines that it prints: TensorFlow, on JAX too."""
+    if kind != "onnx":
+        with console.quiet_start():
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()
+
+
 def network(run: pathlib.Path, settings: Settings) -> keras.Model:
     """The original: from images to probabilities or values, in float32."""
     choice = hardware.Choice(hardware=hardware.detect().name, precision="float32", compile=False)
