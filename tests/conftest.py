@@ -115,3 +115,17 @@ def built_foreign(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     data_dir = tmp_path_factory.mktemp("foreign")
     foreign.build(data_dir)
     return data_dir
+
+
+@pytest.fixture
+def loud_seeds(monkeypatch):
+    """Setting seeds prints what TensorFlow prints when it is loaded, as on JAX."""
+    import keras
+
+    real = keras.utils.set_random_seed
+
+    def loud(seed):
+        os.write(2, b"I0000 00:00 cudart_stub.cc:31] Could not find cuda drivers\n")
+        real(seed)
+
+    monkeypatch.setattr(keras.utils, "set_random_seed", loud)

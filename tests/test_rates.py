@@ -1,11 +1,9 @@
 import dataclasses
 import itertools
 import math
-import os
 import re
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
 import test_train as case
@@ -70,15 +68,8 @@ def test_the_loss_of_accumulated_batches_is_the_mean_of_all():
     assert np.ptp(pairs, axis=1).max() > 1e-3
 
 
-def test_what_libraries_print_when_seeds_are_set_is_not_shown(monkeypatch, capfd):
-    """On JAX they load TensorFlow there."""
-    real = keras.utils.set_random_seed
-
-    def loud(seed):
-        os.write(2, b"I0000 00:00 cudart_stub.cc:31] Could not find cuda drivers\n")
-        real(seed)
-
-    monkeypatch.setattr(keras.utils, "set_random_seed", loud)
+@pytest.mark.usefixtures("loud_seeds")
+def test_what_libraries_print_when_seeds_are_set_is_not_shown(capfd):
     swept(lowest=1e-12, highest=1e-11, steps=11)
     assert "cudart_stub" not in capfd.readouterr().err
 

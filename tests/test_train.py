@@ -660,15 +660,8 @@ def test_a_run_that_is_asked_to_end_saves_first(tmp_path, number, code):
     assert runs.state(out).step == 30
 
 
-def test_what_libraries_print_when_seeds_are_set_is_not_shown(monkeypatch, capfd):
-    """On JAX they load TensorFlow there."""
-    real = keras.utils.set_random_seed
-
-    def loud(seed):
-        os.write(2, b"I0000 00:00 cudart_stub.cc:31] Could not find cuda drivers\n")
-        real(seed)
-
-    monkeypatch.setattr(keras.utils, "set_random_seed", loud)
+@pytest.mark.usefixtures("loud_seeds")
+def test_what_libraries_print_when_seeds_are_set_is_not_shown(capfd):
     train._made(with_recipe(epochs=1), data())
     assert "cudart_stub" not in capfd.readouterr().err
 

@@ -6,13 +6,11 @@ import pathlib
 from collections.abc import Iterable
 from typing import Any
 
-import keras
 import numpy as np
 
-from segdata import console
 from segdata.core.system import files
 from segdata.inspection import charts, page
-from unet import hardware, parallel, pretrained, train
+from unet import parallel, pretrained, train
 from unet.runs import Settings
 
 _KEPT = 0.9  # of the smoothed loss, from one rate to the next
@@ -87,12 +85,10 @@ def sweep(
     ):
         if not allowed:
             raise ValueError(f"--{name} {value}: it must be {what}.")
-    hardware.apply(settings.choice)
+    train.prepare(settings)
     recipe = dataclasses.replace(
         settings.recipe, schedule="constant", warmup=0.0, ema_momentum=0.0, learning_rate=lowest
     )
-    with console.quiet_start():  # on JAX too it loads TensorFlow, to seed that
-        keras.utils.set_random_seed(recipe.seed)
     xla, devices = settings.choice.compile, settings.choice.devices
     with parallel.scope(devices):
         network = train.compiled(

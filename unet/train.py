@@ -132,11 +132,16 @@ def resume(out: pathlib.Path, *, data: Data, settings: Settings | None = None) -
         return _trained(_made(settings, data), _Keeper(out, settings, data))
 
 
-def _made(settings: Settings, data: Data) -> Any:
-    """The model of a run before its first step."""
+def prepare(settings: Settings) -> None:
+    """Sets precision and seeds as a run has them, before its model is made."""
     hardware.apply(settings.choice)
     with console.quiet_start():  # on JAX too it loads TensorFlow, to seed that
         keras.utils.set_random_seed(settings.recipe.seed)
+
+
+def _made(settings: Settings, data: Data) -> Any:
+    """The model of a run before its first step."""
+    prepare(settings)
     choice, steps = settings.choice, data.steps_per_epoch
     return compiled(
         settings.recipe, steps_per_epoch=steps, xla=choice.compile, devices=choice.devices
